@@ -1,0 +1,153 @@
+//! The flags that mean the same in every tool. Doc comments here are the help text and the man pages.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::exit::{Error, Result};
+use crate::shard::Shard;
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProgressMode {
+    /// A bar on a terminal, nothing elsewhere.
+    #[default]
+    Auto,
+    /// One JSON line a second on stderr.
+    Json,
+    /// Nothing.
+    None,
+}
+
+/// What every tool accepts.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Common {
+    /// Worker threads (default: the cores this process may use).
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096), help_heading = "Common options")]
+    pub threads: Option<u16>,
+
+    /// Show progress on stderr.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "auto",
+        value_name = "MODE",
+        help_heading = "Common options"
+    )]
+    pub progress: ProgressMode,
+
+    /// Say nothing on stderr but errors.
+    #[arg(short, long, global = true, help_heading = "Common options")]
+    pub quiet: bool,
+
+    /// Say more on stderr.
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "quiet",
+        help_heading = "Common options"
+    )]
+    pub verbose: bool,
+
+    /// Print what would be done as JSON, and stop.
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub plan: bool,
+}
+
+impl Common {
+    /// The number of worker threads to use.
+    pub fn thread_count(&self) -> usize {
+        match self.threads {
+            Some(count) => usize::from(count),
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// Where a result goes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct OutputFlags {
+    /// Write to FILE; `-` is stdout. A file appears under its name only when it is complete.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Replace an output that exists, or start over a partial one.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Which part of the input to process.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ShardFlags {
+    /// Process shard INDEX (from 0) of COUNT, assigned by content; also read from SHARD_INDEX and SHARD_COUNT,
+    /// SLURM_ARRAY_TASK_*, or RANK and WORLD_SIZE.
+    #[arg(long, value_name = "INDEX/COUNT", value_parser = Shard::parse)]
+    pub shard: Option<Shard>,
+}
+
+impl ShardFlags {
+    /// The flag, else the environment, else the whole.
+    pub fn resolve(&self) -> Result<Shard> {
+        match self.shard {
+            Some(shard) => Ok(shard),
+            None => Ok(Shard::from_environment()?.unwrap_or(Shard::WHOLE)),
+        }
+    }
+}
+
+/// A size such as `64M`, `1.5GiB` or `4096`: binary units, with or without `iB`/`B`.
+pub fn parse_bytes(text: &str) -> std::result::Result<u64, String> {
+    let malformed = || format!("{text:?} is not a size such as 4096, 64M or 2GiB");
+    let digits_end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits_end);
+    let shift = match unit {
+        "" | "B" => 0,
+        "K" | "KB" | "KiB" => 10,
+        "M" | "MB" | "MiB" => 20,
+        "G" | "GB" | "GiB" => 30,
+        "T" | "TB" | "TiB" => 40,
+        _ => return Err(malformed()),
+    };
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole
+            .checked_mul(1 << shift)
+            .ok_or_else(|| format!("{text:?} is over 2^64 bytes"));
+    }
+    let fraction: f64 = number.parse().map_err(|_| malformed())?;
+    let bytes = fraction * (1u64 << shift) as f64;
+    if !(0.0..9.0e18).contains(&bytes) || shift == 0 {
+        return Err(malformed());
+    }
+    Ok(bytes as u64)
+}
+
+/// Refuses two flags that contradict each other where clap cannot see it.
+pub fn exclusive(first: (&str, bool), second: (&str, bool)) -> Result<()> {
+    if first.1 && second.1 {
+        return Err(Error::usage(first.0, format!("cannot be used with {}", second.0)));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_binary() {
+        assert_eq!(parse_bytes("4096"), Ok(4096));
+        assert_eq!(parse_bytes("64M"), Ok(64 << 20));
+        assert_eq!(parse_bytes("1.5GiB"), Ok(3 << 29));
+    }
+
+    #[test]
+    fn sizes_that_mean_nothing_are_refused() {
+        for text in ["", "1e9", "1XB", "18446744073709551616", "-1", "1.5", ".", "99999999T"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+}
