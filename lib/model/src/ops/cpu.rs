@@ -1,0 +1,175 @@
+//! Slices of CPU tensors, fresh buffers, and the element-wise loops every operation shares.
+//!
+//! Work is cut into chunks of a fixed size, never by the number of threads, so that results have the same bits on any machine width.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::mem::MaybeUninit;
+use std::ops::Deref;
+
+use candle_core::{
+    CpuStorage, CustomOp1, DType, Error, InplaceOp1, Layout, Result, Shape, Storage, StorageRef, Tensor,
+};
+use rayon::prelude::*;
+
+/// Elements per parallel task of an element-wise loop.
+pub(super) const CHUNK: usize = 32 * 1024;
+
+/// Whether the own kernels apply: anything else goes through candle's operations.
+pub(super) fn is_host(tensor: &Tensor) -> bool {
+    tensor.device().is_cpu()
+}
+
+/// The tensor as contiguous f32, converted only when it is not.
+pub(super) fn wide(tensor: &Tensor) -> Result<Cow<'_, Tensor>> {
+    if tensor.dtype() == DType::F32 && tensor.is_contiguous() {
+        return Ok(Cow::Borrowed(tensor));
+    }
+    Ok(Cow::Owned(tensor.to_dtype(DType::F32)?.contiguous()?))
+}
+
+/// The elements of a contiguous f32 CPU tensor.
+pub(super) struct View<'a> {
+    storage: StorageRef<'a>,
+    start: usize,
+    end: usize,
+}
+
+pub(super) fn view(tensor: &Tensor) -> Result<View<'_>> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        return Err(Error::Msg("a strided tensor where a contiguous one belongs".into()));
+    };
+    if !matches!(&*storage, Storage::Cpu(CpuStorage::F32(_))) {
+        return Err(Error::Msg("an f32 tensor on the CPU belongs here".into()));
+    }
+    Ok(View { storage, start, end })
+}
+
+impl Deref for View<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &*self.storage {
+            Storage::Cpu(CpuStorage::F32(values)) => &values[self.start..self.end],
+            _ => unreachable!("checked when the view was taken"),
+        }
+    }
+}
+
+/// A vector of `len` elements that `write` initialises.
+///
+/// # Safety
+/// `write` must initialise every element.
+pub(super) unsafe fn fresh(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+    let mut values = Vec::with_capacity(len);
+    write(&mut values.spare_capacity_mut()[..len]);
+    // SAFETY: the capacity is `len` and the caller initialises all of it.
+    unsafe { values.set_len(len) };
+    values
+}
+
+/// `f` of every element.
+pub(super) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
+    // SAFETY: the zip of equally cut chunks covers every element.
+    unsafe {
+        fresh(x.len(), |out| {
+            out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
+                for (out, &x) in out.iter_mut().zip(x) {
+                    out.write(f(x));
+                }
+            });
+        })
+    }
+}
+
+/// `f` of every pair of elements.
+pub(super) fn zip(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+    assert_eq!(x.len(), y.len());
+    // SAFETY: the zip of equally cut, equally long chunks covers every element.
+    unsafe {
+        fresh(x.len(), |out| {
+            out.par_chunks_mut(CHUNK)
+                .zip(x.par_chunks(CHUNK))
+                .zip(y.par_chunks(CHUNK))
+                .for_each(|((out, x), y)| {
+                    for ((out, &x), &y) in out.iter_mut().zip(x).zip(y) {
+                        out.write(f(x, y));
+                    }
+                });
+        })
+    }
+}
+
+/// `into += other`, in parallel.
+pub(super) fn add_into(into: &mut [f32], other: &[f32]) {
+    assert_eq!(into.len(), other.len());
+    into.par_chunks_mut(CHUNK)
+        .zip(other.par_chunks(CHUNK))
+        .for_each(|(into, other)| {
+            for (into, &other) in into.iter_mut().zip(other) {
+                *into += other;
+            }
+        });
+}
+
+/// A new tensor `a + b`.
+pub(super) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if !is_host(a) || a.dtype() != DType::F32 {
+        return a.add(b);
+    }
+    let (wide_a, wide_b) = (wide(a)?, wide(b)?);
+    let values = zip(&view(&wide_a)?, &view(&wide_b)?, |a, b| a + b);
+    Tensor::from_vec(values, a.shape(), a.device())
+}
+
+/// `into += other`: in its storage, which nobody else may hold, or anew where that is not plain f32 memory.
+pub(super) fn add_in_place(into: &mut Tensor, other: &Tensor) -> Result<()> {
+    if !is_host(into) || into.dtype() != DType::F32 || !into.is_contiguous() {
+        *into = into.add(&other.to_dtype(into.dtype())?)?;
+        return Ok(());
+    }
+    let other = wide(other)?;
+    let other = view(&other)?;
+    update(into, |into| add_into(into, &other))
+}
+
+/// Changes the elements of a contiguous f32 CPU tensor in its storage, which nobody may be reading.
+pub(crate) fn update(tensor: &Tensor, change: impl FnOnce(&mut [f32])) -> Result<()> {
+    tensor.inplace_op1(&Update(Cell::new(Some(change))))
+}
+
+struct Update<F>(Cell<Option<F>>);
+
+impl<F: FnOnce(&mut [f32])> InplaceOp1 for Update<F> {
+    fn name(&self) -> &'static str {
+        "update"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (CpuStorage::F32(values), Some((start, end)), Some(change)) =
+            (storage, layout.contiguous_offsets(), self.0.take())
+        else {
+            return Err(Error::Msg("only a contiguous f32 tensor is changed in place".into()));
+        };
+        change(&mut values[start..end]);
+        Ok(())
+    }
+}
+
+/// A scalar whose gradient with respect to its input is exactly the tensor inside: how a given gradient starts candle's own backward pass.
+pub(super) struct Seed(pub Tensor);
+
+impl CustomOp1 for Seed {
+    fn name(&self) -> &'static str {
+        "seed"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(vec![0.0]), Shape::from(())))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(self.0.clone()))
+    }
+}

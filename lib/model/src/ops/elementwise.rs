@@ -1,0 +1,82 @@
+//! What connects the other operations: rows of a table, sums, scaling, views.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::{Tape, cpu};
+
+/// The rows `token_ids` of `table` (vocabulary, hidden) → (rows, hidden). The caller has checked the ids.
+pub fn embedding(tape: &Tape, table: &Tensor, token_ids: &[u32]) -> Result<Tensor> {
+    let ids = Tensor::from_slice(token_ids, token_ids.len(), table.device())?;
+    let output = table.index_select(&ids, 0)?.detach();
+    if tape.learns(table) {
+        let (table, token_ids) = (table.clone(), token_ids.to_vec());
+        tape.record("embedding", &output, move |gradient, backward| {
+            if !cpu::is_host(&table) {
+                let zero = Tensor::zeros(table.shape(), DType::F32, table.device())?;
+                return backward
+                    .gradients
+                    .add(&table, &zero.index_add(&ids, &gradient.to_dtype(DType::F32)?, 0)?);
+            }
+            let gradient = cpu::wide(&gradient)?;
+            let gradient = cpu::view(&gradient)?;
+            let width = table.dim(1)?;
+            let (into, _) = backward.gradients.host(&table);
+            for (&id, row) in token_ids.iter().zip(gradient.chunks_exact(width)) {
+                let into = &mut into[id as usize * width..][..width];
+                into.iter_mut().zip(row).for_each(|(into, row)| *into += row);
+            }
+            Ok(())
+        });
+    }
+    Ok(output)
+}
+
+/// `a + b` of equal shapes.
+pub fn add(tape: &Tape, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let output = cpu::sum(a, b)?;
+    if tape.tracks_any(&[a, b]) {
+        let (a, b) = (a.clone(), b.clone());
+        tape.record("add", &output, move |gradient, backward| {
+            backward.share(&a, &gradient)?;
+            backward.share(&b, &gradient)
+        });
+    }
+    Ok(output)
+}
+
+/// `x · factor`.
+pub fn scale(tape: &Tape, x: &Tensor, factor: f64) -> Result<Tensor> {
+    let output = (x.detach() * factor)?;
+    if tape.tracks(x) {
+        let x = x.clone();
+        tape.record("scale", &output, move |gradient, backward| {
+            backward.send(&x, (gradient * factor)?)
+        });
+    }
+    Ok(output)
+}
+
+/// The same elements in another shape.
+pub fn reshape(tape: &Tape, x: &Tensor, shape: impl candle_core::shape::ShapeWithOneHole) -> Result<Tensor> {
+    let output = x.reshape(shape)?.detach();
+    if tape.tracks(x) {
+        let x = x.clone();
+        tape.record("reshape", &output, move |gradient, backward| {
+            backward.share(&x, &gradient.reshape(x.shape())?)
+        });
+    }
+    Ok(output)
+}
+
+/// `len` entries of dimension `dim` from `start`, contiguous.
+pub fn narrow(tape: &Tape, x: &Tensor, dim: usize, start: usize, len: usize) -> Result<Tensor> {
+    let output = x.narrow(dim, start, len)?.contiguous()?.detach();
+    if tape.tracks(x) {
+        let x = x.clone();
+        tape.record("narrow", &output, move |gradient, backward| {
+            let after = x.dim(dim)? - start - len;
+            backward.send(&x, gradient.pad_with_zeros(dim, start, after)?)
+        });
+    }
+    Ok(output)
+}
