@@ -1,0 +1,38 @@
+# What a person types. `make demo` and `make test` do everything on a fresh Debian or Ubuntu machine with Rust.
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+TOOLS := $(notdir $(wildcard tools/*))
+
+.PHONY: all help setup build test lint man install demo bench dist clean
+
+all: build
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what the build needs (through apt, as root or with sudo -n)
+	@scripts/setup
+
+build: setup ## build the tools, release profile
+	$(CARGO) build --release --workspace --bins
+
+test: setup ## every test
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace
+
+lint: setup ## formatting and clippy, warnings refused
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+man: setup ## render the man pages and README blocks anew
+	$(CARGO) build --workspace --bins
+	UPDATE=1 $(CARGO) test -p flowlens-tests --test docs
+
+install: build ## binaries, man pages and completions under PREFIX
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' TARGET='$(TARGET)/release' scripts/install $(TOOLS)
+
+clean: ## remove what was built
+	$(CARGO) clean
+	rm -rf dist demo-out
