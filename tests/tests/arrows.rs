@@ -1,0 +1,99 @@
+//! Holds the arrows of ARCHITECTURE.md: tools use libraries, libraries know nothing of each other.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use serde_json::Value;
+
+struct Package {
+    name: String,
+    directory: String,
+    /// Workspace packages it depends on, outside of tests.
+    uses: BTreeSet<String>,
+}
+
+fn packages() -> Vec<Package> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(harness::workspace())
+        .output()
+        .expect("running cargo metadata");
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    let root = metadata["workspace_root"].as_str().expect("workspace_root");
+    let list = metadata["packages"].as_array().expect("packages");
+    list.iter()
+        .map(|package| {
+            let manifest = package["manifest_path"].as_str().expect("manifest_path");
+            let dependencies = package["dependencies"].as_array().expect("dependencies");
+            Package {
+                name: package["name"].as_str().expect("name").to_string(),
+                directory: manifest.trim_start_matches(root).trim_matches('/').to_string(),
+                uses: dependencies
+                    .iter()
+                    .filter(|dependency| dependency["path"].is_string() && dependency["kind"] != "dev")
+                    .map(|dependency| dependency["name"].as_str().expect("name").to_string())
+                    .collect(),
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn no_library_depends_on_another() {
+    let packages = packages();
+    let libraries: Vec<&Package> = packages
+        .iter()
+        .filter(|package| package.directory.starts_with("lib/"))
+        .collect();
+    assert_eq!(libraries.len(), 5);
+    for library in libraries {
+        assert!(library.uses.is_empty(), "{} uses {:?}", library.name, library.uses);
+    }
+}
+
+#[test]
+fn tools_depend_on_libraries_only() {
+    let packages = packages();
+    let libraries: BTreeSet<String> = packages
+        .iter()
+        .filter(|package| package.directory.starts_with("lib/"))
+        .map(|package| package.name.clone())
+        .collect();
+    let tools: Vec<&Package> = packages
+        .iter()
+        .filter(|package| package.directory.starts_with("tools/"))
+        .collect();
+    assert!(!tools.is_empty());
+    for tool in tools {
+        let others: Vec<&String> = tool.uses.difference(&libraries).collect();
+        assert!(others.is_empty(), "{} uses {others:?}", tool.name);
+    }
+}
+
+#[test]
+fn only_flowlens_pca_carries_lapack() {
+    let root = harness::workspace();
+    for entry in std::fs::read_dir(root.join("tools")).expect("tools/") {
+        let path = entry.expect("an entry of tools/").path();
+        let manifest = std::fs::read_to_string(path.join("Cargo.toml")).expect("Cargo.toml");
+        let asks = manifest.contains("\"lapack\"");
+        assert_eq!(asks, path.ends_with("flowlens-pca"), "{}", path.display());
+    }
+}
+
+#[test]
+fn every_tool_has_the_same_file_names() {
+    for entry in std::fs::read_dir(harness::workspace().join("tools")).expect("tools/") {
+        let path = entry.expect("an entry of tools/").path();
+        for name in [
+            "src/main.rs",
+            "src/cli.rs",
+            "src/plan.rs",
+            "src/run.rs",
+            "src/report.rs",
+            "tests/cli.rs",
+        ] {
+            assert!(path.join(name).exists(), "{} has no {name}", path.display());
+        }
+    }
+}
