@@ -1,0 +1,163 @@
+//! The dense product, and the only place that calls its kernel.
+//!
+//! The `gemm` crate picks AVX-512, AVX2 or NEON when the program runs, looks at no environment variable and starts no thread here,
+//! so the bits of a product depend on its shape and on the processor's family alone. Parallelism is the caller's: over tiles.
+
+/// A row-major matrix seen through its strides: element (i, j) is `data[i * row_stride + j * column_stride]`.
+#[derive(Clone, Copy)]
+pub struct View<'a, T> {
+    data: &'a [T],
+    row_count: usize,
+    column_count: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a, T> View<'a, T> {
+    /// The `row_count` × `column_count` matrix that starts at `data[0]`, whose rows lie `row_stride` apart.
+    ///
+    /// # Panics
+    /// If the matrix does not lie inside `data`.
+    pub fn new(data: &'a [T], row_count: usize, column_count: usize, row_stride: usize) -> Self {
+        let last = row_count.saturating_sub(1) * row_stride + column_count;
+        assert!(
+            row_count == 0 || column_count == 0 || last <= data.len(),
+            "a view reaches beyond its data"
+        );
+        Self {
+            data,
+            row_count,
+            column_count,
+            row_stride,
+            column_stride: 1,
+        }
+    }
+
+    /// The same numbers with rows and columns exchanged.
+    pub fn transposed(self) -> Self {
+        Self {
+            data: self.data,
+            row_count: self.column_count,
+            column_count: self.row_count,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+        }
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// The number types of products; sealed, because the kernel knows these two.
+pub trait Real: sealed::Sealed + Copy + Send + Sync + 'static {
+    const ZERO: Self;
+    const ONE: Self;
+    fn to_f64(self) -> f64;
+}
+
+impl Real for f32 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Real for f64 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
+    fn to_f64(self) -> f64 {
+        self
+    }
+}
+
+/// out = left · right, row-major with rows `out_row_stride` apart, on the calling thread.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn multiply<T: Real>(left: View<'_, T>, right: View<'_, T>, out: &mut [T], out_row_stride: usize) {
+    let (m, n, k) = (left.row_count, right.column_count, left.column_count);
+    assert_eq!(k, right.row_count, "inner sizes differ");
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(
+        out_row_stride >= n && (m - 1) * out_row_stride + n <= out.len(),
+        "the product does not fit its place"
+    );
+    if k == 0 {
+        for row in out.chunks_mut(out_row_stride).take(m) {
+            row[..n].fill(T::ZERO);
+        }
+        return;
+    }
+    // SAFETY: the views were checked to lie inside their slices when made, `out` was checked above and is borrowed mutably, so the
+    // kernel reads and writes only memory that belongs to the arguments; f32 and f64 are types it supports.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            out_row_stride as isize,
+            false,
+            left.data.as_ptr(),
+            left.column_stride as isize,
+            left.row_stride as isize,
+            right.data.as_ptr(),
+            right.column_stride as isize,
+            right.row_stride as isize,
+            T::ZERO,
+            T::ONE,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_product_agrees_with_three_loops_for_every_orientation() {
+        let (m, n, k) = (5, 7, 3);
+        let a: Vec<f64> = (0..m * k).map(|i| (i as f64 * 0.7).sin()).collect();
+        let b: Vec<f64> = (0..k * n).map(|i| (i as f64 * 1.3).cos()).collect();
+        let mut b_transposed = vec![0.0; n * k];
+        for row in 0..k {
+            for column in 0..n {
+                b_transposed[column * k + row] = b[row * n + column];
+            }
+        }
+        let mut out = vec![f64::NAN; m * 9];
+        let mut other = vec![f64::NAN; m * n];
+        multiply(View::new(&a, m, k, k), View::new(&b, k, n, n), &mut out, 9);
+        multiply(
+            View::new(&a, m, k, k),
+            View::new(&b_transposed, n, k, k).transposed(),
+            &mut other,
+            n,
+        );
+        for i in 0..m {
+            for j in 0..n {
+                let exact: f64 = (0..k).map(|l| a[i * k + l] * b[l * n + j]).sum();
+                assert!((out[i * 9 + j] - exact).abs() < 1e-14 && (other[i * n + j] - exact).abs() < 1e-14);
+            }
+        }
+        assert!(out[7].is_nan(), "the padding of a row is not written");
+    }
+
+    #[test]
+    fn an_empty_inner_size_gives_zeros() {
+        let mut out = vec![1.0_f32; 4];
+        multiply(View::new(&[], 2, 0, 0), View::new(&[], 0, 2, 2), &mut out, 2);
+        assert_eq!(out, [0.0; 4]);
+    }
+}
