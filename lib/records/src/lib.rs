@@ -1,1 +1,32 @@
-//! records
+//! Bytes to checked records and back: JSON lines as the tools speak them (`man 5 records`), and datasets as people keep them.
+//!
+//! | want | take |
+//! | --- | --- |
+//! | write records | [`Writer`] |
+//! | read records of ours, or plain JSON lines | [`Reader`], typed by [`Record`] structs such as [`Prompt`] and [`Completion`] |
+//! | read a dataset in any format | [`dataset::open`], understood by [`dataset::Example`] |
+//! | scan gigabytes of JSON lines | [`Lines`] with [`Line::parse`], which says what it does not check |
+//! | know who a row is | [`text_digest`], [`bucket`], [`JoinKey`], [`Index`] |
+//!
+//! Input is hostile here: lengths, depths and counts are bounded by [`Limits`], and a message never quotes a value. Nothing in this crate
+//! prints, exits or knows of flags.
+
+pub mod dataset;
+mod decode;
+mod encode;
+mod error;
+mod identity;
+mod limits;
+mod lines;
+pub mod number;
+mod record;
+mod stream;
+
+pub use error::{Error, Fault, KeyName, Place, Result};
+pub use identity::{Index, JoinKey, bucket, id_of, text_digest};
+pub use limits::Limits;
+pub use lines::{Line, Lines};
+pub use record::{
+    Class, Completion, Eval, Finish, Message, Metric, Prompt, Record, RecordPath, Sample, Score, TYPES, Tensor, Verdict,
+};
+pub use stream::{Begin, End, Reader, Row, SCHEMA, Status, Writer};

@@ -1,0 +1,281 @@
+//! Datasets as people keep them, behind one iterator of rows with bounded memory: JSON lines (our own streams too), JSON arrays, CSV, TSV,
+//! Parquet and plain text, each plain or compressed with gzip or zstd, from a file or standard input.
+//!
+//! ```no_run
+//! use records::dataset::{self, Example, InputFormat};
+//!
+//! for row in dataset::open("train.jsonl.zst", InputFormat::Auto)? {
+//!     let row = row?;
+//!     let example = Example::recognise(&row, None)?;
+//!     println!("{} {}", row.id()?, example.completion().unwrap_or_default());
+//! }
+//! # Ok::<(), records::Error>(())
+//! ```
+
+mod csv;
+mod example;
+mod json;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod source;
+mod text;
+
+use std::fmt;
+use std::io::Read;
+use std::path::Path;
+use std::str::FromStr;
+
+use serde_json::{Map, Value};
+
+pub use example::{Example, Schema};
+
+use crate::error::{Error, Fault, Place, Result};
+use crate::limits::Limits;
+use crate::stream::{Reader, Status};
+
+/// `--input-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InputFormat {
+    /// By extension (`.gz`, `.zst` set aside), then by the first bytes.
+    #[default]
+    Auto,
+    /// An object a line; our own record streams too.
+    Jsonl,
+    /// An array of objects, or objects one after another with any white space.
+    Json,
+    /// A header line, then rows; quoted fields may hold line ends. All values are text.
+    Csv,
+    /// As CSV, with tabs.
+    Tsv,
+    Parquet,
+    /// A line a row, as `{"text": line}`; blank lines are left out.
+    Text,
+}
+
+impl InputFormat {
+    /// The words that a flag takes, in the order of the variants.
+    pub const NAMES: [&str; 7] = ["auto", "jsonl", "json", "csv", "tsv", "parquet", "text"];
+    const ALL: [InputFormat; 7] = [Self::Auto, Self::Jsonl, Self::Json, Self::Csv, Self::Tsv, Self::Parquet, Self::Text];
+}
+
+impl FromStr for InputFormat {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<InputFormat, String> {
+        let index = Self::NAMES.iter().position(|known| *known == name);
+        index.map(|index| Self::ALL[index]).ok_or_else(|| format!("not one of {}", Self::NAMES.join(", ")))
+    }
+}
+
+impl fmt::Display for InputFormat {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(Self::NAMES[*self as usize])
+    }
+}
+
+/// A row of a dataset.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// 0-based among the rows of this input: the `sample_index` where there is one input.
+    pub index: u64,
+    /// 1-based line where the row starts, in formats that have lines.
+    pub line: Option<u64>,
+    pub value: Map<String, Value>,
+}
+
+impl Row {
+    /// `id` as given, or `#<index>`.
+    pub fn id(&self) -> Result<String> {
+        crate::identity::id_of(&self.value, self.index).map_err(|fault| self.fault(fault))
+    }
+
+    /// The text under `field`; its absence or another type is an error that names it.
+    pub fn text(&self, field: &str) -> Result<&str> {
+        match self.value.get(field) {
+            Some(Value::String(text)) => Ok(text),
+            Some(other) => {
+                let found = crate::decode::kind(other).into();
+                Err(self.fault(Fault::KeyMismatch { key: field.into(), found, expected: "a string".into() }))
+            }
+            None => Err(self.fault(Fault::KeyMissing { key: field.into() })),
+        }
+    }
+
+    /// The group of the row under `--group FIELD`: text as it is, integers and booleans in JSON's words.
+    pub fn group(&self, field: &str) -> Result<String> {
+        match self.value.get(field) {
+            Some(Value::Number(number)) if !number.is_f64() => Ok(number.to_string()),
+            Some(Value::Bool(value)) => Ok(value.to_string()),
+            _ => self.text(field).map(str::to_owned),
+        }
+    }
+
+    /// An error about this row, for checks that a tool makes itself.
+    pub fn refuse(&self, reason: impl Into<String>) -> Error {
+        self.fault(Fault::Unacceptable { reason: reason.into() })
+    }
+
+    pub(crate) fn fault(&self, fault: Fault) -> Error {
+        Error { place: self.line.map_or(Place::Row(self.index), Place::Line), fault }
+    }
+}
+
+/// Opens `path`, or standard input for `-`, with the defaults of [`Options`].
+pub fn open(path: impl AsRef<Path>, format: InputFormat) -> Result<Dataset> {
+    Options::new().format(format).open(path)
+}
+
+/// How to open a dataset, in the manner of `std::fs::OpenOptions`.
+///
+/// ```
+/// use records::dataset::{InputFormat, Options};
+///
+/// let csv = "id,prompt,note\n1,\"Say\nhi\",x\n";
+/// let mut rows = Options::new().format(InputFormat::Csv).fields(&["prompt"]).read(csv.as_bytes())?;
+/// let row = rows.next().unwrap()?;
+/// assert_eq!(row.text("prompt")?, "Say\nhi");
+/// assert!(rows.next().is_none());
+/// # Ok::<(), records::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    format: InputFormat,
+    limits: Limits,
+    fields: Option<Vec<String>>,
+    accepts_partial: bool,
+    is_strict: bool,
+    digests: bool,
+}
+
+impl Options {
+    pub fn new() -> Options {
+        Options::default()
+    }
+
+    pub fn format(mut self, format: InputFormat) -> Self {
+        self.format = format;
+        self
+    }
+
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Builds only these top-level keys or columns; the rest is skipped, which is much faster on wide rows.
+    pub fn fields<S: AsRef<str>>(mut self, fields: &[S]) -> Self {
+        self.fields = Some(fields.iter().map(|field| field.as_ref().to_owned()).collect());
+        self
+    }
+
+    /// Accepts record streams that ended `partial` ([`Dataset::status`] tells); refused by default.
+    pub fn accept_partial(mut self, accepts: bool) -> Self {
+        self.accepts_partial = accepts;
+        self
+    }
+
+    /// Compares the `row_count` of record streams.
+    pub fn strict(mut self, is_strict: bool) -> Self {
+        self.is_strict = is_strict;
+        self
+    }
+
+    /// Computes [`Dataset::digest`] on the way.
+    pub fn digest(mut self, digests: bool) -> Self {
+        self.digests = digests;
+        self
+    }
+
+    /// Opens a file, or standard input for `-`.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Dataset> {
+        source::open(self, path.as_ref())
+    }
+
+    /// Reads from anything.
+    pub fn read(&self, input: impl Read + Send + 'static) -> Result<Dataset> {
+        source::read(self, Box::new(input), None)
+    }
+}
+
+/// The rows of an open dataset. After an error it ends.
+pub struct Dataset {
+    rows: Box<dyn Rows>,
+    format: InputFormat,
+    digest: Option<source::SharedHasher>,
+    row_count: u64,
+    is_done: bool,
+}
+
+/// One format's rows.
+trait Rows: Send {
+    /// The row of this index, and its line where the format has lines.
+    fn next_row(&mut self, index: u64) -> Result<Option<(Option<u64>, Map<String, Value>)>>;
+
+    fn status(&self) -> Status {
+        Status::Complete
+    }
+}
+
+impl Dataset {
+    /// The format that was named or found.
+    pub fn format(&self) -> InputFormat {
+        self.format
+    }
+
+    /// Rows handed out so far.
+    pub fn row_count(&self) -> u64 {
+        self.row_count
+    }
+
+    /// Whether a record stream read so far ended `partial`.
+    pub fn status(&self) -> Status {
+        self.rows.status()
+    }
+
+    /// `blake3:<hex>` of the input as stored (`b3sum FILE`): with [`Options::digest`], once the last row was read.
+    pub fn digest(&self) -> Option<String> {
+        let hasher = self.digest.as_ref().filter(|_| self.is_done)?;
+        Some(format!("blake3:{}", hasher.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).finalize().to_hex()))
+    }
+}
+
+impl Iterator for Dataset {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Result<Row>> {
+        if self.is_done {
+            return None;
+        }
+        let index = self.row_count;
+        match self.rows.next_row(index) {
+            Ok(Some((line, value))) => {
+                self.row_count += 1;
+                Some(Ok(Row { index, line, value }))
+            }
+            Ok(None) => {
+                self.is_done = true;
+                None
+            }
+            Err(error) => {
+                self.is_done = true;
+                self.digest = None;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+/// JSON lines, ours or plain.
+struct JsonLines<R> {
+    reader: Reader<R>,
+}
+
+impl<R: Read + Send> Rows for JsonLines<R> {
+    fn next_row(&mut self, _index: u64) -> Result<Option<(Option<u64>, Map<String, Value>)>> {
+        Ok(self.reader.next_value()?.map(|(line, value)| (Some(line), value)))
+    }
+
+    fn status(&self) -> Status {
+        self.reader.status()
+    }
+}

@@ -1,0 +1,183 @@
+//! Parquet, a few rows at a time, whatever the size of its row groups: Arrow batches to JSON values.
+
+use std::fs::File;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_cast::display::{ArrayFormatter, FormatOptions};
+use arrow_schema::DataType;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use serde_json::{Map, Number, Value};
+
+use super::Rows;
+use crate::error::{Fault, KeyName, Result};
+use crate::limits::Limits;
+
+/// Rows decoded at once: small, because a text column may hold large texts.
+const BATCH_ROWS: usize = 256;
+
+pub(super) struct Columns {
+    batches: ParquetRecordBatchReader,
+    batch: Option<RecordBatch>,
+    /// The next row of `batch`.
+    next: usize,
+    depth_max: usize,
+}
+
+impl Columns {
+    pub(super) fn new(file: File, limits: &Limits, fields: Option<&[String]>) -> Result<Columns> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| fault_of(error).whole())?;
+        let schema = builder.schema().clone();
+        if schema.fields().len() > limits.key_count {
+            return Err(Fault::KeyCountExceeded { limit: limits.key_count }.whole());
+        }
+        let mut names = std::collections::HashSet::new();
+        if let Some(twice) = schema.fields().iter().find(|field| !names.insert(field.name())) {
+            return Err(Fault::ColumnDuplicate { key: twice.name().into() }.whole());
+        }
+        let mask = match fields {
+            None => ProjectionMask::all(),
+            Some(fields) => {
+                let wanted = schema.fields().iter().enumerate().filter(|(_, field)| fields.contains(field.name()));
+                ProjectionMask::roots(builder.parquet_schema(), wanted.map(|(index, _)| index))
+            }
+        };
+        let batches = builder
+            .with_projection(mask)
+            .with_batch_size(BATCH_ROWS)
+            .build()
+            .map_err(|error| fault_of(error).whole())?;
+        Ok(Columns { batches, batch: None, next: 0, depth_max: limits.depth })
+    }
+}
+
+impl Rows for Columns {
+    fn next_row(&mut self, index: u64) -> Result<Option<(Option<u64>, Map<String, Value>)>> {
+        loop {
+            if let Some(batch) = self.batch.as_ref().filter(|batch| self.next < batch.num_rows()) {
+                let row = self.next;
+                self.next += 1;
+                return record(batch, row, self.depth_max).map(|value| Some((None, value))).map_err(|fault| fault.at_row(index));
+            }
+            match self.batches.next() {
+                None => return Ok(None),
+                Some(Ok(batch)) => {
+                    self.batch = Some(batch);
+                    self.next = 0;
+                }
+                Some(Err(error)) => return Err(Fault::Damaged(error.into()).at_row(index)),
+            }
+        }
+    }
+}
+
+fn fault_of(error: parquet::errors::ParquetError) -> Fault {
+    match error {
+        parquet::errors::ParquetError::EOF(_) => Fault::Truncated(error.into()),
+        parquet::errors::ParquetError::External(source) => match source.downcast::<std::io::Error>() {
+            Ok(error) => Fault::from_read(*error),
+            Err(source) => Fault::Damaged(source),
+        },
+        error => Fault::Damaged(error.into()),
+    }
+}
+
+fn record(batch: &RecordBatch, row: usize, depth_max: usize) -> std::result::Result<Map<String, Value>, Fault> {
+    let mut record = Map::with_capacity(batch.num_columns());
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        let value = cell(column, row, depth_max).map_err(|fault| match fault {
+            Fault::NonFinite { key: None } => Fault::NonFinite { key: Some(KeyName::from(field.name())) },
+            fault => fault,
+        })?;
+        record.insert(field.name().clone(), value);
+    }
+    Ok(record)
+}
+
+/// One cell as JSON. Numbers, text, lists and structs map to their own kind; dates, decimals and the like to their text.
+fn cell(column: &ArrayRef, row: usize, depth: usize) -> std::result::Result<Value, Fault> {
+    // BOUND: types nest in the file's schema.
+    let Some(depth) = depth.checked_sub(1) else {
+        return Err(Fault::DepthExceeded { limit: Limits::default().depth });
+    };
+    if column.is_null(row) {
+        return Ok(Value::Null);
+    }
+    macro_rules! integer {
+        ($type:ty) => {
+            Value::from(column.as_primitive::<$type>().value(row))
+        };
+    }
+    Ok(match column.data_type() {
+        DataType::Null => Value::Null,
+        DataType::Boolean => column.as_boolean().value(row).into(),
+        DataType::Int8 => integer!(Int8Type),
+        DataType::Int16 => integer!(Int16Type),
+        DataType::Int32 => integer!(Int32Type),
+        DataType::Int64 => integer!(Int64Type),
+        DataType::UInt8 => integer!(UInt8Type),
+        DataType::UInt16 => integer!(UInt16Type),
+        DataType::UInt32 => integer!(UInt32Type),
+        DataType::UInt64 => integer!(UInt64Type),
+        DataType::Float16 => short(column.as_primitive::<Float16Type>().value(row).to_f32())?,
+        DataType::Float32 => short(column.as_primitive::<Float32Type>().value(row))?,
+        DataType::Float64 => number(column.as_primitive::<Float64Type>().value(row))?,
+        DataType::Utf8 => column.as_string::<i32>().value(row).into(),
+        DataType::LargeUtf8 => column.as_string::<i64>().value(row).into(),
+        DataType::Utf8View => column.as_string_view().value(row).into(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            return Err(Fault::FormatUnsupported("a column of bytes: only text, numbers, lists and structs are rows (leave it out)"));
+        }
+        DataType::List(_) => list(&column.as_list::<i32>().value(row), depth)?,
+        DataType::LargeList(_) => list(&column.as_list::<i64>().value(row), depth)?,
+        DataType::FixedSizeList(_, _) => list(&column.as_fixed_size_list().value(row), depth)?,
+        DataType::Struct(fields) => {
+            let columns = column.as_struct().columns();
+            let entries = fields.iter().zip(columns).map(|(field, column)| Ok((field.name().clone(), cell(column, row, depth)?)));
+            Value::Object(entries.collect::<std::result::Result<_, Fault>>()?)
+        }
+        DataType::Map(_, _) => {
+            let entries = column.as_map().value(row);
+            let (keys, values) = (entries.column(0), entries.column(1));
+            let mut object = Map::new();
+            for entry in 0..entries.len() {
+                let key = match cell(keys, entry, depth)? {
+                    Value::String(key) => key,
+                    other => other.to_string(),
+                };
+                object.insert(key, cell(values, entry, depth)?);
+            }
+            Value::Object(object)
+        }
+        DataType::Dictionary(_, _) => {
+            let dictionary = column.as_any_dictionary();
+            cell(dictionary.values(), dictionary.normalized_keys()[row], depth)?
+        }
+        _ => {
+            let damaged = |error: arrow_schema::ArrowError| Fault::Damaged(error.into());
+            let options = FormatOptions::default();
+            let formatter = ArrayFormatter::try_new(column.as_ref(), &options).map_err(damaged)?;
+            formatter.value(row).try_to_string().map_err(damaged)?.into()
+        }
+    })
+}
+
+fn list(elements: &ArrayRef, depth: usize) -> std::result::Result<Value, Fault> {
+    (0..elements.len()).map(|index| cell(elements, index, depth)).collect::<std::result::Result<Vec<Value>, Fault>>().map(Value::Array)
+}
+
+fn number(value: f64) -> std::result::Result<Value, Fault> {
+    Number::from_f64(value).map(Value::Number).ok_or(Fault::NonFinite { key: None })
+}
+
+/// An f32 as the f64 of its shortest decimal form, so that 0.1 stays 0.1 when it is written.
+fn short(value: f32) -> std::result::Result<Value, Fault> {
+    if !value.is_finite() {
+        return Err(Fault::NonFinite { key: None });
+    }
+    number(value.to_string().parse().unwrap_or(f64::from(value)))
+}
