@@ -12,6 +12,8 @@ use candle_core::{
 };
 use rayon::prelude::*;
 
+use super::simd;
+
 /// Elements per parallel task of an element-wise loop.
 pub(super) const CHUNK: usize = 32 * 1024;
 
@@ -75,9 +77,11 @@ pub(super) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     unsafe {
         fresh(x.len(), |out| {
             out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
-                for (out, &x) in out.iter_mut().zip(x) {
-                    out.write(f(x));
-                }
+                simd::on_wide_registers(|| {
+                    for (out, &x) in out.iter_mut().zip(x) {
+                        out.write(f(x));
+                    }
+                });
             });
         })
     }

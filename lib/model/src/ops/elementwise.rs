@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
+use super::tape::Place;
 use super::{Tape, cpu};
 
 /// The rows `token_ids` of `table` (vocabulary, hidden) → (rows, hidden). The caller has checked the ids.
@@ -15,7 +16,7 @@ pub fn embedding(tape: &Tape, table: &Tensor, token_ids: &[u32]) -> Result<Tenso
                 let zero = Tensor::zeros(table.shape(), DType::F32, table.device())?;
                 return backward
                     .gradients
-                    .add(&table, &zero.index_add(&ids, &gradient.to_dtype(DType::F32)?, 0)?);
+                    .add(table.id(), &zero.index_add(&ids, &gradient.to_dtype(DType::F32)?, 0)?);
             }
             let gradient = cpu::wide(&gradient)?;
             let gradient = cpu::view(&gradient)?;
@@ -35,7 +36,7 @@ pub fn embedding(tape: &Tape, table: &Tensor, token_ids: &[u32]) -> Result<Tenso
 pub fn add(tape: &Tape, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let output = cpu::sum(a, b)?;
     if tape.tracks_any(&[a, b]) {
-        let (a, b) = (a.clone(), b.clone());
+        let (a, b) = (Place::of(a), Place::of(b));
         tape.record("add", &output, move |gradient, backward| {
             backward.share(&a, &gradient)?;
             backward.share(&b, &gradient)
@@ -48,7 +49,7 @@ pub fn add(tape: &Tape, a: &Tensor, b: &Tensor) -> Result<Tensor> {
 pub fn scale(tape: &Tape, x: &Tensor, factor: f64) -> Result<Tensor> {
     let output = (x.detach() * factor)?;
     if tape.tracks(x) {
-        let x = x.clone();
+        let x = Place::of(x);
         tape.record("scale", &output, move |gradient, backward| {
             backward.send(&x, (gradient * factor)?)
         });
@@ -60,9 +61,9 @@ pub fn scale(tape: &Tape, x: &Tensor, factor: f64) -> Result<Tensor> {
 pub fn reshape(tape: &Tape, x: &Tensor, shape: impl candle_core::shape::ShapeWithOneHole) -> Result<Tensor> {
     let output = x.reshape(shape)?.detach();
     if tape.tracks(x) {
-        let x = x.clone();
+        let (x, before) = (Place::of(x), x.shape().clone());
         tape.record("reshape", &output, move |gradient, backward| {
-            backward.share(&x, &gradient.reshape(x.shape())?)
+            backward.share(&x, &gradient.reshape(before)?)
         });
     }
     Ok(output)
@@ -72,9 +73,8 @@ pub fn reshape(tape: &Tape, x: &Tensor, shape: impl candle_core::shape::ShapeWit
 pub fn narrow(tape: &Tape, x: &Tensor, dim: usize, start: usize, len: usize) -> Result<Tensor> {
     let output = x.narrow(dim, start, len)?.contiguous()?.detach();
     if tape.tracks(x) {
-        let x = x.clone();
+        let (x, after) = (Place::of(x), x.dim(dim)? - start - len);
         tape.record("narrow", &output, move |gradient, backward| {
-            let after = x.dim(dim)? - start - len;
             backward.send(&x, gradient.pad_with_zeros(dim, start, after)?)
         });
     }

@@ -61,23 +61,23 @@ impl Gradients {
     }
 
     /// Adds `gradient`, in f32.
-    pub(super) fn add(&mut self, parameter: &Tensor, gradient: &Tensor) -> Result<()> {
-        if cpu::is_host(parameter) {
+    pub(super) fn add(&mut self, parameter: TensorId, gradient: &Tensor) -> Result<()> {
+        if cpu::is_host(gradient) {
             let gradient = cpu::wide(gradient)?;
             let values = cpu::view(&gradient)?;
-            match self.slots.get_mut(&parameter.id()) {
+            match self.slots.get_mut(&parameter) {
                 Some(Gradient::Host(sum)) => cpu::add_into(sum, &values),
                 _ => {
-                    self.slots.insert(parameter.id(), Gradient::Host(values.to_vec()));
+                    self.slots.insert(parameter, Gradient::Host(values.to_vec()));
                 }
             }
             return Ok(());
         }
         let gradient = gradient.to_dtype(DType::F32)?;
-        match self.slots.get_mut(&parameter.id()) {
+        match self.slots.get_mut(&parameter) {
             Some(Gradient::Device(sum)) => *sum = (&*sum + gradient)?,
             _ => {
-                self.slots.insert(parameter.id(), Gradient::Device(gradient));
+                self.slots.insert(parameter, Gradient::Device(gradient));
             }
         }
         Ok(())

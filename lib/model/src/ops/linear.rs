@@ -1,23 +1,118 @@
 //! The matrix product with a weight, frozen or learning, with or without a low-rank adapter.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
+use rayon::prelude::*;
 
-use super::{Tape, composed};
+use super::product::{Matrix, SKINNY_ROWS, Target, multiply, skinny};
+use super::tape::Place;
+use super::{Tape, add, cpu, scale};
 
 /// `x · wᵀ + bias`; x (rows, in), w (out, in), bias (out) → (rows, out). An adapter that the tape holds for `w` is added.
+/// A frozen weight costs no gradient and no memory.
 pub fn linear(tape: &Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let biased = bias.is_some();
-    let inputs: Vec<&Tensor> = [Some(x), Some(w), bias].into_iter().flatten().collect();
-    let y = composed(tape, "linear", &inputs, move |inputs| {
-        let y = inputs[0].matmul(&inputs[1].t()?)?;
-        if biased { y.broadcast_add(&inputs[2]) } else { Ok(y) }
-    })?;
+    let output = forward(x, w, bias)?;
+    if tape.tracks_any(&[Some(x), Some(w), bias].into_iter().flatten().collect::<Vec<_>>()) {
+        // the input's values are kept only for the weight's gradient
+        let kept = tape.learns(w).then(|| x.clone());
+        let (x, w, bias) = (Place::of(x), w.clone(), bias.cloned());
+        tape.record("linear", &output, move |gradient, backward| {
+            if let Some(bias) = bias.filter(|bias| backward.learns(bias)) {
+                backward.send(&bias, gradient.to_dtype(DType::F32)?.sum(0)?)?;
+            }
+            if let Some(x) = kept {
+                weight_gradient(backward.gradients, &w, &gradient, &x)?;
+            }
+            if backward.wants(&x) {
+                let product = if cpu::is_host(&w) {
+                    input_gradient(&gradient, &w)?
+                } else {
+                    gradient.matmul(&w)?
+                };
+                backward.send(&x, product)?;
+            }
+            Ok(())
+        });
+    }
     match tape.adapter(w).cloned() {
-        None => Ok(y),
+        None => Ok(output),
         Some(adapter) => {
-            let low = linear(tape, x, &adapter.down, None)?;
-            let low = super::scale(tape, &low, adapter.scale)?;
-            super::add(tape, &y, &linear(tape, &low, &adapter.up, None)?)
+            let low = linear(tape, x, &adapter.down, None)?; // (rows, rank)
+            let low = scale(tape, &low, adapter.scale)?;
+            add(tape, &output, &linear(tape, &low, &adapter.up, None)?)
         }
     }
+}
+
+fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (rows, k) = x.dims2()?;
+    let (n, _) = w.dims2()?;
+    if !cpu::is_host(x) {
+        let y = x.matmul(&w.t()?)?.detach();
+        return match bias {
+            Some(bias) => y.broadcast_add(bias),
+            None => Ok(y),
+        };
+    }
+    let dtype = x.dtype();
+    let (x, w) = (cpu::wide(x)?, cpu::wide(w)?);
+    let (x_values, w_values) = (cpu::view(&x)?, cpu::view(&w)?);
+    if w_values.len() != n * k {
+        return Err(candle_core::Error::Msg(format!(
+            "linear of {:?} by {:?}",
+            x.shape(),
+            w.shape()
+        )));
+    }
+    let mut y = if rows <= SKINNY_ROWS {
+        skinny(&x_values, &w_values, rows, n, k)
+    } else {
+        let (a, b) = (
+            Matrix::new(&x_values, rows, k),
+            Matrix::new(&w_values, n, k).transposed(),
+        );
+        // SAFETY: the product writes every element; the buffer is new.
+        unsafe {
+            cpu::fresh(rows * n, |y| {
+                multiply(Target::uninitialised(y, n), false, 1.0, a, b, true)
+            })
+        }
+    };
+    if let Some(bias) = bias {
+        let bias = cpu::wide(bias)?;
+        let bias = cpu::view(&bias)?;
+        y.par_chunks_exact_mut(n)
+            .for_each(|y| y.iter_mut().zip(bias.iter()).for_each(|(y, bias)| *y += bias));
+    }
+    Tensor::from_vec(y, (rows, n), x.device())?.to_dtype(dtype)
+}
+
+/// gradient (rows, out) · w (out, in) → (rows, in).
+fn input_gradient(gradient: &Tensor, w: &Tensor) -> Result<Tensor> {
+    let ((rows, n), k) = (gradient.dims2()?, w.dim(1)?);
+    let dtype = gradient.dtype();
+    let (gradient, w) = (cpu::wide(gradient)?, cpu::wide(w)?);
+    let (gradient_values, w_values) = (cpu::view(&gradient)?, cpu::view(&w)?);
+    let (a, b) = (Matrix::new(&gradient_values, rows, n), Matrix::new(&w_values, n, k));
+    // SAFETY: the product writes every element; the buffer is new.
+    let values = unsafe {
+        cpu::fresh(rows * k, |x| {
+            multiply(Target::uninitialised(x, k), false, 1.0, a, b, true)
+        })
+    };
+    Tensor::from_vec(values, (rows, k), gradient.device())?.to_dtype(dtype)
+}
+
+/// Adds gradientᵀ (out, rows) · x (rows, in) to the weight's gradient.
+fn weight_gradient(gradients: &mut super::Gradients, w: &Tensor, gradient: &Tensor, x: &Tensor) -> Result<()> {
+    if !cpu::is_host(w) {
+        return gradients.add(w.id(), &gradient.t()?.matmul(x)?);
+    }
+    let ((rows, n), k) = (gradient.dims2()?, x.dim(1)?);
+    let (gradient, x) = (cpu::wide(gradient)?, cpu::wide(x)?);
+    let (gradient, x) = (cpu::view(&gradient)?, cpu::view(&x)?);
+    let (into, held) = gradients.host(w);
+    let (a, b) = (Matrix::new(&gradient, rows, n).transposed(), Matrix::new(&x, rows, k));
+    // SAFETY: the buffer is borrowed mutably and initialised.
+    unsafe { multiply(Target::new(into, k), held, 1.0, a, b, true) };
+    Ok(())
 }

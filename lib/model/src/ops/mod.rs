@@ -21,15 +21,19 @@ mod gradients;
 mod linear;
 mod loss;
 mod norm;
+mod product;
 mod rope;
+mod simd;
 mod tape;
+#[cfg(test)]
+mod tests;
 
 pub use activation::{Activation, activate, gated};
 pub use attention::{Attention, attention, attention_cached};
 pub use elementwise::{add, embedding, narrow, reshape, scale};
 pub use gradients::{Gradient, Gradients};
 pub use linear::linear;
-pub use loss::{CrossEntropy, cross_entropy};
+pub use loss::{CrossEntropy, Targets, cross_entropy};
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{RopePairs, rope};
 pub use tape::{Adapter, Backward, Learning, Tape};

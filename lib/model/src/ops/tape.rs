@@ -129,6 +129,10 @@ impl<'m> Tape<'m> {
         self.logit_max.set(self.logit_max.get().max(value));
     }
 
+    pub(super) fn learning(&self) -> Rc<Learning> {
+        self.learning.clone()
+    }
+
     pub(super) fn adapter(&self, weight: &Tensor) -> Option<&Adapter> {
         self.learning.adapters.get(&weight.id())
     }
@@ -265,45 +269,45 @@ pub struct Backward<'g> {
 }
 
 impl Backward<'_> {
-    /// Whether a gradient for `tensor` is of any use.
-    pub(super) fn wants(&self, tensor: &Tensor) -> bool {
-        self.learns(tensor) || self.tracked.contains(&tensor.id())
+    /// Whether a gradient for `to` is of any use.
+    pub(super) fn wants(&self, to: &impl Destination) -> bool {
+        self.learns(to) || self.tracked.contains(&to.id())
     }
 
-    pub(super) fn learns(&self, tensor: &Tensor) -> bool {
-        self.learning.trainable.contains(&tensor.id())
+    pub(super) fn learns(&self, to: &impl Destination) -> bool {
+        self.learning.trainable.contains(&to.id())
     }
 
     /// Hands over a gradient that nobody else holds.
-    pub(super) fn send(&mut self, tensor: &Tensor, gradient: Tensor) -> Result<()> {
-        self.deliver(tensor, gradient, true)
+    pub(super) fn send(&mut self, to: &impl Destination, gradient: Tensor) -> Result<()> {
+        self.deliver(to, gradient, true)
     }
 
     /// Passes on a gradient whose storage is held elsewhere too.
-    pub(super) fn share(&mut self, tensor: &Tensor, gradient: &Tensor) -> Result<()> {
-        self.deliver(tensor, gradient.clone(), false)
+    pub(super) fn share(&mut self, to: &impl Destination, gradient: &Tensor) -> Result<()> {
+        self.deliver(to, gradient.clone(), false)
     }
 
-    /// What has reached `tensor` so far, for a step that can add its own part in the same pass.
-    pub(super) fn take(&mut self, tensor: &Tensor) -> Option<Tensor> {
-        self.flows.remove(&tensor.id()).map(|flow| flow.gradient)
+    /// What has reached `to` so far, for a step that can add its own part in the same pass.
+    pub(super) fn take(&mut self, to: &impl Destination) -> Option<Tensor> {
+        self.flows.remove(&to.id()).map(|flow| flow.gradient)
     }
 
-    fn deliver(&mut self, tensor: &Tensor, gradient: Tensor, owned: bool) -> Result<()> {
-        if self.learns(tensor) {
-            return self.gradients.add(tensor, &gradient);
-        }
-        if !self.tracked.contains(&tensor.id()) {
-            return Ok(());
-        }
-        if gradient.shape() != tensor.shape() {
+    fn deliver(&mut self, to: &impl Destination, gradient: Tensor, owned: bool) -> Result<()> {
+        if gradient.dims() != to.dims() {
             return Err(Error::Msg(format!(
-                "a gradient of shape {:?} for a tensor of shape {:?}",
-                gradient.shape(),
-                tensor.shape()
+                "a gradient of shape {:?} for one of {:?}",
+                gradient.dims(),
+                to.dims()
             )));
         }
-        let flow = match self.flows.remove(&tensor.id()) {
+        if self.learns(to) {
+            return self.gradients.add(to.id(), &gradient);
+        }
+        if !self.tracked.contains(&to.id()) {
+            return Ok(());
+        }
+        let flow = match self.flows.remove(&to.id()) {
             None => Flow { gradient, owned },
             Some(held) => {
                 let (mut into, other) = if held.owned {
@@ -322,7 +326,48 @@ impl Backward<'_> {
                 into
             }
         };
-        self.flows.insert(tensor.id(), flow);
+        self.flows.insert(to.id(), flow);
         Ok(())
+    }
+}
+
+/// Where a gradient goes: the tensor, or the `Place` that stands for it.
+pub(super) trait Destination {
+    fn id(&self) -> TensorId;
+    fn dims(&self) -> &[usize];
+}
+
+impl Destination for Tensor {
+    fn id(&self) -> TensorId {
+        Tensor::id(self)
+    }
+
+    fn dims(&self) -> &[usize] {
+        Tensor::dims(self)
+    }
+}
+
+/// A tensor's identity and shape: what a step keeps of an input whose values it does not need, so that they can be freed.
+pub(super) struct Place {
+    id: TensorId,
+    dims: Vec<usize>,
+}
+
+impl Place {
+    pub fn of(tensor: &Tensor) -> Self {
+        Self {
+            id: tensor.id(),
+            dims: tensor.dims().to_vec(),
+        }
+    }
+}
+
+impl Destination for Place {
+    fn id(&self) -> TensorId {
+        self.id
+    }
+
+    fn dims(&self) -> &[usize] {
+        &self.dims
     }
 }

@@ -1,0 +1,354 @@
+//! Every operation against the same mathematics composed of candle's differentiable operations: values and gradients.
+
+use candle_core::{D, DType, Device, Result, Tensor, Var};
+
+use super::*;
+
+/// Repeatable numbers around zero.
+fn numbers(seed: u64, shape: &[usize]) -> Tensor {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let values: Vec<f32> = (0..shape.iter().product::<usize>())
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * 1.5
+        })
+        .collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+fn relative_error(a: &Tensor, b: &Tensor) -> f32 {
+    assert_eq!(a.dims(), b.dims());
+    let norm = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+    norm(&(a - b).unwrap()) / norm(b).max(1e-12)
+}
+
+/// The own operation and the composed one agree in value and in the gradient of every input.
+fn agree(
+    inputs: &[Tensor],
+    own: impl Fn(&Tape, &[Tensor]) -> Result<Tensor>,
+    composed: impl Fn(&[Tensor]) -> Result<Tensor>,
+) {
+    let vars: Vec<Tensor> = inputs
+        .iter()
+        .map(|x| Var::from_tensor(x).unwrap().into_inner())
+        .collect();
+    let expected = composed(&vars).unwrap();
+    let seed = numbers(99, expected.dims());
+    let expected_gradients = expected.apply_op1(cpu::Seed(seed.clone())).unwrap().backward().unwrap();
+
+    let tape = Tape::recording(Learning::of(inputs).into());
+    let value = own(&tape, inputs).unwrap();
+    assert!(
+        relative_error(&value, &expected) < 2e-6,
+        "value: {}",
+        relative_error(&value, &expected)
+    );
+    let mut gradients = Gradients::default();
+    tape.backward(vec![(value, seed)], &mut gradients).unwrap();
+    for (index, (input, var)) in inputs.iter().zip(&vars).enumerate() {
+        let got = gradients
+            .tensor(input)
+            .unwrap()
+            .expect("every input received a gradient");
+        let error = relative_error(&got, expected_gradients.get(var).unwrap());
+        assert!(error < 5e-6, "gradient of input {index}: {error}");
+    }
+}
+
+#[test]
+fn linear_agrees_for_many_rows_few_rows_and_a_bias() {
+    for rows in [1, 3, 8, 9, 70] {
+        let inputs = [numbers(1, &[rows, 37]), numbers(2, &[51, 37]), numbers(3, &[51])];
+        agree(
+            &inputs,
+            |tape, i| linear(tape, &i[0], &i[1], Some(&i[2])),
+            |i| i[0].matmul(&i[1].t()?)?.broadcast_add(&i[2]),
+        );
+        agree(
+            &inputs[..2],
+            |tape, i| linear(tape, &i[0], &i[1], None),
+            |i| i[0].matmul(&i[1].t()?),
+        );
+    }
+}
+
+#[test]
+fn a_frozen_weight_gets_no_gradient_and_its_adapter_does() {
+    let (x, w) = (numbers(1, &[20, 16]), numbers(2, &[12, 16]));
+    let adapter = Adapter {
+        down: numbers(3, &[4, 16]),
+        up: numbers(4, &[12, 4]),
+        scale: 0.5,
+    };
+    let mut learning = Learning::of([&adapter.down, &adapter.up]);
+    learning.adapt(&w, adapter.clone());
+    let tape = Tape::recording(learning.into());
+    let y = linear(&tape, &x, &w, None).unwrap();
+    let merged = (&w + (adapter.up.matmul(&adapter.down).unwrap() * 0.5).unwrap()).unwrap();
+    assert!(relative_error(&y, &x.matmul(&merged.t().unwrap()).unwrap()) < 1e-6);
+    let mut gradients = Gradients::default();
+    let seed = numbers(5, &[20, 12]);
+    tape.backward(vec![(y, seed.clone())], &mut gradients).unwrap();
+    assert!(gradients.get(&w).is_none() && gradients.get(&x).is_none());
+    let up = gradients.tensor(&adapter.up).unwrap().unwrap();
+    let low = (x.matmul(&adapter.down.t().unwrap()).unwrap() * 0.5).unwrap();
+    assert!(relative_error(&up, &seed.t().unwrap().matmul(&low).unwrap()) < 1e-6);
+    assert!(gradients.get(&adapter.down).is_some());
+}
+
+fn composed_norm(i: &[Tensor], centred: bool, offset: f64) -> Result<Tensor> {
+    let x = if centred {
+        i[0].broadcast_sub(&i[0].mean_keepdim(D::Minus1)?)?
+    } else {
+        i[0].clone()
+    };
+    let normed = x.broadcast_div(&(x.sqr()?.mean_keepdim(D::Minus1)? + 1e-5)?.sqrt()?)?;
+    normed.broadcast_mul(&(&i[1] + offset)?)
+}
+
+#[test]
+fn norms_agree_with_and_without_centring_over_rows_and_heads() {
+    for shape in [vec![130, 40], vec![7, 3, 8]] {
+        let width = *shape.last().unwrap();
+        let inputs = [numbers(1, &shape), numbers(2, &[width]), numbers(3, &[width])];
+        for offset in [0.0, 1.0] {
+            agree(
+                &inputs[..2],
+                |tape, i| rms_norm(tape, &i[0], &i[1], 1e-5, offset),
+                |i| composed_norm(i, false, offset),
+            );
+        }
+        agree(
+            &inputs,
+            |tape, i| layer_norm(tape, &i[0], Some(&i[1]), Some(&i[2]), 1e-5),
+            |i| composed_norm(i, true, 0.0)?.broadcast_add(&i[2]),
+        );
+    }
+}
+
+#[test]
+fn a_residual_around_a_norm_agrees() {
+    let inputs = [numbers(1, &[9, 16]), numbers(2, &[16])];
+    agree(
+        &inputs,
+        |tape, i| {
+            let x = scale(tape, &i[0], 1.5)?;
+            let y = rms_norm(tape, &x, &i[1], 1e-5, 0.0)?;
+            add(tape, &x, &add(tape, &y, &x)?)
+        },
+        |i| {
+            let x = (&i[0] * 1.5)?;
+            &x + (composed_norm(&[x.clone(), i[1].clone()], false, 0.0)? + &x)?
+        },
+    );
+}
+
+#[test]
+fn rope_agrees_in_both_layouts_and_when_partial() {
+    let angles = numbers(7, &[5, 4]);
+    let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
+    for pairs in [RopePairs::Half, RopePairs::Interleaved] {
+        for head_dim in [8, 12] {
+            agree(
+                &[numbers(1, &[5, 3, head_dim])],
+                |tape, i| rope(tape, &i[0], &cos, &sin, pairs),
+                |i| rope::turned_by_candle(&i[0], &cos, &sin, pairs),
+            );
+        }
+    }
+}
+
+#[test]
+fn activations_agree_alone_and_gated() {
+    let inputs = [numbers(1, &[33, 20]), numbers(2, &[33, 20])];
+    for activation in [
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Relu,
+    ] {
+        agree(
+            &inputs[..1],
+            |tape, i| activate(tape, &i[0], activation),
+            |i| activation.composed(&i[0]),
+        );
+        agree(
+            &inputs,
+            |tape, i| gated(tape, &i[0], &i[1], activation),
+            |i| activation.composed(&i[0])? * &i[1],
+        );
+    }
+}
+
+#[test]
+fn attention_agrees_over_ragged_sequences_groups_windows_and_caps() {
+    let offsets = [0usize, 1, 70, 75, 215];
+    for (heads, kv_heads) in [(4, 4), (4, 2), (6, 1)] {
+        for (softcap, window) in [(None, None), (Some(3.0), None), (None, Some(9)), (Some(2.0), Some(66))] {
+            let how = Attention {
+                scale: 0.3,
+                softcap,
+                window,
+            };
+            let inputs = [
+                numbers(1, &[215, heads, 8]),
+                numbers(2, &[215, kv_heads, 8]),
+                numbers(3, &[215, kv_heads, 8]),
+            ];
+            agree(
+                &inputs,
+                |tape, i| attention(tape, &i[0], &i[1], &i[2], &offsets, &how),
+                |i| attention::packed_by_candle(i, &offsets, &how),
+            );
+        }
+    }
+}
+
+#[test]
+fn cached_attention_equals_the_last_rows_of_the_whole() {
+    let how = Attention {
+        scale: 0.4,
+        softcap: None,
+        window: Some(30),
+    };
+    let (q, k, v) = (
+        numbers(1, &[90, 4, 8]),
+        numbers(2, &[90, 2, 8]),
+        numbers(3, &[90, 2, 8]),
+    );
+    let whole = attention(&Tape::off(), &q, &k, &v, &[0, 50, 90], &how).unwrap();
+    let last = [q.narrow(0, 47, 3).unwrap(), q.narrow(0, 89, 1).unwrap()];
+    let part = |x: &Tensor| vec![x.narrow(0, 0, 50).unwrap(), x.narrow(0, 50, 40).unwrap()];
+    let cached = attention_cached(&Tensor::cat(&last, 0).unwrap(), &part(&k), &part(&v), &[0, 3, 4], &how).unwrap();
+    let expected = Tensor::cat(&[whole.narrow(0, 47, 3).unwrap(), whole.narrow(0, 89, 1).unwrap()], 0).unwrap();
+    assert!(relative_error(&cached, &expected) < 1e-6);
+}
+
+#[test]
+fn cross_entropy_agrees_with_and_without_a_cap() {
+    let (hidden, head) = (numbers(1, &[12, 10]), numbers(2, &[40, 10]));
+    let (rows, token_ids) = ([0u32, 3, 4, 11, 3], [1u32, 39, 0, 7, 8]);
+    for softcap in [None, Some(4.0)] {
+        let logits = |hidden: &Tensor, head: &Tensor| -> Result<Tensor> {
+            let logits = hidden
+                .index_select(&Tensor::new(&rows, &Device::Cpu)?, 0)?
+                .matmul(&head.t()?)?;
+            match softcap {
+                Some(cap) => (logits / cap)?.tanh()? * cap,
+                None => Ok(logits),
+            }
+        };
+        let vars = [&hidden, &head].map(|x| Var::from_tensor(x).unwrap().into_inner());
+        let expected = candle_nn::loss::cross_entropy(
+            &logits(&vars[0], &vars[1]).unwrap(),
+            &Tensor::new(&token_ids, &Device::Cpu).unwrap(),
+        )
+        .unwrap();
+        let expected_gradients = expected.backward().unwrap();
+
+        let tape = Tape::recording(Learning::of([&head]).into());
+        let mut gradients = Gradients::default();
+        let targets = Targets {
+            rows: &rows,
+            token_ids: &token_ids,
+            weight: 1.0 / 5.0,
+        };
+        let found = cross_entropy(&tape, &hidden, &head, softcap, targets, Some(&mut gradients)).unwrap();
+        let mean = found.row_nats.iter().sum::<f32>() / 5.0;
+        assert!((mean - expected.to_scalar::<f32>().unwrap()).abs() < 1e-5);
+        let of_hidden = found.hidden_gradient.unwrap();
+        assert!(relative_error(&of_hidden, expected_gradients.get(&vars[0]).unwrap()) < 2e-6);
+        let of_head = gradients.tensor(&head).unwrap().unwrap();
+        assert!(relative_error(&of_head, expected_gradients.get(&vars[1]).unwrap()) < 2e-6);
+        let only = cross_entropy(&Tape::off(), &hidden, &head, softcap, targets, None).unwrap();
+        assert!(only.hidden_gradient.is_none() && only.row_nats == found.row_nats);
+    }
+}
+
+#[test]
+fn embedding_narrow_and_reshape_agree() {
+    let ids = [4u32, 0, 4, 2];
+    agree(
+        &[numbers(1, &[6, 8])],
+        |tape, i| {
+            let x = embedding(tape, &i[0], &ids)?;
+            let x = narrow(tape, &reshape(tape, &x, (4, 2, 4))?, 2, 1, 2)?;
+            scale(tape, &x, 3.0)
+        },
+        |i| {
+            i[0].index_select(&Tensor::new(&ids, &Device::Cpu)?, 0)?
+                .reshape((4, 2, 4))?
+                .narrow(2, 1, 2)?
+                * 3.0
+        },
+    );
+}
+
+#[test]
+fn checkpoints_change_no_bit_of_a_gradient() {
+    let (x, w) = (numbers(1, &[20, 16]), numbers(2, &[16, 16]));
+    let run = |checkpointing: bool| {
+        let tape = Tape::recording(Learning::of([&x, &w]).into()).with_checkpoints(checkpointing);
+        let weight = w.clone();
+        let y = tape
+            .checkpoint(&x, move |tape, x| {
+                let y = activate(tape, &linear(tape, x, &weight, None)?, Activation::Silu)?;
+                add(tape, x, &linear(tape, &y, &weight, None)?)
+            })
+            .unwrap();
+        let mut gradients = Gradients::default();
+        tape.backward(vec![(y, numbers(3, &[20, 16]))], &mut gradients).unwrap();
+        [&x, &w].map(|p| {
+            gradients
+                .tensor(p)
+                .unwrap()
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap()
+        })
+    };
+    assert_eq!(run(false), run(true));
+}
+
+#[test]
+fn an_operation_outside_the_tape_is_refused() {
+    let (x, w) = (numbers(1, &[20, 16]), numbers(2, &[16, 16]));
+    let tape = Tape::recording(Learning::of([&w]).into());
+    let y = linear(&tape, &x, &w, None).unwrap();
+    let outside = (y * 2.0).unwrap();
+    let mut gradients = Gradients::default();
+    let error = tape
+        .backward(vec![(outside, numbers(3, &[20, 16]))], &mut gradients)
+        .unwrap_err();
+    assert!(error.to_string().contains("`linear`"), "{error}");
+}
+
+#[test]
+fn half_precision_is_widened_inside() {
+    let (x, w) = (numbers(1, &[20, 16]), numbers(2, &[16]));
+    let exact = rms_norm(&Tape::off(), &x, &w, 1e-5, 0.0).unwrap();
+    for dtype in [DType::BF16, DType::F16] {
+        let x = x.to_dtype(dtype).unwrap();
+        let y = rms_norm(&Tape::off(), &x, &w.to_dtype(dtype).unwrap(), 1e-5, 0.0).unwrap();
+        assert_eq!(y.dtype(), dtype);
+        assert!(relative_error(&y.to_dtype(DType::F32).unwrap(), &exact) < 1e-2);
+    }
+}
+
+#[test]
+fn the_exponential_is_exact_to_two_units() {
+    for step in 0..200_000 {
+        let x = -87.0 + step as f32 * (175.0 / 200_000.0);
+        let (got, exact) = (f64::from(simd::exp(x)), f64::from(x).exp());
+        assert!((got - exact).abs() <= exact * 2.4e-7, "{x}: {got} {exact}");
+    }
+    assert!(simd::exp(f32::NAN).is_nan() && simd::tanh(f32::NAN).is_nan());
+    for step in -2000..2000 {
+        let x = step as f32 * 0.005;
+        assert!((simd::tanh(x) - x.tanh()).abs() <= 4e-7 * x.abs(), "{x}");
+    }
+}
