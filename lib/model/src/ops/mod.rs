@@ -30,6 +30,7 @@ mod tests;
 
 pub use activation::{Activation, activate, gated};
 pub use attention::{Attention, attention, attention_cached};
+pub(crate) use cpu::update as update_in_place;
 pub use elementwise::{add, embedding, narrow, reshape, scale};
 pub use gradients::{Gradient, Gradients};
 pub use linear::linear;
