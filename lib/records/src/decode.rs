@@ -27,7 +27,14 @@ fn decode(text: &str, limits: &Limits, fields: Option<&[String]>) -> Result<Obje
     if text.len() > limits.number_bytes {
         check_number_lengths(text, limits)?;
     }
-    let check = Check { limits, keys: Cell::new(0), values: Cell::new(0), depth: Cell::new(0), huge: Cell::new(false), fault: RefCell::new(None) };
+    let check = Check {
+        limits,
+        keys: Cell::new(0),
+        values: Cell::new(0),
+        depth: Cell::new(0),
+        huge: Cell::new(false),
+        fault: RefCell::new(None),
+    };
     let mut input = serde_json::Deserializer::from_str(text);
     let decoded = (|| {
         let value = Checked { check: &check, fields }.deserialize(&mut input)?;
@@ -77,9 +84,18 @@ impl Check<'_> {
     }
 
     /// BOUND: counts a thing that the input drives.
-    fn count<E: serde::de::Error>(&self, counter: &Cell<usize>, limit: usize, fault: fn(usize) -> Fault) -> Result<(), E> {
+    fn count<E: serde::de::Error>(
+        &self,
+        counter: &Cell<usize>,
+        limit: usize,
+        fault: fn(usize) -> Fault,
+    ) -> Result<(), E> {
         counter.set(counter.get() + 1);
-        if counter.get() > limit { self.refuse(fault(limit)) } else { Ok(()) }
+        if counter.get() > limit {
+            self.refuse(fault(limit))
+        } else {
+            Ok(())
+        }
     }
 
     fn enter<E: serde::de::Error>(&self) -> Result<(), E> {
@@ -102,7 +118,10 @@ impl<'de> DeserializeSeed<'de> for Checked<'_, '_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Value, D::Error> {
-        self.check.count(&self.check.values, self.check.limits.value_count, |limit| Fault::ValueCountExceeded { limit })?;
+        self.check
+            .count(&self.check.values, self.check.limits.value_count, |limit| {
+                Fault::ValueCountExceeded { limit }
+            })?;
         input.deserialize_any(self)
     }
 }
@@ -157,8 +176,14 @@ impl<'de> Visitor<'de> for Checked<'_, '_> {
         let inner = Checked { fields: None, ..self };
         let mut object = Map::new();
         while let Some(key) = entries.next_key::<Key<'de>>()? {
-            self.check.count(&self.check.keys, self.check.limits.key_count, |limit| Fault::KeyCountExceeded { limit })?;
-            if self.fields.is_some_and(|fields| !fields.iter().any(|field| *field == key.0)) {
+            self.check
+                .count(&self.check.keys, self.check.limits.key_count, |limit| {
+                    Fault::KeyCountExceeded { limit }
+                })?;
+            if self
+                .fields
+                .is_some_and(|fields| !fields.iter().any(|field| *field == key.0))
+            {
                 entries.next_value::<IgnoredAny>()?;
                 continue;
             }
@@ -234,7 +259,9 @@ pub(crate) fn string_end(bytes: &[u8], at: usize) -> usize {
 
 fn check_number_lengths(text: &str, limits: &Limits) -> Result<(), Fault> {
     match numbers(text).find(|number| number.len() > limits.number_bytes) {
-        Some(_) => Err(Fault::NumberTooLong { limit: limits.number_bytes }),
+        Some(_) => Err(Fault::NumberTooLong {
+            limit: limits.number_bytes,
+        }),
         None => Ok(()),
     }
 }
@@ -242,8 +269,13 @@ fn check_number_lengths(text: &str, limits: &Limits) -> Result<(), Fault> {
 fn check_integers(text: &str) -> Result<(), Fault> {
     let is_integer = |number: &&str| number.bytes().all(|byte| matches!(byte, b'-' | b'0'..=b'9'));
     // "-0" is a float to serde_json and fits; everything else must be an i64 or a u64.
-    match numbers(text).filter(is_integer).find(|number| number.parse::<u64>().is_err() && number.parse::<i64>().is_err()) {
-        Some(_) => Err(Fault::NumberOutOfRange { reason: "an integer beyond 64 bits would lose digits (write it as a string)" }),
+    match numbers(text)
+        .filter(is_integer)
+        .find(|number| number.parse::<u64>().is_err() && number.parse::<i64>().is_err())
+    {
+        Some(_) => Err(Fault::NumberOutOfRange {
+            reason: "an integer beyond 64 bits would lose digits (write it as a string)",
+        }),
         None => Ok(()),
     }
 }
@@ -251,22 +283,37 @@ fn check_integers(text: &str) -> Result<(), Fault> {
 /// Turns a serde_json error about `text` into a fault that quotes no value.
 pub(crate) fn describe(error: &serde_json::Error, text: &str) -> Fault {
     let message = error.to_string();
-    let reason = message.rsplit_once(" at line ").map_or(message.as_str(), |(reason, _)| reason);
+    let reason = message
+        .rsplit_once(" at line ")
+        .map_or(message.as_str(), |(reason, _)| reason);
     if error.classify() == serde_json::error::Category::Data {
         return describe_data(reason, None);
     }
     // serde_json counts columns within its own lines; an element of a JSON array may span several.
-    let line_start = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>();
+    let line_start = text
+        .split_inclusive('\n')
+        .take(error.line().saturating_sub(1))
+        .map(str::len)
+        .sum::<usize>();
     let column = line_start + error.column();
     let before = &text.as_bytes()[..column.min(text.len())];
     let rest = &text.as_bytes()[column.saturating_sub(1).min(text.len())..];
-    let names_non_finite = |bytes: &[u8]| [&b"NaN"[..], b"Infinity", b"nan", b"inf"].iter().any(|name| bytes.starts_with(name));
+    let names_non_finite = |bytes: &[u8]| {
+        [&b"NaN"[..], b"Infinity", b"nan", b"inf"]
+            .iter()
+            .any(|name| bytes.starts_with(name))
+    };
     match reason {
-        "number out of range" => Fault::NumberOutOfRange { reason: "beyond the range of f64" },
+        "number out of range" => Fault::NumberOutOfRange {
+            reason: "beyond the range of f64",
+        },
         "recursion limit exceeded" => Fault::DepthExceeded { limit: 127 },
         "invalid number" if before.ends_with(b"-I") || before.ends_with(b"-N") => Fault::NonFinite { key: None },
         _ if names_non_finite(rest) => Fault::NonFinite { key: None },
-        _ => Fault::NotJson { column, reason: reason.to_owned() },
+        _ => Fault::NotJson {
+            column,
+            reason: reason.to_owned(),
+        },
     }
 }
 
@@ -283,14 +330,24 @@ fn describe_data(reason: &str, key: Option<String>) -> Fault {
         Some(("invalid type" | "invalid value", found)) => found.split([' ', ',', '`', '"']).next().unwrap_or_default(),
         _ if reason.starts_with("unknown variant") => "an unknown name",
         _ if reason.starts_with("invalid length") => "of another length",
-        _ => return Fault::Unacceptable { reason: match key {
-            Some(key) => format!("key `{}`: {reason}", crate::error::KeyName::from(key)),
-            None => reason.to_owned(),
-        } },
+        _ => {
+            return Fault::Unacceptable {
+                reason: match key {
+                    Some(key) => format!("key `{}`: {reason}", crate::error::KeyName::from(key)),
+                    None => reason.to_owned(),
+                },
+            };
+        }
     };
     // The data may hold these words too, but comes first.
-    let expected = reason.rsplit_once(", expected ").map_or("another type", |(_, expected)| expected);
-    Fault::KeyMismatch { key: key.unwrap_or_else(|| ".".into()).into(), found: found.to_owned(), expected: expected.to_owned() }
+    let expected = reason
+        .rsplit_once(", expected ")
+        .map_or("another type", |(_, expected)| expected);
+    Fault::KeyMismatch {
+        key: key.unwrap_or_else(|| ".".into()).into(),
+        found: found.to_owned(),
+        expected: expected.to_owned(),
+    }
 }
 
 /// Decodes a typed record out of an object.
@@ -313,7 +370,9 @@ pub(crate) fn typed_text<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, Fau
             Err(named) => {
                 let path = named.path().to_string();
                 let message = named.inner().to_string();
-                let reason = message.rsplit_once(" at line ").map_or(message.as_str(), |(reason, _)| reason);
+                let reason = message
+                    .rsplit_once(" at line ")
+                    .map_or(message.as_str(), |(reason, _)| reason);
                 describe_data(reason, (path != ".").then_some(path))
             }
             Ok(_) => describe(&error, text),

@@ -26,7 +26,9 @@ impl Display for Refusal {
 impl std::error::Error for Refusal {}
 impl ser::Error for Refusal {
     fn custom<T: Display>(reason: T) -> Refusal {
-        Refusal(Fault::Unacceptable { reason: reason.to_string() })
+        Refusal(Fault::Unacceptable {
+            reason: reason.to_string(),
+        })
     }
 }
 
@@ -43,7 +45,11 @@ impl Encoder<'_> {
     }
 
     fn integer(&mut self, value: impl Serialize + Display, is_exact: bool) -> Done {
-        if is_exact { self.plain(&value) } else { self.plain(&value.to_string()) }
+        if is_exact {
+            self.plain(&value)
+        } else {
+            self.plain(&value.to_string())
+        }
     }
 }
 
@@ -92,10 +98,18 @@ impl<'e, 'o> ser::Serializer for &'e mut Encoder<'o> {
         self.integer(value, value <= EXACT_INTEGER_MAX.into())
     }
     fn serialize_f32(self, value: f32) -> Done {
-        if value.is_finite() { self.plain(&value) } else { Err(Refusal(Fault::NonFinite { key: None })) }
+        if value.is_finite() {
+            self.plain(&value)
+        } else {
+            Err(Refusal(Fault::NonFinite { key: None }))
+        }
     }
     fn serialize_f64(self, value: f64) -> Done {
-        if value.is_finite() { self.plain(&value) } else { Err(Refusal(Fault::NonFinite { key: None })) }
+        if value.is_finite() {
+            self.plain(&value)
+        } else {
+            Err(Refusal(Fault::NonFinite { key: None }))
+        }
     }
     fn serialize_char(self, value: char) -> Done {
         self.plain(&value)
@@ -125,7 +139,13 @@ impl<'e, 'o> ser::Serializer for &'e mut Encoder<'o> {
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Done {
         value.serialize(self)
     }
-    fn serialize_newtype_variant<T: Serialize + ?Sized>(self, _: &'static str, _: u32, variant: &'static str, value: &T) -> Done {
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Done {
         self.out.push(b'{');
         self.plain(variant)?;
         self.out.push(b':');
@@ -142,7 +162,13 @@ impl<'e, 'o> ser::Serializer for &'e mut Encoder<'o> {
     fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Compound<'e, 'o>, Refusal> {
         Ok(Compound::open(self, b"[", b"]"))
     }
-    fn serialize_tuple_variant(self, _: &'static str, _: u32, variant: &'static str, _: usize) -> Result<Compound<'e, 'o>, Refusal> {
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Compound<'e, 'o>, Refusal> {
         self.out.push(b'{');
         self.plain(variant)?;
         self.out.push(b':');
@@ -154,7 +180,13 @@ impl<'e, 'o> ser::Serializer for &'e mut Encoder<'o> {
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Compound<'e, 'o>, Refusal> {
         Ok(Compound::open(self, b"{", b"}"))
     }
-    fn serialize_struct_variant(self, _: &'static str, _: u32, variant: &'static str, _: usize) -> Result<Compound<'e, 'o>, Refusal> {
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Compound<'e, 'o>, Refusal> {
         self.out.push(b'{');
         self.plain(variant)?;
         self.out.push(b':');
@@ -177,7 +209,13 @@ const KEYS_COMPARED_MAX: usize = 32;
 impl<'e, 'o> Compound<'e, 'o> {
     fn open(encoder: &'e mut Encoder<'o>, open: &'static [u8], close: &'static [u8]) -> Self {
         encoder.out.extend_from_slice(open);
-        Compound { encoder, close, is_empty: true, keys: Vec::new(), key_set: Default::default() }
+        Compound {
+            encoder,
+            close,
+            is_empty: true,
+            keys: Vec::new(),
+            key_set: Default::default(),
+        }
     }
 
     fn separate(&mut self) {
@@ -209,7 +247,8 @@ impl<'e, 'o> Compound<'e, 'o> {
             self.keys.iter().all(|known| out[known.clone()] != out[written.clone()])
         } else {
             if self.key_set.is_empty() {
-                self.key_set.extend(self.keys.iter().map(|known| out[known.clone()].to_vec()));
+                self.key_set
+                    .extend(self.keys.iter().map(|known| out[known.clone()].to_vec()));
             }
             self.key_set.insert(out[written.clone()].to_vec())
         };

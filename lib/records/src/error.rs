@@ -79,7 +79,11 @@ pub enum Fault {
     #[error("key `{key}` is missing")]
     KeyMissing { key: KeyName },
     #[error("key `{key}` is {found}, expected {expected}")]
-    KeyMismatch { key: KeyName, found: String, expected: String },
+    KeyMismatch {
+        key: KeyName,
+        found: String,
+        expected: String,
+    },
     #[error("{reason}")]
     Unacceptable { reason: String },
     #[error("schema {found} is not flowlens/1: written by another version")]
@@ -114,13 +118,22 @@ fn in_key(key: &Option<KeyName>) -> String {
 
 impl Fault {
     pub(crate) fn at_line(self, line: u64) -> Error {
-        Error { place: Place::Line(line), fault: self }
+        Error {
+            place: Place::Line(line),
+            fault: self,
+        }
     }
     pub(crate) fn at_row(self, row: u64) -> Error {
-        Error { place: Place::Row(row), fault: self }
+        Error {
+            place: Place::Row(row),
+            fault: self,
+        }
     }
     pub(crate) fn whole(self) -> Error {
-        Error { place: Place::Input, fault: self }
+        Error {
+            place: Place::Input,
+            fault: self,
+        }
     }
 
     /// An I/O error met while reading: those a decompressor makes up (no OS code) say that the data is bad, not the disk.
@@ -146,7 +159,11 @@ impl KeyName {
 impl<S: AsRef<str>> From<S> for KeyName {
     fn from(key: S) -> KeyName {
         let mut characters = key.as_ref().chars();
-        let mut name: String = characters.by_ref().take(Self::CHARACTERS_MAX).flat_map(char::escape_debug).collect();
+        let mut name: String = characters
+            .by_ref()
+            .take(Self::CHARACTERS_MAX)
+            .flat_map(char::escape_debug)
+            .collect();
         if characters.next().is_some() {
             name.push('…');
         }

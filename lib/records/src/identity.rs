@@ -80,7 +80,11 @@ pub struct JoinKey {
 
 impl JoinKey {
     pub fn new(bench: Option<&str>, id: &str, attempt_index: u64) -> JoinKey {
-        JoinKey { bench: bench.unwrap_or_default().into(), id: id.into(), attempt_index }
+        JoinKey {
+            bench: bench.unwrap_or_default().into(),
+            id: id.into(),
+            attempt_index,
+        }
     }
 }
 
@@ -115,9 +119,16 @@ impl<T> Index<T> {
     pub fn insert(&mut self, key: JoinKey, text_digest: Option<String>, row: T, line: u64) -> Result<()> {
         match self.rows.entry(key) {
             std::collections::hash_map::Entry::Occupied(known) => {
-                let JoinKey { bench, id, attempt_index } = known.key();
+                let JoinKey {
+                    bench,
+                    id,
+                    attempt_index,
+                } = known.key();
                 let (bench, id) = (crate::error::KeyName::from(bench), crate::error::KeyName::from(id));
-                Err(Fault::Unacceptable { reason: format!("second row for bench `{bench}`, id `{id}`, attempt {attempt_index}") }.at_line(line))
+                Err(Fault::Unacceptable {
+                    reason: format!("second row for bench `{bench}`, id `{id}`, attempt {attempt_index}"),
+                }
+                .at_line(line))
             }
             std::collections::hash_map::Entry::Vacant(slot) => {
                 slot.insert((text_digest, row));
@@ -131,7 +142,10 @@ impl<T> Index<T> {
         match self.rows.get(key) {
             Some((Some(known), _)) if text_digest.is_some_and(|digest| digest != known) => {
                 let id = crate::error::KeyName::from(&key.id);
-                Err(Fault::Unacceptable { reason: format!("id `{id}` stands for another text on the other side (text_digest differs)") }.at_line(line))
+                Err(Fault::Unacceptable {
+                    reason: format!("id `{id}` stands for another text on the other side (text_digest differs)"),
+                }
+                .at_line(line))
             }
             Some((_, row)) => Ok(Some(row)),
             None => Ok(None),

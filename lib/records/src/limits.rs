@@ -17,6 +17,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { line_bytes: 16 << 20, depth: 100, key_count: 1 << 16, value_count: 1 << 20, number_bytes: 1100 }
+        Limits {
+            line_bytes: 16 << 20,
+            depth: 100,
+            key_count: 1 << 16,
+            value_count: 1 << 20,
+            number_bytes: 1100,
+        }
     }
 }

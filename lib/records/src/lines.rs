@@ -52,7 +52,15 @@ impl<R: Read> Lines<R> {
     }
 
     pub fn with_limits(input: R, limits: &Limits) -> Lines<R> {
-        Lines { input, buffer: Vec::new(), start: 0, end: 0, number: 0, line_bytes_max: limits.line_bytes, at_end: false }
+        Lines {
+            input,
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            number: 0,
+            line_bytes_max: limits.line_bytes,
+            at_end: false,
+        }
     }
 
     /// Lines handed out so far.
@@ -72,7 +80,10 @@ impl<R: Read> Lines<R> {
             searched = unread.len();
             // The byte order mark and a carriage return do not count; they are at most four bytes.
             if searched > self.line_bytes_max + 4 {
-                return Err(Fault::LineTooLong { limit: self.line_bytes_max }.at_line(number));
+                return Err(Fault::LineTooLong {
+                    limit: self.line_bytes_max,
+                }
+                .at_line(number));
             }
             if self.at_end {
                 if searched == 0 {
@@ -92,7 +103,10 @@ impl<R: Read> Lines<R> {
         }
         bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         if bytes.len() > self.line_bytes_max {
-            return Err(Fault::LineTooLong { limit: self.line_bytes_max }.at_line(number));
+            return Err(Fault::LineTooLong {
+                limit: self.line_bytes_max,
+            }
+            .at_line(number));
         }
         let text = checked_text(bytes).map_err(|fault| fault.at_line(number))?;
         Ok(Some(Line { number, text }))
@@ -135,7 +149,9 @@ fn error_at(error: std::io::Error, line: u64) -> Error {
 
 /// UTF-8 without NUL, or the fault with its 1-based byte.
 pub(crate) fn checked_text(bytes: &[u8]) -> std::result::Result<&str, Fault> {
-    let text = std::str::from_utf8(bytes).map_err(|error| Fault::NotUtf8 { column: error.valid_up_to() + 1 })?;
+    let text = std::str::from_utf8(bytes).map_err(|error| Fault::NotUtf8 {
+        column: error.valid_up_to() + 1,
+    })?;
     match memchr::memchr(0, bytes) {
         Some(at) => Err(Fault::NulByte { column: at + 1 }),
         None => Ok(text),

@@ -18,7 +18,10 @@ pub fn exact_u64<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
         }
         fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
             let is_decimal = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse().ok().filter(|_| is_decimal).ok_or_else(|| E::invalid_type(Unexpected::Str(text), &self))
+            text.parse()
+                .ok()
+                .filter(|_| is_decimal)
+                .ok_or_else(|| E::invalid_type(Unexpected::Str(text), &self))
         }
     }
     input.deserialize_any(Exact)
@@ -37,5 +40,9 @@ pub fn finite_f32s<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<f32>, D::E
 /// Only a value beyond the range of f32 is refused; one between two neighbours rounds, as it does everywhere.
 fn narrow<E: Error>(value: f64) -> Result<f32, E> {
     let narrowed = value as f32;
-    if narrowed.is_finite() { Ok(narrowed) } else { Err(E::custom("number beyond the range of f32")) }
+    if narrowed.is_finite() {
+        Ok(narrowed)
+    } else {
+        Err(E::custom("number beyond the range of f32"))
+    }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::error::{Fault, Result};
-use crate::identity::{id_text, JoinKey};
+use crate::identity::{JoinKey, id_text};
 
 /// A row type of a stream.
 pub trait Record: Serialize + DeserializeOwned {
@@ -19,9 +19,33 @@ pub trait Record: Serialize + DeserializeOwned {
 
 /// Every row type that a tool of ours writes. In a plain stream a `type` outside this list is the user's own key.
 pub const TYPES: &[&str] = &[
-    "begin", "end", "sample", "tensor", "row", "entropy", "ngram", "template", "layer", "stack", "trajectory", "contrast", "compare",
-    "stability", "prompt", "completion", "verdict", "refusal_report", "refusal_pair", "calibration", "score", "skill_report", "metric",
-    "eval", "region", "region_summary", "slice",
+    "begin",
+    "end",
+    "sample",
+    "tensor",
+    "row",
+    "entropy",
+    "ngram",
+    "template",
+    "layer",
+    "stack",
+    "trajectory",
+    "contrast",
+    "compare",
+    "stability",
+    "prompt",
+    "completion",
+    "verdict",
+    "refusal_report",
+    "refusal_pair",
+    "calibration",
+    "score",
+    "skill_report",
+    "metric",
+    "eval",
+    "region",
+    "region_summary",
+    "slice",
 ];
 
 type Rest = Map<String, Value>;
@@ -86,7 +110,11 @@ pub struct Message {
 
 impl Message {
     pub fn new(role: &str, content: impl Into<String>) -> Message {
-        Message { role: role.into(), content: content.into(), rest: Map::new() }
+        Message {
+            role: role.into(),
+            content: content.into(),
+            rest: Map::new(),
+        }
     }
 }
 
@@ -354,7 +382,13 @@ impl Serialize for RecordPath {
         match self.0.to_str() {
             Some(text) => output.serialize_str(text),
             None => {
-                let hex: String = self.0.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+                let hex: String = self
+                    .0
+                    .as_os_str()
+                    .as_bytes()
+                    .iter()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect();
                 BTreeMap::from([("bytes", hex)]).serialize(output)
             }
         }
@@ -368,9 +402,16 @@ impl<'de> Deserialize<'de> for RecordPath {
         match Value::deserialize(input)? {
             Value::String(text) => Ok(RecordPath(text.into())),
             Value::Object(object) => {
-                let hex = object.get("bytes").and_then(Value::as_str).filter(|hex| hex.len() % 2 == 0 && hex.is_ascii());
-                let bytes: Option<Vec<u8>> =
-                    hex.and_then(|hex| (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok()).collect());
+                let hex = object
+                    .get("bytes")
+                    .and_then(Value::as_str)
+                    .filter(|hex| hex.len() % 2 == 0 && hex.is_ascii());
+                let bytes: Option<Vec<u8>> = hex.and_then(|hex| {
+                    (0..hex.len())
+                        .step_by(2)
+                        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok())
+                        .collect()
+                });
                 let bytes = bytes.ok_or_else(|| D::Error::custom("a path is a string or {\"bytes\":\"<hex>\"}"))?;
                 Ok(RecordPath(std::ffi::OsString::from_vec(bytes).into()))
             }
@@ -403,7 +444,9 @@ fn content_text<'de, D: Deserializer<'de>>(input: D) -> std::result::Result<Stri
 }
 
 pub(crate) fn text_of_content(content: &Value) -> std::result::Result<String, Fault> {
-    let unfit = |found: &str| Fault::Unacceptable { reason: format!("message content is {found}, expected text or a list of text parts") };
+    let unfit = |found: &str| Fault::Unacceptable {
+        reason: format!("message content is {found}, expected text or a list of text parts"),
+    };
     match content {
         Value::Null => Ok(String::new()),
         Value::String(text) => Ok(text.clone()),
@@ -411,7 +454,10 @@ pub(crate) fn text_of_content(content: &Value) -> std::result::Result<String, Fa
             .iter()
             .map(|part| match part {
                 Value::String(text) => Ok(text.as_str()),
-                Value::Object(part) => match (part.get("type").and_then(Value::as_str), part.get("text").or_else(|| part.get("value"))) {
+                Value::Object(part) => match (
+                    part.get("type").and_then(Value::as_str),
+                    part.get("text").or_else(|| part.get("value")),
+                ) {
                     (None | Some("text"), Some(Value::String(text))) => Ok(text.as_str()),
                     _ => Err(unfit("a list with a part that is not text")),
                 },

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Fault, Result};
-use crate::lines::{Line, Lines};
 use crate::limits::Limits;
+use crate::lines::{Line, Lines};
 use crate::record::Record;
 use crate::{decode, encode};
 
@@ -39,7 +39,11 @@ pub struct Begin {
 
 impl Begin {
     pub fn new(tool: &str, version: &str) -> Begin {
-        Begin { tool: tool.into(), version: version.into(), ..Begin::default() }
+        Begin {
+            tool: tool.into(),
+            version: version.into(),
+            ..Begin::default()
+        }
     }
 
     pub fn plan_digest(mut self, digest: impl Into<String>) -> Begin {
@@ -117,21 +121,37 @@ struct EndLine<'a, E> {
 impl<W: Write> Writer<W> {
     /// A writer of rows over `output`, which should be buffered. Without [`Writer::begin`] the rows are plain lines.
     pub fn new(output: W) -> Writer<W> {
-        Writer { output, line: Vec::new(), row_count: 0, line_bytes_max: Limits::default().line_bytes, has_begun: false }
+        Writer {
+            output,
+            line: Vec::new(),
+            row_count: 0,
+            line_bytes_max: Limits::default().line_bytes,
+            has_begun: false,
+        }
     }
 
     /// Opens the stream. `extra` adds keys: any struct or map, `&()` for none.
     pub fn begin(&mut self, begin: &Begin, extra: &impl Serialize) -> Result<()> {
-        assert!(!self.has_begun && self.row_count == 0, "`begin` is the first record of a stream");
+        assert!(
+            !self.has_begun && self.row_count == 0,
+            "`begin` is the first record of a stream"
+        );
         self.has_begun = true;
-        self.write(&BeginLine { schema: SCHEMA, begin, extra })
+        self.write(&BeginLine {
+            schema: SCHEMA,
+            begin,
+            extra,
+        })
     }
 
     /// Writes one row.
     pub fn row(&mut self, row: &impl Serialize) -> Result<()> {
         self.row_count += 1;
         self.write(row)?;
-        debug_assert!(!self.line.starts_with(br#"{"type":"begin""#) && !self.line.starts_with(br#"{"type":"end""#), "a mark is not a row");
+        debug_assert!(
+            !self.line.starts_with(br#"{"type":"begin""#) && !self.line.starts_with(br#"{"type":"end""#),
+            "a mark is not a row"
+        );
         Ok(())
     }
 
@@ -151,7 +171,11 @@ impl<W: Write> Writer<W> {
     /// Closes the stream, flushes, and gives the output back (so that `process::Stdout::finish` can be called).
     pub fn end(mut self, status: Status, extra: &impl Serialize) -> Result<W> {
         assert!(self.has_begun, "a stream without `begin` has no `end`");
-        self.write(&EndLine { row_count: self.row_count, status, extra })?;
+        self.write(&EndLine {
+            row_count: self.row_count,
+            status,
+            extra,
+        })?;
         self.into_output()
     }
 
@@ -169,16 +193,24 @@ impl<W: Write> Writer<W> {
     fn write(&mut self, record: &impl Serialize) -> Result<()> {
         self.line.clear();
         encode::append(&mut self.line, record).map_err(|fault| fault.at_row(self.row_count.saturating_sub(1)))?;
-        assert!(self.line.starts_with(br#"{"type":""#), "a record is an object whose first key is `type` (serde: tag = \"type\")");
+        assert!(
+            self.line.starts_with(br#"{"type":""#),
+            "a record is an object whose first key is `type` (serde: tag = \"type\")"
+        );
         self.flush_line()
     }
 
     fn flush_line(&mut self) -> Result<()> {
         if self.line.len() > self.line_bytes_max {
-            return Err(Fault::LineTooLong { limit: self.line_bytes_max }.at_row(self.row_count.saturating_sub(1)));
+            return Err(Fault::LineTooLong {
+                limit: self.line_bytes_max,
+            }
+            .at_row(self.row_count.saturating_sub(1)));
         }
         self.line.push(b'\n');
-        self.output.write_all(&self.line).map_err(|error| Fault::Io(error).whole())
+        self.output
+            .write_all(&self.line)
+            .map_err(|error| Fault::Io(error).whole())
     }
 }
 
@@ -308,12 +340,21 @@ impl<R: Read> Reader<R> {
 
     /// Whether any stream read so far ended `partial`.
     pub fn status(&self) -> Status {
-        if self.is_partial { Status::Partial } else { Status::Complete }
+        if self.is_partial {
+            Status::Partial
+        } else {
+            Status::Complete
+        }
     }
 
     /// The next row of any type.
     pub fn next_row(&mut self) -> Result<Option<Row>> {
-        self.step(|line, kind, value| Row { line: line.number, kind, text: line.text.to_owned(), value })
+        self.step(|line, kind, value| Row {
+            line: line.number,
+            kind,
+            text: line.text.to_owned(),
+            value,
+        })
     }
 
     /// The next row's line and keys, without a copy of its text.
@@ -339,7 +380,10 @@ impl<R: Read> Reader<R> {
         step
     }
 
-    fn advance<T>(&mut self, build: impl FnOnce(Line<'_>, Option<String>, Map<String, Value>) -> T) -> Result<Option<T>> {
+    fn advance<T>(
+        &mut self,
+        build: impl FnOnce(Line<'_>, Option<String>, Map<String, Value>) -> T,
+    ) -> Result<Option<T>> {
         if self.state == State::Done {
             return Ok(None);
         }
@@ -371,7 +415,9 @@ impl<R: Read> Reader<R> {
                     self.close(value).map_err(|fault| fault.at_line(number))?;
                     continue;
                 }
-                (Some("begin"), State::Begun) => return Err(misplaced("begin", "before the `end` of the stream before it", number)),
+                (Some("begin"), State::Begun) => {
+                    return Err(misplaced("begin", "before the `end` of the stream before it", number));
+                }
                 (Some("begin"), _) => return Err(misplaced("begin", "after plain rows", number)),
                 (Some("end"), State::Ended) => return Err(misplaced("end", "twice", number)),
                 (Some("end"), _) => return Err(misplaced("end", "without a `begin`", number)),
@@ -379,9 +425,11 @@ impl<R: Read> Reader<R> {
                 (None, State::Begun) => {
                     let fault = match value.get("type") {
                         None => Fault::KeyMissing { key: "type".into() },
-                        Some(other) => {
-                            Fault::KeyMismatch { key: "type".into(), found: decode::kind(other).into(), expected: "a string".into() }
-                        }
+                        Some(other) => Fault::KeyMismatch {
+                            key: "type".into(),
+                            found: decode::kind(other).into(),
+                            expected: "a string".into(),
+                        },
                     };
                     return Err(fault.at_line(number));
                 }
@@ -390,7 +438,9 @@ impl<R: Read> Reader<R> {
             }
             self.row_count += 1;
             let is_ours = self.state == State::Begun;
-            let kind = kind.filter(|kind| is_ours || crate::record::TYPES.contains(kind)).map(str::to_owned);
+            let kind = kind
+                .filter(|kind| is_ours || crate::record::TYPES.contains(kind))
+                .map(str::to_owned);
             return Ok(Some(build(line, kind, value)));
         }
     }
@@ -401,7 +451,11 @@ impl<R: Read> Reader<R> {
             Some(Value::String(schema)) if schema == SCHEMA || schema.starts_with("flowlens/1.") => {}
             Some(Value::String(schema)) => return Err(Fault::SchemaUnknown { found: schema.into() }),
             Some(other) => {
-                return Err(Fault::KeyMismatch { key: "schema".into(), found: decode::kind(&other).into(), expected: "a string".into() });
+                return Err(Fault::KeyMismatch {
+                    key: "schema".into(),
+                    found: decode::kind(&other).into(),
+                    expected: "a string".into(),
+                });
             }
             None => return Err(Fault::KeyMissing { key: "schema".into() }),
         }
@@ -416,7 +470,10 @@ impl<R: Read> Reader<R> {
         value.shift_remove("type");
         let end: End = decode::typed(&value)?;
         if self.is_strict && end.row_count != self.row_count {
-            return Err(Fault::RowCountMismatch { declared: end.row_count, counted: self.row_count });
+            return Err(Fault::RowCountMismatch {
+                declared: end.row_count,
+                counted: self.row_count,
+            });
         }
         if end.status == Status::Partial {
             if !self.accepts_partial {

@@ -27,11 +27,17 @@ impl<R: Read> Table<R> {
             .buffer_capacity(256 << 10)
             .from_reader(Bounded::new(input, delimiter, limits.line_bytes));
         let mut record = csv::ByteRecord::new();
-        if !reader.read_byte_record(&mut record).map_err(|error| fault_of(error).at_line(1))? {
+        if !reader
+            .read_byte_record(&mut record)
+            .map_err(|error| fault_of(error).at_line(1))?
+        {
             return Err(Fault::InputEmpty.whole());
         }
         if record.len() > limits.key_count {
-            return Err(Fault::KeyCountExceeded { limit: limits.key_count }.at_line(1));
+            return Err(Fault::KeyCountExceeded {
+                limit: limits.key_count,
+            }
+            .at_line(1));
         }
         let mut columns = Vec::with_capacity(record.len());
         let mut names = std::collections::HashSet::with_capacity(record.len());
@@ -44,17 +50,25 @@ impl<R: Read> Table<R> {
                 columns.push((index, name.to_owned()));
             }
         }
-        Ok(Table { reader, columns, column_count: record.len(), record })
+        Ok(Table {
+            reader,
+            columns,
+            column_count: record.len(),
+            record,
+        })
     }
 }
 
 impl<R: Read + Send> Rows for Table<R> {
     fn next_row(&mut self, _index: u64) -> Result<Option<(Option<u64>, Map<String, Value>)>> {
         let start = self.reader.position().line();
-        let is_row = self.reader.read_byte_record(&mut self.record).map_err(|error| match fault_of(error) {
-            fault @ Fault::Io(_) => fault.whole(),
-            fault => fault.at_line(start),
-        })?;
+        let is_row = self
+            .reader
+            .read_byte_record(&mut self.record)
+            .map_err(|error| match fault_of(error) {
+                fault @ Fault::Io(_) => fault.whole(),
+                fault => fault.at_line(start),
+            })?;
         // The reader looks ahead by a buffer; only at the end does an open quote say that the text was cut.
         if !is_row || self.reader.is_done() {
             if self.reader.get_ref().state == State::Quoted {
@@ -66,13 +80,20 @@ impl<R: Read + Send> Rows for Table<R> {
         }
         let line = self.record.position().map_or(start, csv::Position::line);
         if self.record.len() != self.column_count {
-            return Err(Fault::ColumnCountMismatch { found: self.record.len(), expected: self.column_count }.at_line(line));
+            return Err(Fault::ColumnCountMismatch {
+                found: self.record.len(),
+                expected: self.column_count,
+            }
+            .at_line(line));
         }
         let mut value = Map::with_capacity(self.columns.len());
         for (index, name) in &self.columns {
             let text = checked_text(&self.record[*index]).map_err(|fault| {
                 let column = KeyName::from(name);
-                Fault::Unacceptable { reason: format!("column `{column}`: {fault}") }.at_line(line)
+                Fault::Unacceptable {
+                    reason: format!("column `{column}`: {fault}"),
+                }
+                .at_line(line)
             })?;
             value.insert(name.clone(), text.into());
         }
@@ -114,7 +135,13 @@ struct RecordTooLong(usize);
 
 impl<R> Bounded<R> {
     fn new(input: R, delimiter: u8, record_bytes_max: usize) -> Bounded<R> {
-        Bounded { input, delimiter, state: State::FieldStart, record_bytes: 0, record_bytes_max }
+        Bounded {
+            input,
+            delimiter,
+            state: State::FieldStart,
+            record_bytes: 0,
+            record_bytes_max,
+        }
     }
 }
 

@@ -56,40 +56,75 @@ pub struct Example {
 impl Example {
     /// The keys that [`Example::recognise`] may read: a projection for [`super::Options::fields`], beside `id` and the caller's own.
     pub const KEYS: &[&str] = &[
-        "messages", "conversations", "system", "chosen", "rejected", "instruction", "input", "context", "output", "history", "prompt",
-        "question", "completion", "response", "answer", "text",
+        "messages",
+        "conversations",
+        "system",
+        "chosen",
+        "rejected",
+        "instruction",
+        "input",
+        "context",
+        "output",
+        "history",
+        "prompt",
+        "question",
+        "completion",
+        "response",
+        "answer",
+        "text",
     ];
 
     /// Reads a row: the text under `field` where one is named, else the first schema that fits.
     pub fn recognise(row: &Row, field: Option<&str>) -> Result<Example> {
         if let Some(field) = field {
-            return Ok(Example { text: Some(row.text(field)?.to_owned()), ..Example::of(Schema::Field, Vec::new()) });
+            return Ok(Example {
+                text: Some(row.text(field)?.to_owned()),
+                ..Example::of(Schema::Field, Vec::new())
+            });
         }
         Keys { row }.recognise()
     }
 
     fn of(schema: Schema, messages: Vec<Message>) -> Example {
-        Example { schema, messages, rejected: None, text: None }
+        Example {
+            schema,
+            messages,
+            rejected: None,
+            text: None,
+        }
     }
 
     /// The last user turn, or the bare text of a row that has no turns.
     pub fn prompt(&self) -> Option<&str> {
-        if self.messages.is_empty() { self.text.as_deref() } else { self.last_of("user") }
+        if self.messages.is_empty() {
+            self.text.as_deref()
+        } else {
+            self.last_of("user")
+        }
     }
 
     /// The last turn, if the assistant has it.
     pub fn completion(&self) -> Option<&str> {
-        self.messages.last().filter(|message| message.role == "assistant").map(|message| message.content.as_str())
+        self.messages
+            .last()
+            .filter(|message| message.role == "assistant")
+            .map(|message| message.content.as_str())
     }
 
     /// The system message.
     pub fn system(&self) -> Option<&str> {
-        self.messages.iter().find(|message| message.role == "system").map(|message| message.content.as_str())
+        self.messages
+            .iter()
+            .find(|message| message.role == "system")
+            .map(|message| message.content.as_str())
     }
 
     /// All texts of one role, in order.
     pub fn texts_of<'e>(&'e self, role: &'e str) -> impl Iterator<Item = &'e str> {
-        self.messages.iter().filter(move |message| message.role == role).map(|message| message.content.as_str())
+        self.messages
+            .iter()
+            .filter(move |message| message.role == role)
+            .map(|message| message.content.as_str())
     }
 
     /// The turns before the last answer: what a model is asked.
@@ -101,7 +136,11 @@ impl Example {
     }
 
     fn last_of(&self, role: &str) -> Option<&str> {
-        self.messages.iter().rev().find(|message| message.role == role).map(|message| message.content.as_str())
+        self.messages
+            .iter()
+            .rev()
+            .find(|message| message.role == role)
+            .map(|message| message.content.as_str())
     }
 }
 
@@ -113,32 +152,61 @@ struct Keys<'r> {
 impl Keys<'_> {
     fn recognise(&self) -> Result<Example> {
         if self.has("messages") {
-            return Ok(Example::of(Schema::Messages, self.with_system(self.messages("messages")?)?));
+            return Ok(Example::of(
+                Schema::Messages,
+                self.with_system(self.messages("messages")?)?,
+            ));
         }
         if self.has("chosen") {
             return self.preference();
         }
         if self.has("conversations") {
-            return Ok(Example::of(Schema::Conversations, self.with_system(self.conversations()?)?));
+            return Ok(Example::of(
+                Schema::Conversations,
+                self.with_system(self.conversations()?)?,
+            ));
         }
         if self.has("instruction") {
             let mut messages = self.history()?;
             messages.push(Message::new("user", self.instruction()?));
-            messages.extend(self.first_text(&["output", "response", "completion", "answer"])?.map(|text| Message::new("assistant", text)));
+            messages.extend(
+                self.first_text(&["output", "response", "completion", "answer"])?
+                    .map(|text| Message::new("assistant", text)),
+            );
             return Ok(Example::of(Schema::Instruction, self.with_system(messages)?));
         }
         let prompt_key = ["prompt", "question"].into_iter().find(|key| self.has(key));
         let completion_key = COMPLETION_KEYS.iter().copied().find(|key| self.has(key));
         if prompt_key.is_some() || completion_key.is_some() {
-            let mut messages = prompt_key.map(|key| self.turns(key, "user")).transpose()?.unwrap_or_default();
-            messages.extend(completion_key.map(|key| self.turns(key, "assistant")).transpose()?.unwrap_or_default());
+            let mut messages = prompt_key
+                .map(|key| self.turns(key, "user"))
+                .transpose()?
+                .unwrap_or_default();
+            messages.extend(
+                completion_key
+                    .map(|key| self.turns(key, "assistant"))
+                    .transpose()?
+                    .unwrap_or_default(),
+            );
             return Ok(Example::of(Schema::PromptCompletion, self.with_system(messages)?));
         }
         if self.has("text") {
-            return Ok(Example { text: Some(self.row.text("text")?.to_owned()), ..Example::of(Schema::Text, Vec::new()) });
+            return Ok(Example {
+                text: Some(self.row.text("text")?.to_owned()),
+                ..Example::of(Schema::Text, Vec::new())
+            });
         }
-        let names: Vec<String> = self.row.value.keys().take(8).map(|key| KeyName::from(key).to_string()).collect();
-        Err(self.row.fault(Fault::ExampleUnrecognised { expected: EXPECTED, found: names.join(", ") }))
+        let names: Vec<String> = self
+            .row
+            .value
+            .keys()
+            .take(8)
+            .map(|key| KeyName::from(key).to_string())
+            .collect();
+        Err(self.row.fault(Fault::ExampleUnrecognised {
+            expected: EXPECTED,
+            found: names.join(", "),
+        }))
     }
 
     /// `chosen` and `rejected`: whole conversations, single turns or texts.
@@ -159,8 +227,15 @@ impl Keys<'_> {
         } else {
             messages.extend(chosen);
         }
-        let rejected = if self.has("rejected") { self.turns("rejected", "assistant")?.pop() } else { None };
-        Ok(Example { rejected, ..Example::of(Schema::ChosenRejected, self.with_system(messages)?) })
+        let rejected = if self.has("rejected") {
+            self.turns("rejected", "assistant")?.pop()
+        } else {
+            None
+        };
+        Ok(Example {
+            rejected,
+            ..Example::of(Schema::ChosenRejected, self.with_system(messages)?)
+        })
     }
 
     fn has(&self, key: &str) -> bool {
@@ -216,7 +291,9 @@ impl Keys<'_> {
 
     fn messages(&self, key: &str) -> Result<Vec<Message>> {
         let list = &self.row.value[key];
-        let turns = list.as_array().ok_or_else(|| self.mismatch(key, kind(list), "an array of messages"))?;
+        let turns = list
+            .as_array()
+            .ok_or_else(|| self.mismatch(key, kind(list), "an array of messages"))?;
         turns
             .iter()
             .map(|turn| match turn {
@@ -233,7 +310,11 @@ impl Keys<'_> {
     /// One turn: `role` and `content`, or ShareGPT's `from` and `value`.
     fn turn(&self, key: &str, turn: &Map<String, Value>) -> Result<Message> {
         let share_gpt = turn.contains_key("from");
-        let (role_key, content_key) = if share_gpt { ("from", "value") } else { ("role", "content") };
+        let (role_key, content_key) = if share_gpt {
+            ("from", "value")
+        } else {
+            ("role", "content")
+        };
         let role = match turn.get(role_key) {
             Some(Value::String(role)) if share_gpt => share_gpt_role(role),
             Some(Value::String(role)) => role.as_str(),
@@ -248,8 +329,16 @@ impl Keys<'_> {
             Some(content) => text_of_content(content).map_err(|fault| self.row.fault(fault))?,
         };
         let is_rest = |name: &String| name != role_key && name != content_key;
-        let rest = turn.iter().filter(|(name, _)| is_rest(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
-        Ok(Message { role: role.to_owned(), content, rest })
+        let rest = turn
+            .iter()
+            .filter(|(name, _)| is_rest(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        Ok(Message {
+            role: role.to_owned(),
+            content,
+            rest,
+        })
     }
 
     /// Puts a row's own `system` first, unless the turns bring one.
@@ -263,11 +352,17 @@ impl Keys<'_> {
     }
 
     fn mismatch(&self, key: &str, found: &str, expected: &str) -> Error {
-        self.row.fault(Fault::KeyMismatch { key: key.into(), found: found.into(), expected: expected.into() })
+        self.row.fault(Fault::KeyMismatch {
+            key: key.into(),
+            found: found.into(),
+            expected: expected.into(),
+        })
     }
 
     fn missing(&self, list: &str, key: &str) -> Error {
-        self.row.fault(Fault::KeyMissing { key: format!("{list}.{key}").into() })
+        self.row.fault(Fault::KeyMissing {
+            key: format!("{list}.{key}").into(),
+        })
     }
 }
 

@@ -32,7 +32,13 @@ enum Layout {
 
 impl<R: BufRead> Elements<R> {
     pub(super) fn new(input: R, limits: Limits, fields: Option<Vec<String>>) -> Elements<R> {
-        Elements { input, limits, fields, layout: Layout::Unknown, element: Vec::new() }
+        Elements {
+            input,
+            limits,
+            fields,
+            layout: Layout::Unknown,
+            element: Vec::new(),
+        }
     }
 
     /// The next byte that is not white space, not consumed.
@@ -42,7 +48,10 @@ impl<R: BufRead> Elements<R> {
             if bytes.is_empty() {
                 return Ok(None);
             }
-            match bytes.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n')) {
+            match bytes
+                .iter()
+                .position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
+            {
                 Some(at) => {
                     let byte = bytes[at];
                     self.input.consume(at);
@@ -58,7 +67,10 @@ impl<R: BufRead> Elements<R> {
 
     /// Moves to the first byte of the next element; `None` at the proper end.
     fn seek_element(&mut self) -> std::result::Result<Option<()>, Fault> {
-        let syntax = |reason: &str| Fault::NotJson { column: 1, reason: reason.to_owned() };
+        let syntax = |reason: &str| Fault::NotJson {
+            column: 1,
+            reason: reason.to_owned(),
+        };
         loop {
             let byte = self.peek()?;
             match (self.layout, byte) {
@@ -88,7 +100,9 @@ impl<R: BufRead> Elements<R> {
                         Some(_) => Ok(Some(())),
                     };
                 }
-                (Layout::Array { is_first: false }, Some(_)) => return Err(syntax("a comma is missing between elements")),
+                (Layout::Array { is_first: false }, Some(_)) => {
+                    return Err(syntax("a comma is missing between elements"));
+                }
             }
         }
     }
@@ -145,13 +159,22 @@ impl<R: BufRead> Elements<R> {
                 at += 1;
             }
             if self.element.len() + at > self.limits.line_bytes {
-                return Err(Fault::LineTooLong { limit: self.limits.line_bytes });
+                return Err(Fault::LineTooLong {
+                    limit: self.limits.line_bytes,
+                });
             }
             self.element.extend_from_slice(&bytes[..at]);
             self.input.consume(at);
             if is_complete {
                 // In a sequence a stray bracket would not be consumed by anyone.
-                return if self.element.is_empty() { Err(Fault::NotJson { column: 1, reason: "unexpected bracket".into() }) } else { Ok(()) };
+                return if self.element.is_empty() {
+                    Err(Fault::NotJson {
+                        column: 1,
+                        reason: "unexpected bracket".into(),
+                    })
+                } else {
+                    Ok(())
+                };
             }
         }
     }

@@ -55,7 +55,15 @@ pub enum InputFormat {
 impl InputFormat {
     /// The words that a flag takes, in the order of the variants.
     pub const NAMES: [&str; 7] = ["auto", "jsonl", "json", "csv", "tsv", "parquet", "text"];
-    const ALL: [InputFormat; 7] = [Self::Auto, Self::Jsonl, Self::Json, Self::Csv, Self::Tsv, Self::Parquet, Self::Text];
+    const ALL: [InputFormat; 7] = [
+        Self::Auto,
+        Self::Jsonl,
+        Self::Json,
+        Self::Csv,
+        Self::Tsv,
+        Self::Parquet,
+        Self::Text,
+    ];
 }
 
 impl FromStr for InputFormat {
@@ -63,7 +71,9 @@ impl FromStr for InputFormat {
 
     fn from_str(name: &str) -> std::result::Result<InputFormat, String> {
         let index = Self::NAMES.iter().position(|known| *known == name);
-        index.map(|index| Self::ALL[index]).ok_or_else(|| format!("not one of {}", Self::NAMES.join(", ")))
+        index
+            .map(|index| Self::ALL[index])
+            .ok_or_else(|| format!("not one of {}", Self::NAMES.join(", ")))
     }
 }
 
@@ -95,7 +105,11 @@ impl Row {
             Some(Value::String(text)) => Ok(text),
             Some(other) => {
                 let found = crate::decode::kind(other).into();
-                Err(self.fault(Fault::KeyMismatch { key: field.into(), found, expected: "a string".into() }))
+                Err(self.fault(Fault::KeyMismatch {
+                    key: field.into(),
+                    found,
+                    expected: "a string".into(),
+                }))
             }
             None => Err(self.fault(Fault::KeyMissing { key: field.into() })),
         }
@@ -116,7 +130,10 @@ impl Row {
     }
 
     pub(crate) fn fault(&self, fault: Fault) -> Error {
-        Error { place: self.line.map_or(Place::Row(self.index), Place::Line), fault }
+        Error {
+            place: self.line.map_or(Place::Row(self.index), Place::Line),
+            fault,
+        }
     }
 }
 
@@ -235,7 +252,14 @@ impl Dataset {
     /// `blake3:<hex>` of the input as stored (`b3sum FILE`): with [`Options::digest`], once the last row was read.
     pub fn digest(&self) -> Option<String> {
         let hasher = self.digest.as_ref().filter(|_| self.is_done)?;
-        Some(format!("blake3:{}", hasher.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).finalize().to_hex()))
+        Some(format!(
+            "blake3:{}",
+            hasher
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .finalize()
+                .to_hex()
+        ))
     }
 }
 

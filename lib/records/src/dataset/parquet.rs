@@ -4,7 +4,8 @@ use std::fs::File;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
@@ -33,16 +34,26 @@ impl Columns {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| fault_of(error).whole())?;
         let schema = builder.schema().clone();
         if schema.fields().len() > limits.key_count {
-            return Err(Fault::KeyCountExceeded { limit: limits.key_count }.whole());
+            return Err(Fault::KeyCountExceeded {
+                limit: limits.key_count,
+            }
+            .whole());
         }
         let mut names = std::collections::HashSet::new();
         if let Some(twice) = schema.fields().iter().find(|field| !names.insert(field.name())) {
-            return Err(Fault::ColumnDuplicate { key: twice.name().into() }.whole());
+            return Err(Fault::ColumnDuplicate {
+                key: twice.name().into(),
+            }
+            .whole());
         }
         let mask = match fields {
             None => ProjectionMask::all(),
             Some(fields) => {
-                let wanted = schema.fields().iter().enumerate().filter(|(_, field)| fields.contains(field.name()));
+                let wanted = schema
+                    .fields()
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, field)| fields.contains(field.name()));
                 ProjectionMask::roots(builder.parquet_schema(), wanted.map(|(index, _)| index))
             }
         };
@@ -51,7 +62,12 @@ impl Columns {
             .with_batch_size(BATCH_ROWS)
             .build()
             .map_err(|error| fault_of(error).whole())?;
-        Ok(Columns { batches, batch: None, next: 0, depth_max: limits.depth })
+        Ok(Columns {
+            batches,
+            batch: None,
+            next: 0,
+            depth_max: limits.depth,
+        })
     }
 }
 
@@ -61,7 +77,9 @@ impl Rows for Columns {
             if let Some(batch) = self.batch.as_ref().filter(|batch| self.next < batch.num_rows()) {
                 let row = self.next;
                 self.next += 1;
-                return record(batch, row, self.depth_max).map(|value| Some((None, value))).map_err(|fault| fault.at_row(index));
+                return record(batch, row, self.depth_max)
+                    .map(|value| Some((None, value)))
+                    .map_err(|fault| fault.at_row(index));
             }
             match self.batches.next() {
                 None => return Ok(None),
@@ -90,7 +108,9 @@ fn record(batch: &RecordBatch, row: usize, depth_max: usize) -> std::result::Res
     let mut record = Map::with_capacity(batch.num_columns());
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
         let value = cell(column, row, depth_max).map_err(|fault| match fault {
-            Fault::NonFinite { key: None } => Fault::NonFinite { key: Some(KeyName::from(field.name())) },
+            Fault::NonFinite { key: None } => Fault::NonFinite {
+                key: Some(KeyName::from(field.name())),
+            },
             fault => fault,
         })?;
         record.insert(field.name().clone(), value);
@@ -102,7 +122,9 @@ fn record(batch: &RecordBatch, row: usize, depth_max: usize) -> std::result::Res
 fn cell(column: &ArrayRef, row: usize, depth: usize) -> std::result::Result<Value, Fault> {
     // BOUND: types nest in the file's schema.
     let Some(depth) = depth.checked_sub(1) else {
-        return Err(Fault::DepthExceeded { limit: Limits::default().depth });
+        return Err(Fault::DepthExceeded {
+            limit: Limits::default().depth,
+        });
     };
     if column.is_null(row) {
         return Ok(Value::Null);
@@ -130,14 +152,19 @@ fn cell(column: &ArrayRef, row: usize, depth: usize) -> std::result::Result<Valu
         DataType::LargeUtf8 => column.as_string::<i64>().value(row).into(),
         DataType::Utf8View => column.as_string_view().value(row).into(),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
-            return Err(Fault::FormatUnsupported("a column of bytes: only text, numbers, lists and structs are rows (leave it out)"));
+            return Err(Fault::FormatUnsupported(
+                "a column of bytes: only text, numbers, lists and structs are rows (leave it out)",
+            ));
         }
         DataType::List(_) => list(&column.as_list::<i32>().value(row), depth)?,
         DataType::LargeList(_) => list(&column.as_list::<i64>().value(row), depth)?,
         DataType::FixedSizeList(_, _) => list(&column.as_fixed_size_list().value(row), depth)?,
         DataType::Struct(fields) => {
             let columns = column.as_struct().columns();
-            let entries = fields.iter().zip(columns).map(|(field, column)| Ok((field.name().clone(), cell(column, row, depth)?)));
+            let entries = fields
+                .iter()
+                .zip(columns)
+                .map(|(field, column)| Ok((field.name().clone(), cell(column, row, depth)?)));
             Value::Object(entries.collect::<std::result::Result<_, Fault>>()?)
         }
         DataType::Map(_, _) => {
@@ -167,11 +194,16 @@ fn cell(column: &ArrayRef, row: usize, depth: usize) -> std::result::Result<Valu
 }
 
 fn list(elements: &ArrayRef, depth: usize) -> std::result::Result<Value, Fault> {
-    (0..elements.len()).map(|index| cell(elements, index, depth)).collect::<std::result::Result<Vec<Value>, Fault>>().map(Value::Array)
+    (0..elements.len())
+        .map(|index| cell(elements, index, depth))
+        .collect::<std::result::Result<Vec<Value>, Fault>>()
+        .map(Value::Array)
 }
 
 fn number(value: f64) -> std::result::Result<Value, Fault> {
-    Number::from_f64(value).map(Value::Number).ok_or(Fault::NonFinite { key: None })
+    Number::from_f64(value)
+        .map(Value::Number)
+        .ok_or(Fault::NonFinite { key: None })
 }
 
 /// An f32 as the f64 of its shortest decimal form, so that 0.1 stays 0.1 when it is written.

@@ -37,7 +37,9 @@ fn open_parquet(options: &Options, path: &Path, file: &File) -> Result<Option<Da
     let is_regular = file.metadata().map_err(|error| Fault::Io(error).whole())?.is_file();
     let begins_so = is_regular && file.read_exact_at(&mut magic, 0).is_ok() && magic == *b"PAR1";
     let is_asked = match options.format {
-        InputFormat::Auto => begins_so || (is_regular && by_name(path) == Some(InputFormat::Parquet) && compression(&magic).is_none()),
+        InputFormat::Auto => {
+            begins_so || (is_regular && by_name(path) == Some(InputFormat::Parquet) && compression(&magic).is_none())
+        }
         InputFormat::Parquet => is_regular && compression(&magic).is_none(),
         _ => false,
     };
@@ -52,21 +54,32 @@ fn open_parquet(options: &Options, path: &Path, file: &File) -> Result<Option<Da
     }
     let file = file.try_clone().map_err(|error| Fault::Io(error).whole())?;
     let rows = super::parquet::Columns::new(file, &options.limits, options.fields.as_deref())?;
-    Ok(Some(Dataset { rows: Box::new(rows), format: InputFormat::Parquet, digest, row_count: 0, is_done: false }))
+    Ok(Some(Dataset {
+        rows: Box::new(rows),
+        format: InputFormat::Parquet,
+        digest,
+        row_count: 0,
+        is_done: false,
+    }))
 }
 
 /// Reads from a stream; `path` only lends its extension.
 pub(super) fn read(options: &Options, input: Input, path: Option<&Path>) -> Result<Dataset> {
     let digest = options.digests.then(SharedHasher::default);
     let input: Input = match &digest {
-        Some(hasher) => Box::new(Hashed { input, hasher: hasher.clone() }),
+        Some(hasher) => Box::new(Hashed {
+            input,
+            hasher: hasher.clone(),
+        }),
         None => input,
     };
     let (head, input) = peek(input)?;
     let input: Input = match compression(&head) {
         None => input,
         Some(Compression::Gzip) => Box::new(flate2::read::MultiGzDecoder::new(input)),
-        Some(Compression::Zstd) => Box::new(zstd::Decoder::new(input).map_err(|error| Fault::from_read(error).whole())?),
+        Some(Compression::Zstd) => {
+            Box::new(zstd::Decoder::new(input).map_err(|error| Fault::from_read(error).whole())?)
+        }
     };
     let (head, input) = peek(input)?;
     let format = match options.format {
@@ -74,7 +87,13 @@ pub(super) fn read(options: &Options, input: Input, path: Option<&Path>) -> Resu
         named => named,
     };
     let rows = rows_of(options, format, input)?;
-    Ok(Dataset { rows, format, digest, row_count: 0, is_done: false })
+    Ok(Dataset {
+        rows,
+        format,
+        digest,
+        row_count: 0,
+        is_done: false,
+    })
 }
 
 fn rows_of(options: &Options, format: InputFormat, input: Input) -> Result<Box<dyn Rows>> {
@@ -82,16 +101,30 @@ fn rows_of(options: &Options, format: InputFormat, input: Input) -> Result<Box<d
     Ok(match format {
         InputFormat::Auto => unreachable!("resolved by the caller"),
         InputFormat::Jsonl => {
-            let mut reader = Reader::with_limits(input, limits).strict(options.is_strict).accept_partial(options.accepts_partial);
+            let mut reader = Reader::with_limits(input, limits)
+                .strict(options.is_strict)
+                .accept_partial(options.accepts_partial);
             if let Some(fields) = &fields {
                 reader = reader.fields(&fields.iter().map(String::as_str).collect::<Vec<_>>());
             }
             Box::new(JsonLines { reader })
         }
         InputFormat::Json => Box::new(super::json::Elements::new(without_mark(input)?, limits, fields)),
-        InputFormat::Csv => Box::new(super::csv::Table::new(without_mark(input)?, b',', &limits, fields.as_deref())?),
-        InputFormat::Tsv => Box::new(super::csv::Table::new(without_mark(input)?, b'\t', &limits, fields.as_deref())?),
-        InputFormat::Text => Box::new(super::text::TextLines { lines: Lines::with_limits(input, &limits) }),
+        InputFormat::Csv => Box::new(super::csv::Table::new(
+            without_mark(input)?,
+            b',',
+            &limits,
+            fields.as_deref(),
+        )?),
+        InputFormat::Tsv => Box::new(super::csv::Table::new(
+            without_mark(input)?,
+            b'\t',
+            &limits,
+            fields.as_deref(),
+        )?),
+        InputFormat::Text => Box::new(super::text::TextLines {
+            lines: Lines::with_limits(input, &limits),
+        }),
         #[cfg(feature = "parquet")]
         InputFormat::Parquet => {
             // Parquet's index is at its end: a stream must be kept whole, on disk and under no name.
@@ -109,7 +142,9 @@ fn rows_of(options: &Options, format: InputFormat, input: Input) -> Result<Box<d
 fn without_mark(input: Input) -> Result<BufReader<Input>> {
     let (head, mut input) = peek(input)?;
     if head.starts_with(b"\xEF\xBB\xBF") {
-        input.read_exact(&mut [0; 3]).map_err(|error| Fault::from_read(error).whole())?;
+        input
+            .read_exact(&mut [0; 3])
+            .map_err(|error| Fault::from_read(error).whole())?;
     }
     Ok(BufReader::with_capacity(BUFFER_BYTES, input))
 }
@@ -119,7 +154,8 @@ fn peek(mut input: Input) -> Result<(Vec<u8>, Input)> {
     let mut head = vec![0; PEEK_BYTES];
     let mut length = 0;
     while length < PEEK_BYTES && (length < 4 || first_character(&head[..length]).is_none()) {
-        let read = retry_interrupted(|| input.read(&mut head[length..])).map_err(|error| Fault::from_read(error).whole())?;
+        let read =
+            retry_interrupted(|| input.read(&mut head[length..])).map_err(|error| Fault::from_read(error).whole())?;
         if read == 0 {
             break;
         }
@@ -145,12 +181,18 @@ fn compression(head: &[u8]) -> Option<Compression> {
 }
 
 fn first_character(head: &[u8]) -> Option<u8> {
-    head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head).iter().copied().find(|byte| !byte.is_ascii_whitespace())
+    head.strip_prefix(b"\xEF\xBB\xBF")
+        .unwrap_or(head)
+        .iter()
+        .copied()
+        .find(|byte| !byte.is_ascii_whitespace())
 }
 
 fn by_name(path: &Path) -> Option<InputFormat> {
     let name = path.file_name()?.to_str()?.to_ascii_lowercase();
-    let mut parts = name.rsplit('.').skip_while(|part| matches!(*part, "gz" | "gzip" | "zst" | "zstd"));
+    let mut parts = name
+        .rsplit('.')
+        .skip_while(|part| matches!(*part, "gz" | "gzip" | "zst" | "zstd"));
     match parts.next()? {
         "jsonl" | "ndjson" => Some(InputFormat::Jsonl),
         "json" => Some(InputFormat::Json),
@@ -184,7 +226,10 @@ struct Hashed {
 impl Read for Hashed {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let read = self.input.read(buffer)?;
-        self.hasher.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).update(&buffer[..read]);
+        self.hasher
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .update(&buffer[..read]);
         Ok(read)
     }
 }

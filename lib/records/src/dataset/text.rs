@@ -16,7 +16,10 @@ impl<R: Read + Send> Rows for TextLines<R> {
     fn next_row(&mut self, _index: u64) -> Result<Option<(Option<u64>, Map<String, Value>)>> {
         while let Some(line) = self.lines.next_line()? {
             if !line.is_blank() {
-                return Ok(Some((Some(line.number), Map::from_iter([("text".to_owned(), line.text.into())]))));
+                return Ok(Some((
+                    Some(line.number),
+                    Map::from_iter([("text".to_owned(), line.text.into())]),
+                )));
             }
         }
         Ok(None)
