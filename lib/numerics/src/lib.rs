@@ -2,9 +2,24 @@
 //!
 //! Nothing here reads a file, prints, or knows a record. Everything is a pure function of its arguments, and gives the same bits
 //! for any number of threads: products are cut into tiles whose order of summation is fixed, and factorisations run on one thread.
+//!
+//! Matrices are row-major slices beside their width. What needs LAPACK is behind the feature `lapack`.
 
+pub mod classes;
+pub mod dimension;
 pub mod entropy;
+#[cfg(feature = "lapack")]
+pub mod krylov;
+#[cfg(feature = "lapack")]
+pub mod lapack;
+pub mod measures;
 pub mod moments;
+pub mod neighbours;
+pub mod path;
 pub mod product;
 pub mod rng;
+#[cfg(feature = "lapack")]
+pub mod spectrum;
 pub mod statistics;
+#[cfg(feature = "lapack")]
+pub mod subspace;

@@ -13,7 +13,7 @@ pub struct View<'a, T> {
     column_stride: usize,
 }
 
-impl<'a, T> View<'a, T> {
+impl<'a, T: Copy> View<'a, T> {
     /// The `row_count` × `column_count` matrix that starts at `data[0]`, whose rows lie `row_stride` apart.
     ///
     /// # Panics
@@ -31,6 +31,10 @@ impl<'a, T> View<'a, T> {
             row_stride,
             column_stride: 1,
         }
+    }
+
+    pub fn row_count(self) -> usize {
+        self.row_count
     }
 
     /// The same numbers with rows and columns exchanged.

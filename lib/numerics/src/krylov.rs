@@ -1,0 +1,253 @@
+//! The few largest eigenvalues of a positive symmetric operator that is only known by what it does to a block of vectors.
+//!
+//! Block Lanczos with full reorthogonalisation from a seeded start: every application adds a block of directions to a Krylov space, on
+//! which the small projected problem is solved exactly (Rayleigh–Ritz). It needs fewer passes over the data than subspace iteration
+//! (randomized SVD with power iterations) for the same accuracy, because no direction seen is thrown away.
+
+use crate::lapack::{self, LapackError};
+use crate::product::{self, View};
+use crate::rng::Rng;
+
+/// Directions sought beside those asked for, so that a gap lies where convergence needs one.
+const EXTRA_COLUMN_COUNT: usize = 8;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Goal {
+    /// Eigenpairs asked for.
+    pub count: usize,
+    /// Accepted ‖Av − θv‖ beside the largest eigenvalue.
+    pub tolerance: f64,
+    /// Applications of the operator.
+    pub pass_count_max: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Leading {
+    pub values: Vec<f64>,
+    /// (values, order), unit rows.
+    pub vectors: Vec<f64>,
+    /// Whether every pair met the tolerance; a space that ran out of directions is exact.
+    pub converged: bool,
+    pub pass_count: usize,
+}
+
+/// Leading eigenpairs of the operator `apply`, which maps a block (rows of `order` numbers) to the operator's action on each row.
+pub fn leading<E: From<LapackError>>(
+    order: usize,
+    goal: Goal,
+    mut apply: impl FnMut(&[f64]) -> Result<Vec<f64>, E>,
+) -> Result<Leading, E> {
+    let count = goal.count.min(order);
+    let block_row_count = (count + EXTRA_COLUMN_COUNT).min(order);
+    let rng = Rng::new(0, "krylov");
+    let mut start: Vec<f64> = (0..block_row_count * order)
+        .map(|index| rng.normal((index / order) as u64, (index % order) as u64))
+        .collect();
+    let mut basis: Vec<f64> = Vec::new(); // (directions, order), orthonormal rows
+    let mut image: Vec<f64> = Vec::new(); // the operator on each of them
+    let mut projected: Vec<f64> = Vec::new(); // basis · imageᵀ
+    let mut pass_count = 0;
+    loop {
+        let known = basis.len() / order.max(1);
+        let added = extend(&mut basis, &start, order);
+        if added > 0 {
+            let fresh = apply(&basis[known * order..])?;
+            pass_count += 1;
+            image.extend_from_slice(&fresh);
+        }
+        let size = known + added;
+        projected = grow(projected, &basis, &image, known, size, order);
+        let exhausted = added == 0 || size == order;
+        let last = exhausted || pass_count >= goal.pass_count_max;
+        // The projected problem costs little, but not nothing: it is solved at every second pass.
+        if last || pass_count % 2 == 0 {
+            let ritz = lapack::eigen(projected.clone(), size)?;
+            let rotation = View::new(&ritz.vectors, count.min(size), size, size);
+            let vectors = multiply(rotation, &basis, size, order);
+            let images = multiply(rotation, &image, size, order);
+            let scale = ritz.values.first().copied().unwrap_or(0.0);
+            let worst = vectors
+                .chunks_exact(order.max(1))
+                .zip(images.chunks_exact(order.max(1)))
+                .zip(&ritz.values)
+                .map(|((vector, image), value)| {
+                    vector
+                        .iter()
+                        .zip(image)
+                        .map(|(v, a)| (a - value * v) * (a - value * v))
+                        .sum::<f64>()
+                        .sqrt()
+                })
+                .fold(0.0, f64::max);
+            let converged = exhausted || worst <= goal.tolerance * scale;
+            if converged || last {
+                let values = ritz
+                    .values
+                    .into_iter()
+                    .take(count)
+                    .map(|value| value.max(0.0))
+                    .collect();
+                return Ok(Leading {
+                    values,
+                    vectors,
+                    converged,
+                    pass_count,
+                });
+            }
+        }
+        start = image[known * order..].to_vec();
+    }
+}
+
+fn multiply(rotation: View<'_, f64>, rows: &[f64], row_count: usize, order: usize) -> Vec<f64> {
+    let wanted = rotation.row_count();
+    let mut out = vec![0.0; wanted * order];
+    if order > 0 {
+        product::multiply(rotation, View::new(rows, row_count, order, order), &mut out, order);
+    }
+    out
+}
+
+/// Orthonormalises `block` against the basis and within itself, twice, and appends what is left; returns how many directions were new.
+fn extend(basis: &mut Vec<f64>, block: &[f64], order: usize) -> usize {
+    let known = basis.len() / order.max(1);
+    let row_count = block.len() / order.max(1);
+    let mut fresh = block.to_vec();
+    let before: Vec<f64> = block.chunks_exact(order.max(1)).map(length).collect();
+    if known > 0 {
+        for _ in 0..2 {
+            let mut weights = vec![0.0; row_count * known];
+            let old = View::new(basis, known, order, order);
+            product::multiply(
+                View::new(&fresh, row_count, order, order),
+                old.transposed(),
+                &mut weights,
+                known,
+            );
+            let mut inside = vec![0.0; row_count * order];
+            product::multiply(View::new(&weights, row_count, known, known), old, &mut inside, order);
+            for (fresh, inside) in fresh.iter_mut().zip(&inside) {
+                *fresh -= inside;
+            }
+        }
+    }
+    let mut added = 0;
+    for (row, before) in fresh.chunks_exact(order.max(1)).zip(before) {
+        let mut row = row.to_vec();
+        for _ in 0..2 {
+            for other in basis[known * order..].chunks_exact(order) {
+                let weight: f64 = row.iter().zip(other).map(|(a, b)| a * b).sum();
+                for (x, y) in row.iter_mut().zip(other) {
+                    *x -= weight * y;
+                }
+            }
+        }
+        let length = length(&row);
+        // What is left is rounding: the direction was there already.
+        if length <= 1e-13 * before || length == 0.0 || known + added == order {
+            continue;
+        }
+        basis.extend(row.iter().map(|x| x / length));
+        added += 1;
+    }
+    added
+}
+
+fn length(row: &[f64]) -> f64 {
+    row.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// Adds the new rows and columns to the projected operator.
+fn grow(old: Vec<f64>, basis: &[f64], image: &[f64], known: usize, size: usize, order: usize) -> Vec<f64> {
+    let mut grown = vec![0.0; size * size];
+    for (row, old) in grown.chunks_exact_mut(size.max(1)).zip(old.chunks_exact(known.max(1))) {
+        row[..known].copy_from_slice(old);
+    }
+    if size > known {
+        let fresh = size - known;
+        let mut strip = vec![0.0; fresh * size];
+        let new_images = View::new(&image[known * order..], fresh, order, order);
+        product::multiply(
+            new_images,
+            View::new(basis, size, order, order).transposed(),
+            &mut strip,
+            size,
+        );
+        for (at, strip) in strip.chunks_exact(size).enumerate() {
+            for (column, value) in strip.iter().enumerate() {
+                grown[(known + at) * size + column] = *value;
+                grown[column * size + known + at] = *value;
+            }
+        }
+    }
+    grown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Diagonal operator with the given eigenvalues: leading vectors are unit vectors.
+    fn diagonal(values: &[f64], goal: Goal) -> Leading {
+        leading::<LapackError>(values.len(), goal, |block| {
+            Ok(block
+                .chunks_exact(values.len())
+                .flat_map(|row| row.iter().zip(values).map(|(x, l)| x * l))
+                .collect())
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn leading_pairs_of_a_decaying_spectrum_are_found_in_few_passes() {
+        let values: Vec<f64> = (0..400).map(|i| 0.9_f64.powi(i)).collect();
+        let found = diagonal(
+            &values,
+            Goal {
+                count: 4,
+                tolerance: 1e-11,
+                pass_count_max: 30,
+            },
+        );
+        assert!(found.converged && found.pass_count <= 12, "{} passes", found.pass_count);
+        for (index, (value, vector)) in found.values.iter().zip(found.vectors.chunks(400)).enumerate() {
+            assert!((value - values[index]).abs() < 1e-12);
+            assert!(vector[index].abs() > 1.0 - 1e-12);
+        }
+    }
+
+    #[test]
+    fn a_low_rank_operator_ends_exactly() {
+        let mut values = vec![0.0; 50];
+        values[7] = 3.0;
+        values[9] = 2.0;
+        let found = diagonal(
+            &values,
+            Goal {
+                count: 5,
+                tolerance: 1e-11,
+                pass_count_max: 30,
+            },
+        );
+        assert!(found.converged);
+        assert!(
+            (found.values[0] - 3.0).abs() < 1e-12 && (found.values[1] - 2.0).abs() < 1e-12 && found.values[2] < 1e-10
+        );
+    }
+
+    #[test]
+    fn a_flat_spectrum_that_does_not_converge_says_so() {
+        let values: Vec<f64> = (0..300).map(|i| 1.0 - 1e-5 * f64::from(i)).collect();
+        assert!(
+            !diagonal(
+                &values,
+                Goal {
+                    count: 3,
+                    tolerance: 1e-12,
+                    pass_count_max: 3
+                }
+            )
+            .converged
+        );
+    }
+}

@@ -1,0 +1,365 @@
+//! LAPACK, and the only file that calls it.
+//!
+//! Every factorisation runs on the calling thread; parallelism is the caller's, over layers. Symmetric eigenproblems go straight to
+//! LAPACK, because ndarray-linalg's `eigh` is `syev`, ten times slower than divide and conquer; SVDs go through ndarray-linalg.
+
+use ndarray::ArrayView2;
+use ndarray_linalg::SVD;
+use std::ffi::{c_char, c_int};
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq, Clone)]
+pub enum LapackError {
+    #[error("{routine} failed with info {info}")]
+    Failed { routine: &'static str, info: i32 },
+    #[error("a matrix of {order} rows is beyond what LAPACK's 32-bit sizes can hold")]
+    TooLarge { order: usize },
+    #[error("the singular value decomposition failed: {0}")]
+    Svd(String),
+}
+
+type Result<T> = std::result::Result<T, LapackError>;
+
+/// Eigenvalues in descending order and unit eigenvectors as rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Eigen {
+    pub values: Vec<f64>,
+    /// (vectors, order), row-major.
+    pub vectors: Vec<f64>,
+}
+
+/// All eigenvalues and vectors of a full symmetric matrix, by divide and conquer.
+pub fn eigen(mut matrix: Vec<f64>, order: usize) -> Result<Eigen> {
+    let mut values = divide_and_conquer(&mut matrix, order, b'V', lapack_sys::dsyevd_, "dsyevd")?;
+    values.reverse();
+    // LAPACK leaves vector j in column j of a column-major matrix, which is row j of ours; descending order turns the rows round.
+    let mut vectors = Vec::with_capacity(matrix.len());
+    for row in matrix.chunks_exact(order.max(1)).rev() {
+        vectors.extend_from_slice(row);
+    }
+    Ok(Eigen { values, vectors })
+}
+
+/// All eigenvalues in descending order, without vectors. The two-stage reduction works on blocks and so is not bound by memory: at
+/// order 4,096 it takes two thirds of the time of the one-stage one.
+pub fn eigenvalues(mut matrix: Vec<f64>, order: usize) -> Result<Vec<f64>> {
+    let mut values = divide_and_conquer(&mut matrix, order, b'N', lapack_sys::dsyevd_2stage_, "dsyevd_2stage")?;
+    values.reverse();
+    Ok(values)
+}
+
+type DivideAndConquer = unsafe extern "C" fn(
+    *const c_char,
+    *const c_char,
+    *const c_int,
+    *mut f64,
+    *const c_int,
+    *mut f64,
+    *mut f64,
+    *const c_int,
+    *mut c_int,
+    *const c_int,
+    *mut c_int,
+);
+
+fn divide_and_conquer(
+    matrix: &mut [f64],
+    order: usize,
+    job: u8,
+    routine: DivideAndConquer,
+    name: &'static str,
+) -> Result<Vec<f64>> {
+    assert_eq!(matrix.len(), order * order, "a square matrix");
+    one_thread();
+    if order == 0 {
+        return Ok(Vec::new());
+    }
+    let n = size(order)?;
+    let (job, triangle) = (job as c_char, b'L' as c_char);
+    let mut values = vec![0.0; order];
+    let mut info = 0;
+    let (mut work_len, mut iwork_len) = (0.0, 0);
+    let query = -1;
+    // SAFETY: a workspace query: LAPACK reads the sizes and writes one f64 and one int.
+    unsafe {
+        routine(
+            &job,
+            &triangle,
+            &n,
+            matrix.as_mut_ptr(),
+            &n,
+            values.as_mut_ptr(),
+            &mut work_len,
+            &query,
+            &mut iwork_len,
+            &query,
+            &mut info,
+        );
+    }
+    checked(info, name)?;
+    if work_len > f64::from(c_int::MAX) {
+        return Err(LapackError::TooLarge { order });
+    }
+    let mut work = vec![0.0; (work_len as usize).max(1)];
+    let mut iwork = vec![0; (iwork_len.max(1)) as usize];
+    let (work_size, iwork_size) = (size(work.len())?, size(iwork.len())?);
+    // SAFETY: the matrix is order × order with leading dimension order, `values` has `order` elements, and the workspaces have the
+    // lengths LAPACK asked for; all of them outlive the call.
+    unsafe {
+        routine(
+            &job,
+            &triangle,
+            &n,
+            matrix.as_mut_ptr(),
+            &n,
+            values.as_mut_ptr(),
+            work.as_mut_ptr(),
+            &work_size,
+            iwork.as_mut_ptr(),
+            &iwork_size,
+            &mut info,
+        );
+    }
+    checked(info, name)?;
+    Ok(values)
+}
+
+/// The `count` leading eigenvalues and vectors, by relatively robust representations.
+pub fn leading(mut matrix: Vec<f64>, order: usize, count: usize) -> Result<Eigen> {
+    assert!(
+        matrix.len() == order * order && count <= order,
+        "a square matrix and no more vectors than its order"
+    );
+    one_thread();
+    if count == 0 {
+        return Ok(Eigen {
+            values: Vec::new(),
+            vectors: Vec::new(),
+        });
+    }
+    let n = size(order)?;
+    let (job, range, triangle) = (b'V' as c_char, b'I' as c_char, b'L' as c_char);
+    let (first, last) = (size(order - count + 1)?, n);
+    let (unused, tolerance) = (0.0, 0.0);
+    let mut found = 0;
+    let mut values = vec![0.0; order];
+    let mut vectors = vec![0.0; count * order];
+    let mut support = vec![0; 2 * count];
+    let mut info = 0;
+    let mut call = |work: &mut [f64], work_size: c_int, iwork: &mut [c_int], iwork_size: c_int| {
+        // SAFETY: sizes as LAPACK's manual asks: the matrix order × order, `values` order, `vectors` count × order, `support`
+        // 2 · count; the workspaces have the stated sizes, or one element each for the query (size −1).
+        unsafe {
+            lapack_sys::dsyevr_(
+                &job,
+                &range,
+                &triangle,
+                &n,
+                matrix.as_mut_ptr(),
+                &n,
+                &unused,
+                &unused,
+                &first,
+                &last,
+                &tolerance,
+                &mut found,
+                values.as_mut_ptr(),
+                vectors.as_mut_ptr(),
+                &n,
+                support.as_mut_ptr(),
+                work.as_mut_ptr(),
+                &work_size,
+                iwork.as_mut_ptr(),
+                &iwork_size,
+                &mut info,
+            );
+        }
+        checked(info, "dsyevr")
+    };
+    let (mut work, mut iwork) = (vec![0.0], vec![0]);
+    call(&mut work, -1, &mut iwork, -1)?;
+    let mut work = vec![0.0; (work[0] as usize).max(1)];
+    let mut iwork = vec![0; iwork[0].max(1) as usize];
+    let (work_size, iwork_size) = (size(work.len())?, size(iwork.len())?);
+    call(&mut work, work_size, &mut iwork, iwork_size)?;
+    if size(count)? != found {
+        return Err(LapackError::Failed {
+            routine: "dsyevr",
+            info: found,
+        });
+    }
+    values.truncate(count);
+    values.reverse();
+    Ok(Eigen {
+        values,
+        vectors: vectors.chunks_exact(order).rev().flatten().copied().collect(),
+    })
+}
+
+/// Singular values, descending, of a row-major matrix.
+pub fn singular_values(matrix: &[f64], row_count: usize, column_count: usize) -> Result<Vec<f64>> {
+    one_thread();
+    if row_count == 0 || column_count == 0 {
+        return Ok(Vec::new());
+    }
+    let view = ArrayView2::from_shape((row_count, column_count), matrix)
+        .map_err(|error| LapackError::Svd(error.to_string()))?;
+    let (_, values, _) = view
+        .svd(false, false)
+        .map_err(|error| LapackError::Svd(error.to_string()))?;
+    Ok(values.to_vec())
+}
+
+fn checked(info: c_int, routine: &'static str) -> Result<()> {
+    if info == 0 {
+        Ok(())
+    } else {
+        Err(LapackError::Failed { routine, info })
+    }
+}
+
+fn size(count: usize) -> Result<c_int> {
+    c_int::try_from(count).map_err(|_| LapackError::TooLarge { order: count })
+}
+
+unsafe extern "C" {
+    fn openblas_set_num_threads(count: c_int);
+}
+
+/// OpenBLAS's bits differ between one and two threads, and its threads fight with ours: it gets one, whichever flavour was linked.
+fn one_thread() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        environment::keep();
+        // SAFETY: takes an integer by value and may be called at any time outside OpenBLAS.
+        unsafe { openblas_set_num_threads(1) }
+    });
+}
+
+/// OpenBLAS chooses its kernels while the program is loaded, and `OPENBLAS_CORETYPE` or `OPENBLAS_L2_SIZE`, which some machines set for
+/// everyone, would make it choose slower ones with other bits. What is not in the plan must not change bits, so these variables are
+/// taken out of our own environment before OpenBLAS's constructor looks.
+#[cfg(target_os = "linux")]
+mod environment {
+    use std::ffi::{c_char, c_int};
+
+    /// Functions of this section run before every constructor, those of shared libraries included.
+    #[used]
+    #[unsafe(link_section = ".preinit_array")]
+    static FORGET: unsafe extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_char) = forget;
+
+    /// Closes the gaps that variables named `OPENBLAS_…` leave in the environment's array. No library is initialised yet: this touches
+    /// nothing but the array.
+    unsafe extern "C" fn forget(_: c_int, _: *mut *mut c_char, environment: *mut *mut c_char) {
+        const PREFIX: &[u8] = b"OPENBLAS_";
+        // SAFETY: the loader passes the null-terminated array of null-terminated strings on the initial stack, which no other thread
+        // can see yet; reading stops at the first byte that differs from the prefix, at the latest at a string's end.
+        unsafe {
+            let mut kept = environment;
+            let mut next = environment;
+            while !(*next).is_null() {
+                let ours = (0..PREFIX.len()).all(|at| *(*next).add(at) as u8 == PREFIX[at]);
+                if !ours {
+                    *kept = *next;
+                    kept = kept.add(1);
+                }
+                next = next.add(1);
+            }
+            *kept = std::ptr::null_mut();
+        }
+    }
+
+    /// A use of the static from ordinary code, so that a linker which drops unused objects keeps it.
+    pub fn keep() {
+        std::hint::black_box(&FORGET);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod environment {
+    pub fn keep() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    use rayon::prelude::*;
+
+    fn symmetric(order: usize, seed: u64) -> Vec<f64> {
+        let rng = Rng::new(seed, "lapack test");
+        let mut matrix = vec![0.0; order * order];
+        for i in 0..order {
+            for j in 0..=i {
+                let x = rng.normal(i as u64, j as u64);
+                matrix[i * order + j] = x;
+                matrix[j * order + i] = x;
+            }
+        }
+        matrix
+    }
+
+    #[test]
+    fn vectors_satisfy_the_eigenvalue_equation_and_the_three_routines_agree() {
+        let order = 60;
+        let matrix = symmetric(order, 1);
+        let whole = eigen(matrix.clone(), order).unwrap();
+        for (value, vector) in whole.values.iter().zip(whole.vectors.chunks(order)) {
+            for (row, x) in matrix.chunks(order).zip(vector) {
+                let product: f64 = row.iter().zip(vector).map(|(a, v)| a * v).sum();
+                assert!((product - value * x).abs() < 1e-12);
+            }
+        }
+        assert!(whole.values.windows(2).all(|pair| pair[0] >= pair[1]));
+        let values = eigenvalues(matrix.clone(), order).unwrap();
+        let top = leading(matrix, order, 5).unwrap();
+        assert!(values.iter().zip(&whole.values).all(|(a, b)| (a - b).abs() < 1e-12));
+        assert!(top.values.iter().zip(&whole.values).all(|(a, b)| (a - b).abs() < 1e-12));
+        for (a, b) in top.vectors.chunks(order).zip(whole.vectors.chunks(order)) {
+            let cosine: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+            assert!((cosine.abs() - 1.0).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn factorisations_on_many_threads_at_once_give_the_bits_of_one() {
+        let order = 150;
+        let expected: Vec<Eigen> = (0..8)
+            .map(|seed| eigen(symmetric(order, seed), order).unwrap())
+            .collect();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build().unwrap();
+        pool.install(|| {
+            (0..64_usize).into_par_iter().with_max_len(1).for_each(|task| {
+                assert_eq!(
+                    eigen(symmetric(order, task as u64 % 8), order).unwrap(),
+                    expected[task % 8]
+                );
+            });
+        });
+    }
+
+    #[test]
+    fn singular_values_of_a_known_matrix_are_found() {
+        let values = singular_values(&[3.0, 0.0, 0.0, 0.0, 4.0, 0.0], 2, 3).unwrap();
+        assert!((values[0] - 4.0).abs() < 1e-14 && (values[1] - 3.0).abs() < 1e-14);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn openblas_variables_are_gone_before_main() {
+        if let Some(expected) = std::env::var_os("NUMERICS_TEST_CHILD") {
+            assert_eq!(expected, "1");
+            assert!(std::env::vars_os().all(|(name, _)| !name.to_string_lossy().starts_with("OPENBLAS_")));
+            assert_eq!(eigenvalues(vec![2.0], 1).unwrap(), [2.0]);
+            return;
+        }
+        let name = "lapack::tests::openblas_variables_are_gone_before_main";
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env("OPENBLAS_CORETYPE", "Haswell")
+            .env("OPENBLAS_NUM_THREADS", "3")
+            .env("NUMERICS_TEST_CHILD", "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}

@@ -1,0 +1,428 @@
+//! The spectrum of centred rows: eigenvalues of their covariance Σ = (1/N) Σ(x−x̄)(x−x̄)ᵀ, and leading components.
+//!
+//! Rows are reduced to the smaller of two symmetric matrices, the scatter (width × width) or the Gram matrix (rows × rows), which
+//! have the same eigenvalues. Everything from there on is f64.
+
+use crate::krylov::{self, Goal};
+use crate::lapack::{self, LapackError};
+use crate::moments::{Moments, packed_row_start};
+use crate::product::{self, View};
+use rayon::prelude::*;
+
+/// Up to this order one divide-and-conquer call gives everything at once; beyond it, eigenvalues come from the two-stage reduction while
+/// the leading vectors are found by the block method beside it.
+const DIRECT_ORDER_MAX: usize = 768;
+
+/// Accepted residual of leading vectors, and applications of the matrix before LAPACK is asked instead.
+const TOLERANCE: f64 = 1e-12;
+const PASS_COUNT_MAX: usize = 48;
+
+/// Rows of a product that one task computes.
+const STRIP: usize = 128;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spectrum {
+    /// Dimensions of the space.
+    pub width: usize,
+    /// Eigenvalues of the covariance, descending; below rounding they are exactly zero. Those beyond min(rows, width) are zero and left
+    /// out. Only the leading ones when the block method was asked for.
+    pub values: Vec<f64>,
+    /// Whether `values` holds them all.
+    pub complete: bool,
+    /// Σλ: the trace of the covariance.
+    pub total: f64,
+    /// (components, width): unit rows, the entry of largest magnitude positive. Components without variance are left out.
+    pub components: Vec<f64>,
+}
+
+impl Spectrum {
+    pub fn component(&self, index: usize) -> Option<&[f64]> {
+        self.components.chunks_exact(self.width.max(1)).nth(index)
+    }
+
+    pub fn component_count(&self) -> usize {
+        self.components.len() / self.width.max(1)
+    }
+
+    /// From moments: all eigenvalues, and up to `component_count` components.
+    pub fn of_moments(moments: &Moments, component_count: usize) -> Result<Self, LapackError> {
+        let width = moments.width();
+        let Some(packed) = moments.m2() else {
+            return Ok(Self::empty(width));
+        };
+        let scale = 1.0 / moments.count() as f64;
+        let covariance = unpack(packed, width, scale);
+        let total = (0..width).map(|i| covariance[i * width + i]).sum();
+        let (values, vectors) = symmetric(covariance, width, component_count)?;
+        Ok(Self::finish(width, values, total, vectors))
+    }
+
+    /// From moments: the `component_count` leading pairs alone, by the block method.
+    pub fn leading_of_moments(moments: &Moments, component_count: usize) -> Result<Self, LapackError> {
+        let width = moments.width();
+        let Some(packed) = moments.m2() else {
+            return Ok(Self::empty(width));
+        };
+        let covariance = unpack(packed, width, 1.0 / moments.count() as f64);
+        let total = (0..width).map(|i| covariance[i * width + i]).sum();
+        let found = leading_pairs(&covariance, width, component_count)?;
+        let complete = component_count >= width;
+        Ok(Self {
+            complete,
+            ..Self::finish(width, found.0, total, found.1)
+        })
+    }
+
+    /// From rows, no more of them than dimensions: through the Gram matrix. `centred` is (rows, width) less the mean.
+    pub fn of_centred_rows(centred: &[f64], width: usize, component_count: usize) -> Result<Self, LapackError> {
+        let row_count = centred.len() / width.max(1);
+        if row_count == 0 {
+            return Ok(Self::empty(width));
+        }
+        let gram = gram(centred, width);
+        let (spectrum, weights) = Self::of_gram(gram, row_count, width, component_count)?;
+        let mut components = vec![0.0; weights.len() / row_count * width];
+        product::multiply(
+            View::new(&weights, weights.len() / row_count, row_count, row_count),
+            View::new(centred, row_count, width, width),
+            &mut components,
+            width,
+        );
+        normalise(&mut components, width);
+        Ok(Self { components, ..spectrum })
+    }
+
+    /// From a Gram matrix of centred rows in any space. Components are left empty: the weights returned, (components, rows), are what
+    /// the rows must be combined with to give them, and times √(N·λ) they are the rows' projections.
+    pub fn of_gram(
+        mut gram: Vec<f64>,
+        row_count: usize,
+        width: usize,
+        component_count: usize,
+    ) -> Result<(Self, Vec<f64>), LapackError> {
+        for x in &mut gram {
+            *x /= row_count as f64;
+        }
+        let total = (0..row_count).map(|i| gram[i * row_count + i]).sum();
+        let (values, vectors) = symmetric(gram, row_count, component_count)?;
+        let mut spectrum = Self::finish(row_count, values, total, vectors);
+        let weights = std::mem::take(&mut spectrum.components);
+        spectrum.width = width;
+        spectrum.values.truncate(row_count.min(width));
+        Ok((spectrum, weights))
+    }
+
+    /// From an operator that applies the covariance to a block of vectors: leading pairs only. Returns the passes taken and whether the
+    /// tolerance was met.
+    pub fn of_operator<E: From<LapackError>>(
+        width: usize,
+        total: f64,
+        goal: Goal,
+        apply: impl FnMut(&[f64]) -> Result<Vec<f64>, E>,
+    ) -> Result<(Self, usize, bool), E> {
+        let found = krylov::leading(width, goal, apply)?;
+        let complete = goal.count >= width;
+        let spectrum = Self {
+            complete,
+            ..Self::finish(width, found.values, total, found.vectors)
+        };
+        Ok((spectrum, found.pass_count, found.converged))
+    }
+
+    fn empty(width: usize) -> Self {
+        Self {
+            width,
+            values: Vec::new(),
+            complete: true,
+            total: 0.0,
+            components: Vec::new(),
+        }
+    }
+
+    fn finish(width: usize, mut values: Vec<f64>, total: f64, mut components: Vec<f64>) -> Self {
+        let floor = values.first().copied().unwrap_or(0.0).max(0.0) * width as f64 * f64::EPSILON;
+        for value in &mut values {
+            if *value <= floor {
+                *value = 0.0;
+            }
+        }
+        let with_variance = values.iter().filter(|&&value| value > 0.0).count();
+        components.truncate(with_variance * width);
+        normalise(&mut components, width);
+        Self {
+            width,
+            values,
+            complete: true,
+            total,
+            components,
+        }
+    }
+}
+
+/// Makes every row a unit vector whose entry of largest magnitude (the first such) is positive.
+pub fn normalise(rows: &mut [f64], width: usize) {
+    for row in rows.chunks_exact_mut(width.max(1)) {
+        let length = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let largest = row
+            .iter()
+            .fold(0.0_f64, |best, x| if x.abs() > best.abs() { *x } else { best });
+        if length > 0.0 {
+            let scale = if largest < 0.0 { -1.0 / length } else { 1.0 / length };
+            for x in row {
+                *x *= scale;
+            }
+        }
+    }
+}
+
+/// All eigenvalues and `vector_count` leading vectors of a full symmetric matrix.
+fn symmetric(matrix: Vec<f64>, order: usize, vector_count: usize) -> Result<(Vec<f64>, Vec<f64>), LapackError> {
+    let vector_count = vector_count.min(order);
+    if order <= DIRECT_ORDER_MAX {
+        let mut found = lapack::eigen(matrix, order)?;
+        found.vectors.truncate(vector_count * order);
+        return Ok((found.values, found.vectors));
+    }
+    if vector_count == 0 {
+        return Ok((lapack::eigenvalues(matrix, order)?, Vec::new()));
+    }
+    let copy = matrix.clone();
+    let (values, pairs) = rayon::join(
+        || lapack::eigenvalues(copy, order),
+        || leading_pairs(&matrix, order, vector_count),
+    );
+    Ok((values?, pairs?.1))
+}
+
+/// Leading eigenpairs of a full symmetric matrix by the block method; by LAPACK where that does not converge.
+fn leading_pairs(matrix: &[f64], order: usize, count: usize) -> Result<(Vec<f64>, Vec<f64>), LapackError> {
+    let goal = Goal {
+        count,
+        tolerance: TOLERANCE,
+        pass_count_max: PASS_COUNT_MAX,
+    };
+    let found = krylov::leading::<LapackError>(order, goal, |block| Ok(multiply_symmetric(matrix, order, block)))?;
+    if found.converged {
+        return Ok((found.values, found.vectors));
+    }
+    let found = lapack::leading(matrix.to_vec(), order, count.min(order))?;
+    Ok((found.values, found.vectors))
+}
+
+/// block · matrix, with the rows of the symmetric matrix divided among tasks.
+fn multiply_symmetric(matrix: &[f64], order: usize, block: &[f64]) -> Vec<f64> {
+    let block_row_count = block.len() / order;
+    let strips: Vec<Vec<f64>> = matrix
+        .par_chunks(STRIP * order)
+        .map(|strip| {
+            let row_count = strip.len() / order;
+            let mut out = vec![0.0; block_row_count * row_count];
+            product::multiply(
+                View::new(block, block_row_count, order, order),
+                View::new(strip, row_count, order, order).transposed(),
+                &mut out,
+                row_count,
+            );
+            out
+        })
+        .collect();
+    let mut result = vec![0.0; block.len()];
+    for (at, strip) in strips.iter().enumerate() {
+        let row_count = strip.len() / block_row_count.max(1);
+        for (result, part) in result.chunks_exact_mut(order).zip(strip.chunks_exact(row_count.max(1))) {
+            result[at * STRIP..at * STRIP + row_count].copy_from_slice(part);
+        }
+    }
+    result
+}
+
+/// rows · rowsᵀ, full.
+pub fn gram(rows: &[f64], width: usize) -> Vec<f64> {
+    let row_count = rows.len() / width.max(1);
+    let mut gram = vec![0.0; row_count * row_count];
+    gram.par_chunks_mut(STRIP * row_count.max(1))
+        .enumerate()
+        .for_each(|(strip, out)| {
+            let strip_row_count = out.len() / row_count;
+            product::multiply(
+                View::new(&rows[strip * STRIP * width..], strip_row_count, width, width),
+                View::new(rows, row_count, width, width).transposed(),
+                out,
+                row_count,
+            );
+        });
+    // The two halves come from different tiles: one is made the law.
+    for i in 0..row_count {
+        for j in 0..i {
+            gram[j * row_count + i] = gram[i * row_count + j];
+        }
+    }
+    gram
+}
+
+fn unpack(packed: &[f64], width: usize, scale: f64) -> Vec<f64> {
+    let mut full = vec![0.0; width * width];
+    full.par_chunks_mut(width.max(1)).enumerate().for_each(|(row, out)| {
+        for (column, x) in out.iter_mut().enumerate() {
+            let (i, j) = if row <= column { (row, column) } else { (column, row) };
+            *x = packed[packed_row_start(width, i) + j - i] * scale;
+        }
+    });
+    full
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measures::{self, concentration};
+    use crate::moments::Precision;
+    use crate::rng::Rng;
+
+    /// Rows with the given standard deviations along the axes, then turned by reflections.
+    fn planted(deviations: &[f64], row_count: usize, mean: f64) -> Vec<f64> {
+        let width = deviations.len();
+        let rng = Rng::new(3, "spectrum test");
+        let mut rows: Vec<f64> = (0..row_count * width)
+            .map(|i| deviations[i % width] * rng.normal((i / width) as u64, (i % width) as u64))
+            .collect();
+        turn(&mut rows, width, 1);
+        for x in &mut rows {
+            *x += mean;
+        }
+        rows
+    }
+
+    /// An orthogonal map: two Householder reflections.
+    fn turn(rows: &mut [f64], width: usize, seed: u64) {
+        let rng = Rng::new(seed, "turn");
+        for unit in 0..2 {
+            let axis: Vec<f64> = (0..width).map(|j| rng.normal(unit, j as u64)).collect();
+            let square: f64 = axis.iter().map(|x| x * x).sum();
+            for row in rows.chunks_exact_mut(width) {
+                let along: f64 = row.iter().zip(&axis).map(|(x, a)| x * a).sum();
+                for (x, a) in row.iter_mut().zip(&axis) {
+                    *x -= 2.0 * along / square * a;
+                }
+            }
+        }
+    }
+
+    fn spectrum(rows: &[f64], width: usize) -> Spectrum {
+        Spectrum::of_moments(&Moments::of_rows(width, rows, Precision::Double).unwrap(), 4).unwrap()
+    }
+
+    fn centred(rows: &[f64], width: usize) -> Vec<f64> {
+        let moments = Moments::of_rows(width, rows, Precision::Double).unwrap();
+        rows.chunks(width)
+            .flat_map(|row| row.iter().zip(moments.mean()).map(|(x, m)| x - m).collect::<Vec<_>>())
+            .collect()
+    }
+
+    #[test]
+    fn a_planted_spectrum_is_recovered() {
+        let deviations = [8.0, 4.0, 2.0, 1.0, 0.5, 0.5, 0.5, 0.5];
+        let found = spectrum(&planted(&deviations, 40_000, 3.0), 8);
+        for (value, deviation) in found.values.iter().zip(deviations) {
+            assert!(
+                (value / (deviation * deviation) - 1.0).abs() < 0.03,
+                "{value} for {}",
+                deviation * deviation
+            );
+        }
+        assert!((found.total - found.values.iter().sum::<f64>()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn translation_rotation_and_scale_change_no_measure() {
+        let width = 12;
+        let deviations: Vec<f64> = (0..width).map(|i| 3.0 * 0.7_f64.powi(i as i32)).collect();
+        let rows = planted(&deviations, 300, 0.0);
+        let base = spectrum(&rows, width);
+        let mut moved: Vec<f64> = rows.iter().map(|x| 5.0 * x).collect();
+        turn(&mut moved, width, 9);
+        for row in moved.chunks_mut(width) {
+            row[3] += 1000.0;
+        }
+        let moved = spectrum(&moved, width);
+        for k in [1, 2, 4, 8] {
+            let (a, b) = (
+                concentration(&base.values, base.total, k),
+                concentration(&moved.values, moved.total, k),
+            );
+            assert!((a.unwrap() - b.unwrap()).abs() < 1e-12);
+        }
+        for measure in [
+            measures::participation_ratio,
+            measures::effective_rank,
+            measures::alpha_req,
+            measures::matrix_entropy,
+        ] {
+            assert!((measure(&base.values).unwrap() - measure(&moved.values).unwrap()).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn concentration_is_one_when_rows_are_at_most_k_plus_one() {
+        for k in [1, 2, 4, 8] {
+            let width = 30;
+            let rows = planted(&vec![1.0; width], k + 1, 2.0);
+            let found = Spectrum::of_centred_rows(&centred(&rows, width), width, 4).unwrap();
+            assert!((concentration(&found.values, found.total, k).unwrap() - 1.0).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn the_gram_route_equals_the_scatter_route() {
+        let (row_count, width) = (40, 64);
+        let rows = planted(
+            &(0..width).map(|i| 2.0 * 0.9_f64.powi(i as i32)).collect::<Vec<_>>(),
+            row_count,
+            10.0,
+        );
+        let scatter = spectrum(&rows, width);
+        let gram = Spectrum::of_centred_rows(&centred(&rows, width), width, 4).unwrap();
+        assert_eq!(gram.values.len(), row_count);
+        for (a, b) in scatter.values.iter().zip(&gram.values).take(row_count - 1) {
+            assert!((a - b).abs() < 1e-12 * scatter.values[0]);
+        }
+        for index in 0..4 {
+            let (a, b) = (scatter.component(index).unwrap(), gram.component(index).unwrap());
+            // Same sign too: it is fixed.
+            assert!((a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>() - 1.0).abs() < 1e-10);
+        }
+    }
+
+    #[test]
+    fn large_orders_agree_with_the_direct_route_and_repeat_to_the_bit_on_one_thread() {
+        let width = DIRECT_ORDER_MAX + 40;
+        let rows = planted(
+            &(0..width).map(|i| 0.97_f64.powi(i as i32)).collect::<Vec<_>>(),
+            900,
+            1.0,
+        );
+        let moments = Moments::of_rows(width, &rows, Precision::Double).unwrap();
+        let found = Spectrum::of_moments(&moments, 3).unwrap();
+        let direct = lapack::eigen(unpack(moments.m2().unwrap(), width, 1.0 / 900.0), width).unwrap();
+        for (a, b) in found.values.iter().zip(&direct.values) {
+            assert!((a - b).abs() < 1e-13 * direct.values[0].max(1.0) * 10.0);
+        }
+        for index in 0..3 {
+            let b = &direct.vectors[index * width..(index + 1) * width];
+            let cosine: f64 = found.component(index).unwrap().iter().zip(b).map(|(a, b)| a * b).sum();
+            assert!((cosine.abs() - 1.0).abs() < 1e-12);
+        }
+        let leading = Spectrum::leading_of_moments(&moments, 3).unwrap();
+        assert!(!leading.complete && leading.values.len() == 3);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        assert_eq!(pool.install(|| Spectrum::of_moments(&moments, 3).unwrap()), found);
+    }
+
+    #[test]
+    fn one_row_and_constant_rows_have_no_variance() {
+        let one = spectrum(&[1.0, 2.0, 3.0], 3);
+        assert_eq!((one.total, one.component_count()), (0.0, 0));
+        assert!(one.values.iter().all(|&value| value == 0.0));
+        let same = spectrum(&[1e4, 7.0, 1e4, 7.0, 1e4, 7.0], 2);
+        assert_eq!(same.total, 0.0);
+    }
+}
