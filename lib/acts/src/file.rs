@@ -55,7 +55,11 @@ struct Piece<'a, T> {
 
 impl File {
     pub fn open(path: &Path, options: OpenOptions) -> Result<File> {
-        let file = std::fs::File::open(path).map_err(Error::io("open"))?;
+        File::from_file(std::fs::File::open(path).map_err(Error::io("open"))?, options)
+    }
+
+    /// A container in a file that is open already.
+    pub fn from_file(file: std::fs::File, options: OpenOptions) -> Result<File> {
         let kind = file.metadata().map_err(Error::io("open"))?;
         if !kind.is_file() {
             let looks_like = if kind.is_dir() {

@@ -83,6 +83,7 @@ mod header;
 mod ledger;
 pub mod limits;
 mod map;
+mod moments;
 mod stream;
 mod verify;
 mod writer;
@@ -93,6 +94,7 @@ pub use file::{File, OpenOptions};
 pub use frame::VERSION;
 pub use header::{Codec, Compute, Header, Role, Shard, Site, TensorSpec, file_id, hex};
 pub use ledger::{State, TensorSummary};
+pub use moments::{MomentsKey, MomentsParts, TokenClass};
 pub use stream::{Block, Stream};
 pub use verify::{
     Damage, Depth, Recovered, SalvageReport, SalvagedBlock, first_difference, recover, salvage, salvage_header,

@@ -198,8 +198,8 @@ fn fewer_rows_than_declared_are_no_complete_container_but_a_partial_one() {
 /// Two tensors of unequal rows per sample, pushed the way `resid-dump` does.
 fn push_samples(writer: &mut Writer<Vec<u8>>, samples: std::ops::Range<u32>) {
     for sample in samples {
-        writer.push_f32(0, &vec![sample as f32 + 0.25; 3 * 8]).unwrap();
-        writer.push_f32(1, &vec![-(sample as f32); 3 * 8]).unwrap();
+        writer.push_f32(0, &[sample as f32 + 0.25; 3 * 8]).unwrap();
+        writer.push_f32(1, &[-(sample as f32); 3 * 8]).unwrap();
         writer.push_exact::<u32>(2, &[sample; 3]).unwrap();
         writer
             .push(3, format!("{{\"sample_index\":{sample}}}\n").as_bytes())
