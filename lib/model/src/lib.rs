@@ -1,2 +1,75 @@
-//! model
+//! Language models: weights → activations, logits and gradients, with taps.
+//!
+//! One decoder for every family of [`Family`], run over packed sequences without padding. This crate does no I/O beyond
+//! reading a model directory, and knows nothing of records or containers.
+//!
+//! ```no_run
+//! use model::*;
+//! # fn main() -> model::Result<()> {
+//! memory::keep_freed_buffers(); // first in main of a tool that runs a model
+//! let directory = Directory::open("models/stories260k".as_ref(), false)?;
+//! let tokenizer = Tokenizer::open(&directory)?;
+//! let decoder = Decoder::load(&directory, DType::F32, &device::open("cpu")?)?;
+//!
+//! // Sequences of any lengths in one batch; look at two sites on the way.
+//! let texts = ["Once upon a time", "The cat"];
+//! let ids: Vec<_> = texts.iter().map(|text| tokenizer.encode(text, Bos::Auto)).collect::<Result<_>>()?;
+//! let batch = Batch::pack(&ids);
+//! let points = [Point::new(Site::ResidPost, 2), Point::new(Site::MlpGate, 0)];
+//! let mut taps = Taps::new(points);
+//! let tape = Tape::off(); // or a recording one: gradients for `decoder.parameters()`
+//! let normed = decoder.forward(&tape, &batch, &mut taps, None)?; // (rows, hidden)
+//! let residual = taps.get(points[0]).unwrap(); // (rows, hidden), rows as in `batch.rows(i)`
+//!
+//! // Logits of chosen rows only.
+//! let last = Tensor::new(batch.last_rows(), decoder.device())?;
+//! let logits = decoder.logits(&tape, &normed.index_select(&last, 0)?)?; // (sequences, vocab)
+//!
+//! // A cache: prefill a ragged batch, then one token per sequence and step. `select` reorders or forks it,
+//! // `retain` drops finished sequences.
+//! let mut cache = KvCache::new();
+//! decoder.forward(&tape, &batch, &mut (), Some(&mut cache))?;
+//! decoder.forward(&tape, &Batch::pack(&[[42u32], [7]]), &mut (), Some(&mut cache))?;
+//!
+//! // Intervention: put another residual in the place of row 3 after block 0. `Probe` is the general form: it sees the
+//! // tensor of every point it wants and may return another (a direction ablated, say).
+//! let values = residual.narrow(0, 0, 1)?;
+//! let mut patch = Patch { point: Point::new(Site::ResidPost, 0), rows: vec![3], values };
+//! let mut seen = Taps::new(points);
+//! decoder.forward(&tape, &batch, &mut (&mut patch, &mut seen), None)?;
+//!
+//! // Only as deep as needed: the residual after 2 blocks.
+//! decoder.residual(&tape, &batch, 2, &mut (), None)?;
+//! # Ok(()) }
+//! ```
+
+pub mod batch;
+mod blocks;
+pub mod cache;
+pub mod config;
+pub mod decoder;
+pub mod device;
+pub mod directory;
+mod error;
+mod json;
+pub mod memory;
 pub mod ops;
+pub mod optimiser;
+pub mod taps;
+pub mod template;
+pub mod tokenizer;
+pub mod weights;
+
+pub use batch::Batch;
+pub use blocks::Parameter;
+pub use cache::KvCache;
+pub use candle_core::{DType, Device, Tensor};
+pub use config::{Config, Family};
+pub use decoder::Decoder;
+pub use directory::Directory;
+pub use error::{Error, Result};
+pub use ops::Tape;
+pub use taps::{Patch, Point, Probe, Site, Taps};
+pub use template::{Message, Template};
+pub use tokenizer::{Bos, Tokenizer};
+pub use weights::{Source, Weights};

@@ -1,0 +1,247 @@
+//! Where one can look into the decoder, or reach in.
+//!
+//! A [`Probe`] is called at the sites it wants, with the tensor itself (no copy is made for anybody), and may hand back
+//! another tensor that takes its place. [`Taps`] collects; [`Patch`] replaces rows. Two probes in a tuple run in order.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use candle_core::{Result, Tensor};
+
+use crate::config::Config;
+use crate::error::Error;
+
+/// A named place of the decoder; the meaning is the same in every family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Site {
+    /// What enters block 0: embeddings, scaled, learned positions added.
+    Embed,
+    /// The residual before block l.
+    ResidPre,
+    /// The residual after block l's attention was added; absent in parallel blocks.
+    ResidMid,
+    /// The residual after block l; the last one is before the final norm.
+    ResidPost,
+    /// What attention adds to the residual, after any norm of its own.
+    AttnOut,
+    /// What the MLP adds to the residual, after any norm of its own.
+    MlpOut,
+    /// The MLP's gate before its activation; the only hidden layer where there is no gate.
+    MlpGate,
+    /// After the final norm.
+    FinalNorm,
+    /// Next-token scores.
+    Logits,
+}
+
+impl Site {
+    pub const ALL: [Self; 9] = [
+        Self::Embed,
+        Self::ResidPre,
+        Self::ResidMid,
+        Self::ResidPost,
+        Self::AttnOut,
+        Self::MlpOut,
+        Self::MlpGate,
+        Self::FinalNorm,
+        Self::Logits,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embed => "embed",
+            Self::ResidPre => "resid_pre",
+            Self::ResidMid => "resid_mid",
+            Self::ResidPost => "resid_post",
+            Self::AttnOut => "attn_out",
+            Self::MlpOut => "mlp_out",
+            Self::MlpGate => "mlp_gate",
+            Self::FinalNorm => "final_norm",
+            Self::Logits => "logits",
+        }
+    }
+
+    /// Whether there is one per block.
+    pub fn layered(self) -> bool {
+        !matches!(self, Self::Embed | Self::FinalNorm | Self::Logits)
+    }
+
+    /// Whether a model has this site.
+    pub fn exists(self, config: &Config) -> bool {
+        self != Self::ResidMid || !config.parallel
+    }
+
+    /// The length of one row.
+    pub fn width(self, config: &Config) -> usize {
+        match self {
+            Self::MlpGate => config.mlp_size,
+            Self::Logits => config.vocab_size,
+            _ => config.hidden_size,
+        }
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+impl FromStr for Site {
+    type Err = Error;
+    fn from_str(name: &str) -> std::result::Result<Self, Error> {
+        Self::ALL.into_iter().find(|site| site.name() == name).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.iter().map(|site| site.name()).collect();
+            Error::Site(format!("{name:?} is unknown (known: {})", known.join(", ")))
+        })
+    }
+}
+
+/// A site of a layer; `layer` is 0 where there is only one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Point {
+    pub layer: usize,
+    pub site: Site,
+}
+
+impl Point {
+    pub fn new(site: Site, layer: usize) -> Self {
+        Self {
+            layer: if site.layered() { layer } else { 0 },
+            site,
+        }
+    }
+
+    /// 0-based block, for layered sites.
+    pub fn layer_index(self) -> Option<usize> {
+        self.site.layered().then_some(self.layer)
+    }
+
+    /// How many blocks must run before this point has been passed.
+    pub fn depth(self, config: &Config) -> usize {
+        match self.site {
+            Site::Embed => 0,
+            Site::ResidPre => self.layer,
+            Site::FinalNorm | Site::Logits => config.layer_count,
+            _ => self.layer + 1,
+        }
+    }
+}
+
+/// The tensor's name in a container: `resid_post.3`, `embed`.
+impl fmt::Display for Point {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.layer_index() {
+            Some(layer) => write!(out, "{}.{layer}", self.site),
+            None => write!(out, "{}", self.site),
+        }
+    }
+}
+
+/// Something that watches, or changes, a forward pass.
+pub trait Probe {
+    /// Whether `visit` is called at this point.
+    fn wants(&self, point: Point) -> bool;
+
+    /// Sees the tensor (rows, width) at a wanted point; a returned tensor of the same shape goes on in its place.
+    fn visit(&mut self, point: Point, value: &Tensor) -> Result<Option<Tensor>>;
+}
+
+/// Wants nothing.
+impl Probe for () {
+    fn wants(&self, _: Point) -> bool {
+        false
+    }
+    fn visit(&mut self, _: Point, _: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+}
+
+/// The second sees what the first made of it.
+impl<A: Probe, B: Probe> Probe for (A, B) {
+    fn wants(&self, point: Point) -> bool {
+        self.0.wants(point) || self.1.wants(point)
+    }
+    fn visit(&mut self, point: Point, value: &Tensor) -> Result<Option<Tensor>> {
+        let first = match self.0.wants(point) {
+            true => self.0.visit(point, value)?,
+            false => None,
+        };
+        let second = match self.1.wants(point) {
+            true => self.1.visit(point, first.as_ref().unwrap_or(value))?,
+            false => None,
+        };
+        Ok(second.or(first))
+    }
+}
+
+impl<P: Probe + ?Sized> Probe for &mut P {
+    fn wants(&self, point: Point) -> bool {
+        (**self).wants(point)
+    }
+    fn visit(&mut self, point: Point, value: &Tensor) -> Result<Option<Tensor>> {
+        (**self).visit(point, value)
+    }
+}
+
+/// Keeps the tensors of chosen points.
+#[derive(Debug, Default)]
+pub struct Taps {
+    wanted: BTreeMap<Point, Option<Tensor>>,
+}
+
+impl Taps {
+    pub fn new(points: impl IntoIterator<Item = Point>) -> Self {
+        Self {
+            wanted: points.into_iter().map(|point| (point, None)).collect(),
+        }
+    }
+
+    /// What was seen at `point`, (rows, width).
+    pub fn get(&self, point: Point) -> Option<&Tensor> {
+        self.wanted.get(&point)?.as_ref()
+    }
+}
+
+impl Probe for Taps {
+    fn wants(&self, point: Point) -> bool {
+        self.wanted.contains_key(&point)
+    }
+    fn visit(&mut self, point: Point, value: &Tensor) -> Result<Option<Tensor>> {
+        self.wanted.insert(point, Some(value.clone()));
+        Ok(None)
+    }
+}
+
+/// Replaces rows at one point.
+#[derive(Clone, Debug)]
+pub struct Patch {
+    pub point: Point,
+    /// Distinct, ascending.
+    pub rows: Vec<usize>,
+    /// (rows, width), one for each of `rows`.
+    pub values: Tensor,
+}
+
+impl Probe for Patch {
+    fn wants(&self, point: Point) -> bool {
+        point == self.point
+    }
+    fn visit(&mut self, _: Point, value: &Tensor) -> Result<Option<Tensor>> {
+        let values = self.values.to_dtype(value.dtype())?;
+        let mut parts = Vec::with_capacity(2 * self.rows.len() + 1);
+        let mut next = 0;
+        for (index, &row) in self.rows.iter().enumerate() {
+            if row > next {
+                parts.push(value.narrow(0, next, row - next)?);
+            }
+            parts.push(values.narrow(0, index, 1)?);
+            next = row + 1;
+        }
+        if next < value.dim(0)? {
+            parts.push(value.narrow(0, next, value.dim(0)? - next)?);
+        }
+        Ok(Some(Tensor::cat(&parts, 0)?))
+    }
+}

@@ -1,0 +1,294 @@
+//! Text ↔ token ids, from whichever form a model directory keeps its tokenizer in.
+//!
+//! `tokenizer.json` first; else a byte-level BPE as `vocab.json` + `merges.txt` (GPT-2, Qwen2) or `encoder.json` +
+//! `vocab.bpe` (the original GPT-2 names). Padding and truncation that a file may ask for are switched off: a prompt is
+//! what it is.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value};
+use tokenizers::decoders::byte_level::ByteLevel;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::unicode::NFC;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, SplitDelimiterBehavior};
+
+use crate::directory::Directory;
+use crate::error::{Error, Result};
+use crate::json;
+
+/// Whether a beginning-of-sequence token stands first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Bos {
+    /// As the tokenizer itself does it.
+    #[default]
+    Auto,
+    /// Exactly one, also where the tokenizer would add none.
+    On,
+    /// No special token is added.
+    Off,
+}
+
+/// A model's tokenizer.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    bos: Option<(String, u32)>,
+    eos: Option<(String, u32)>,
+    /// `add_bos_token` of classes that obey it.
+    add_bos: Option<bool>,
+    special: HashMap<String, String>,
+    digest: blake3::Hash,
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer of a model directory.
+    pub fn open(directory: &Directory) -> Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        let mut read = |name: &str| -> Result<Option<Vec<u8>>> {
+            let bytes = directory.read_optional(name)?;
+            if let Some(bytes) = &bytes {
+                hasher
+                    .update(name.as_bytes())
+                    .update(&(bytes.len() as u64).to_le_bytes())
+                    .update(bytes);
+            }
+            Ok(bytes)
+        };
+        let object = |name: &str, bytes: Option<Vec<u8>>| -> Result<Map<String, Value>> {
+            let parse = |bytes: Vec<u8>| {
+                json::parse_object(&bytes).map_err(|cause| Error::Tokenizer(format!("{name}: {cause}")))
+            };
+            Ok(bytes.map(parse).transpose()?.unwrap_or_default())
+        };
+        let settings = object("tokenizer_config.json", read("tokenizer_config.json")?)?;
+        let specials = object("special_tokens_map.json", read("special_tokens_map.json")?)?;
+        let added = object("added_tokens.json", read("added_tokens.json")?)?;
+        let class = settings
+            .get("tokenizer_class")
+            .and_then(Value::as_str)
+            .unwrap_or("")
+            .trim_end_matches("Fast");
+
+        let mut inner = match read("tokenizer.json")? {
+            Some(bytes) => tokenizers::Tokenizer::from_bytes(&bytes).map_err(refuse)?,
+            None => match (read("vocab.json")?, read("merges.txt")?) {
+                (Some(vocab), Some(merges)) => byte_level_bpe(&vocab, &merges, class)?,
+                _ => match (read("encoder.json")?, read("vocab.bpe")?) {
+                    (Some(vocab), Some(merges)) => byte_level_bpe(&vocab, &merges, "GPT2Tokenizer")?,
+                    _ => {
+                        return Err(Error::Tokenizer(
+                            "neither tokenizer.json nor vocab.json and merges.txt is there".into(),
+                        ));
+                    }
+                },
+            },
+        };
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(refuse)?;
+        add_tokens(&mut inner, &settings, &added)?;
+
+        let text_of = |key: &str| -> Option<String> {
+            let value = settings.get(key).or_else(|| specials.get(key))?;
+            value
+                .as_str()
+                .or_else(|| value.get("content")?.as_str())
+                .map(str::to_owned)
+        };
+        let token = |key: &str| -> Option<(String, u32)> {
+            let text = text_of(key)?;
+            let id = inner.token_to_id(&text)?;
+            Some((text, id))
+        };
+        // GPT-2's class has its one special token built in
+        let gpt2 = |key: &str| match class {
+            "GPT2Tokenizer" => {
+                token(key).or_else(|| Some(("<|endoftext|>".into(), inner.token_to_id("<|endoftext|>")?)))
+            }
+            _ => token(key),
+        };
+        let obeys = matches!(class, "LlamaTokenizer" | "CodeLlamaTokenizer" | "GemmaTokenizer");
+        let special = ["bos_token", "eos_token", "unk_token", "pad_token"]
+            .into_iter()
+            .filter_map(|key| Some((key.to_owned(), text_of(key)?)))
+            .collect();
+        Ok(Self {
+            bos: gpt2("bos_token"),
+            eos: gpt2("eos_token"),
+            add_bos: settings.get("add_bos_token").and_then(Value::as_bool).filter(|_| obeys),
+            special,
+            digest: hasher.finalize(),
+            inner,
+        })
+    }
+
+    /// The ids of a text.
+    pub fn encode(&self, text: &str, bos: Bos) -> Result<Vec<u32>> {
+        let own = bos == Bos::Auto && self.add_bos != Some(false);
+        let encoding = self.inner.encode_fast(text, own).map_err(refuse)?;
+        let mut ids = encoding.get_ids().to_vec();
+        let wanted = match bos {
+            Bos::Auto => self.add_bos == Some(true),
+            Bos::On => true,
+            Bos::Off => false,
+        };
+        match (&self.bos, wanted) {
+            (_, false) => {}
+            (Some((_, id)), true) => {
+                if ids.first() != Some(id) {
+                    ids.insert(0, *id);
+                }
+            }
+            (None, true) => return Err(Error::Tokenizer("has no beginning-of-sequence token".into())),
+        }
+        Ok(ids)
+    }
+
+    /// The text of ids.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        self.inner.decode(ids, skip_special).map_err(refuse)
+    }
+
+    /// The token of an id, as the vocabulary spells it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The id of a token, as the vocabulary spells it.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Entries, added tokens included.
+    pub fn size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    pub fn bos(&self) -> Option<u32> {
+        self.bos.as_ref().map(|(_, id)| *id)
+    }
+
+    pub fn eos(&self) -> Option<u32> {
+        self.eos.as_ref().map(|(_, id)| *id)
+    }
+
+    /// The texts of the special tokens by role (`bos_token`, …), for templates.
+    pub fn special_texts(&self) -> &HashMap<String, String> {
+        &self.special
+    }
+
+    /// BLAKE3 over the names and bytes of the files it was read from.
+    pub fn digest(&self) -> blake3::Hash {
+        self.digest
+    }
+}
+
+fn refuse(cause: tokenizers::Error) -> Error {
+    Error::Tokenizer(cause.to_string())
+}
+
+fn byte_level_bpe(vocab: &[u8], merges: &[u8], class: &str) -> Result<tokenizers::Tokenizer> {
+    let malformed = |cause: String| Error::Tokenizer(cause);
+    let vocab: HashMap<String, u32> = json::parse_object(vocab)
+        .map_err(|cause| malformed(format!("vocabulary: {cause}")))?
+        .into_iter()
+        .map(|(token, id)| Some((token, u32::try_from(id.as_u64()?).ok()?)))
+        .collect::<Option<_>>()
+        .ok_or_else(|| malformed("vocabulary: an id is not a 32-bit integer".into()))?;
+    let merges = std::str::from_utf8(merges).map_err(|_| malformed("merges: not UTF-8".into()))?;
+    let merges = merges
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with("#version"))
+        .map(|line| line.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())))
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| malformed("merges: a line is not two tokens".into()))?;
+    let bpe = BPE::builder().vocab_and_merges(vocab.into_iter().collect::<ahash::AHashMap<_, _>>(), merges);
+    let mut inner = tokenizers::Tokenizer::new(bpe.build().map_err(refuse)?);
+    match class {
+        "GPT2Tokenizer" => {
+            inner.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
+        }
+        "Qwen2Tokenizer" => {
+            const WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+            let split = Split::new(
+                SplitPattern::Regex(WORDS.into()),
+                SplitDelimiterBehavior::Isolated,
+                false,
+            )
+            .map_err(refuse)?;
+            inner.with_normalizer(Some(NFC)).map_err(refuse)?;
+            inner.with_pre_tokenizer(Some(Sequence::new(vec![
+                PreTokenizerWrapper::Split(split),
+                PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, false, false)),
+            ])));
+        }
+        other => {
+            return Err(Error::Tokenizer(format!(
+                "tokenizer_class {other:?} without tokenizer.json is not read (only GPT2Tokenizer and Qwen2Tokenizer)"
+            )));
+        }
+    }
+    inner.with_decoder(Some(ByteLevel::new(false, true, true)));
+    inner.with_post_processor(Some(ByteLevel::new(false, false, false)));
+    if class == "GPT2Tokenizer" && inner.token_to_id("<|endoftext|>").is_some() {
+        inner
+            .add_special_tokens([AddedToken::from("<|endoftext|>", true)])
+            .map_err(refuse)?;
+    }
+    Ok(inner)
+}
+
+/// Adds the tokens that only `tokenizer_config.json` or `added_tokens.json` names; each must get the id it claims.
+fn add_tokens(
+    inner: &mut tokenizers::Tokenizer,
+    settings: &Map<String, Value>,
+    added: &Map<String, Value>,
+) -> Result<()> {
+    let mut tokens: Vec<(u64, AddedToken)> = Vec::new();
+    if let Some(Value::Object(decoder)) = settings.get("added_tokens_decoder") {
+        for (id, token) in decoder {
+            let content = token.get("content").and_then(Value::as_str);
+            let (Ok(id), Some(content)) = (id.parse(), content) else {
+                return Err(Error::Tokenizer(format!(
+                    "added_tokens_decoder: entry {id:?} is malformed"
+                )));
+            };
+            let flag = |key: &str| token.get(key).and_then(Value::as_bool).unwrap_or(false);
+            let added = AddedToken::from(content, flag("special"))
+                .lstrip(flag("lstrip"))
+                .rstrip(flag("rstrip"))
+                .single_word(flag("single_word"))
+                .normalized(flag("normalized"));
+            tokens.push((id, added));
+        }
+    }
+    for (content, id) in added {
+        let id = id
+            .as_u64()
+            .ok_or_else(|| Error::Tokenizer(format!("added_tokens.json: {content:?} has no id")))?;
+        if !tokens.iter().any(|(_, token)| token.content == *content) {
+            tokens.push((id, AddedToken::from(content.clone(), false)));
+        }
+    }
+    tokens.sort_by_key(|(id, _)| *id);
+    let known = inner.get_added_tokens_decoder();
+    for (id, token) in tokens {
+        if known.get(&(id as u32)) == Some(&token) {
+            continue;
+        }
+        let (content, special) = (token.content.clone(), token.special);
+        match special {
+            true => inner.add_special_tokens([token]),
+            false => inner.add_tokens([token]),
+        }
+        .map_err(refuse)?;
+        if inner.token_to_id(&content).map(u64::from) != Some(id) {
+            return Err(Error::Tokenizer(format!(
+                "added token {content:?} claims id {id} but gets {:?}",
+                inner.token_to_id(&content)
+            )));
+        }
+    }
+    Ok(())
+}
