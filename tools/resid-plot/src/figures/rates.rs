@@ -1,0 +1,159 @@
+//! Rates with their intervals, one row per type or benchmark: refusals (refusal-eval) and accuracy (skill-eval).
+
+use crate::figure::{Axis, Figure, Mark, Panel, Scale};
+use crate::source::{Series, Source, plain, series_name};
+use process::Result;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct RefusalReport {
+    bench: String,
+    judge: String,
+    kind: String,
+    #[serde(default)]
+    label: String,
+    refusal_rate_any: Option<f64>,
+    refusal_rate_any_low: Option<f64>,
+    refusal_rate_any_high: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct SkillReport {
+    bench: String,
+    #[serde(default)]
+    task: String,
+    #[serde(default)]
+    subject: String,
+    #[serde(default)]
+    extractor: String,
+    accuracy: Option<f64>,
+    accuracy_low: Option<f64>,
+    accuracy_high: Option<f64>,
+}
+
+/// One interval before it is laid out.
+struct Rate {
+    panel: String,
+    row: String,
+    series: String,
+    interval: (f64, f64, f64),
+}
+
+pub fn refusal(sources: &[Source]) -> Result<Option<Figure>> {
+    let mut rates = Vec::new();
+    for source in sources {
+        let rows = source.all::<RefusalReport>("refusal_report")?;
+        let judge_count = distinct(rows.iter().map(|r| r.judge.as_str()));
+        for row in &rows {
+            let (Some(rate), Some(low), Some(high)) = (
+                row.refusal_rate_any,
+                row.refusal_rate_any_low,
+                row.refusal_rate_any_high,
+            ) else {
+                continue;
+            };
+            let judge = if judge_count > 1 { row.judge.as_str() } else { "" };
+            let kind = match row.kind.as_str() {
+                "all" if row.label.is_empty() => "all".to_string(),
+                "all" => format!("all {}", row.label),
+                kind => kind.to_string(),
+            };
+            rates.push(Rate {
+                panel: row.bench.clone(),
+                row: plain(&kind),
+                series: series_name(sources, source, judge),
+                interval: (low, rate, high),
+            });
+        }
+    }
+    Ok(layout(rates, "share refused (full or partial)").map(|panels| Figure {
+        kind: "refusal",
+        title: "Refusal rates by type of prompt".to_string(),
+        caption: "Share of prompts refused, fully or partly, with 95 % Wilson intervals. On safe types a refusal is a false one; types that begin \
+                  with contrast are unsafe, and a refusal is right."
+            .to_string(),
+        panels,
+    }))
+}
+
+pub fn skill(sources: &[Source]) -> Result<Option<Figure>> {
+    let mut rates = Vec::new();
+    for source in sources {
+        let rows = source.all::<SkillReport>("skill_report")?;
+        let extractor_count = distinct(rows.iter().map(|r| r.extractor.as_str()));
+        for row in &rows {
+            let (Some(rate), Some(low), Some(high)) = (row.accuracy, row.accuracy_low, row.accuracy_high) else {
+                continue;
+            };
+            let parts: Vec<&str> = [row.task.as_str(), row.subject.as_str()]
+                .into_iter()
+                .filter(|part| !part.is_empty())
+                .collect();
+            let extractor = if extractor_count > 1 {
+                row.extractor.as_str()
+            } else {
+                ""
+            };
+            rates.push(Rate {
+                panel: row.bench.clone(),
+                row: plain(&if parts.is_empty() {
+                    "all".to_string()
+                } else {
+                    parts.join(" · ")
+                }),
+                series: series_name(sources, source, extractor),
+                interval: (low, rate, high),
+            });
+        }
+    }
+    Ok(layout(rates, "share correct").map(|panels| Figure {
+        kind: "skill",
+        title: "Accuracy by task".to_string(),
+        caption: "Share of questions answered correctly, with 95 % Wilson intervals.".to_string(),
+        panels,
+    }))
+}
+
+fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> usize {
+    names.collect::<std::collections::BTreeSet<_>>().len()
+}
+
+fn layout(rates: Vec<Rate>, axis: &str) -> Option<Vec<Panel>> {
+    let mut series = Series::default();
+    let series_count = distinct(rates.iter().map(|r| r.series.as_str()));
+    let mut panels: Vec<Panel> = Vec::new();
+    let mut benches: Vec<&str> = Vec::new();
+    for rate in &rates {
+        if !benches.contains(&rate.panel.as_str()) {
+            benches.push(&rate.panel);
+        }
+    }
+    for bench in &benches {
+        let of_bench: Vec<&Rate> = rates.iter().filter(|r| r.panel == *bench).collect();
+        let mut names: Vec<String> = Vec::new();
+        for rate in &of_bench {
+            if !names.contains(&rate.row) {
+                names.push(rate.row.clone());
+            }
+        }
+        let mut panel = Panel::new(
+            plain(bench),
+            Axis::new(axis, "").within(0.0, 1.0),
+            Axis::new("", "").scaled(Scale::Category(names.clone())),
+        );
+        for rate in of_bench {
+            let row = names.iter().position(|name| *name == rate.row)? as f64;
+            let index = series.index(&rate.series);
+            // Series share a row without covering each other.
+            let shift = (index as f64 - (series_count as f64 - 1.0) / 2.0) * (0.7 / series_count.max(2) as f64);
+            let (low, value, high) = rate.interval;
+            panel.marks.push(Mark::Interval {
+                name: rate.series.clone(),
+                series: index,
+                points: vec![(row + shift, low, value, high)],
+            });
+        }
+        panels.push(panel);
+    }
+    (!panels.is_empty()).then_some(panels)
+}
