@@ -296,20 +296,28 @@ pub(crate) fn describe(error: &serde_json::Error, text: &str) -> Fault {
         .map(str::len)
         .sum::<usize>();
     let column = line_start + error.column();
-    let before = &text.as_bytes()[..column.min(text.len())];
-    let rest = &text.as_bytes()[column.saturating_sub(1).min(text.len())..];
-    let names_non_finite = |bytes: &[u8]| {
-        [&b"NaN"[..], b"Infinity", b"nan", b"inf"]
+    // The word that the parser stumbled over or in, with its sign.
+    let is_word = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'-';
+    let at = column.saturating_sub(1).min(text.len());
+    let start = at
+        - text.as_bytes()[..at]
             .iter()
-            .any(|name| bytes.starts_with(name))
-    };
+            .rev()
+            .take(9)
+            .take_while(|byte| is_word(byte))
+            .count();
+    let word = &text.as_bytes()[start..];
+    let word = word.strip_prefix(b"-").unwrap_or(word);
+    let is_non_finite = ["nan", "inf"].iter().any(|name| {
+        word.get(..3)
+            .is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()))
+    });
     match reason {
         "number out of range" => Fault::NumberOutOfRange {
             reason: "beyond the range of f64",
         },
         "recursion limit exceeded" => Fault::DepthExceeded { limit: 127 },
-        "invalid number" if before.ends_with(b"-I") || before.ends_with(b"-N") => Fault::NonFinite { key: None },
-        _ if names_non_finite(rest) => Fault::NonFinite { key: None },
+        _ if is_non_finite => Fault::NonFinite { key: None },
         _ => Fault::NotJson {
             column,
             reason: reason.to_owned(),

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Fault, Result};
 use crate::identity::{JoinKey, id_text};
+use crate::number::exact_u64;
 
 /// A row type of a stream.
 pub trait Record: Serialize + DeserializeOwned {
@@ -57,15 +58,19 @@ pub struct Sample {
     #[serde(deserialize_with = "id_text")]
     pub id: String,
     /// 0-based in the whole input, before shards and limits.
+    #[serde(deserialize_with = "exact_u64")]
     pub sample_index: u64,
     #[serde(default)]
     pub group: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bench: Option<String>,
     pub text_digest: String,
+    #[serde(deserialize_with = "exact_u64")]
     pub token_count: u64,
     /// The sample's first row in each tensor of the container.
+    #[serde(deserialize_with = "exact_u64")]
     pub row_start: u64,
+    #[serde(deserialize_with = "exact_u64")]
     pub row_count: u64,
     /// Only with `--keep-text`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -188,7 +193,7 @@ pub enum Finish {
 #[serde(tag = "type", rename = "completion")]
 pub struct Completion {
     /// All keys of the prompt, its `rest` too.
-    #[serde(flatten)]
+    #[serde(flatten, serialize_with = "without_tag")]
     pub prompt: Prompt,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_digest: Option<String>,
@@ -213,6 +218,15 @@ pub struct Completion {
     /// Log-likelihood of a completion that was given, nats.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub log_prob: Option<f64>,
+}
+
+/// The keys of a prompt for a record of another type.
+fn without_tag<S: Serializer>(prompt: &Prompt, output: S) -> std::result::Result<S::Ok, S::Error> {
+    let mut keys = serde_json::to_value(prompt).map_err(serde::ser::Error::custom)?;
+    if let Value::Object(keys) = &mut keys {
+        keys.shift_remove("type");
+    }
+    keys.serialize(output)
 }
 
 impl Completion {
@@ -355,10 +369,6 @@ pub struct Eval {
 macro_rules! record_types {
     ($($record:ty = $name:literal),* $(,)?) => {
         $(impl Record for $record { const TYPE: &'static str = $name; })*
-
-        /// Name and writer of every shared record, for the test that the two agree.
-        #[cfg(test)]
-        pub(crate) const SHARED: &[&str] = &[$($name),*];
     };
 }
 record_types! {
@@ -440,7 +450,7 @@ fn one_or_many<'de, D: Deserializer<'de>>(input: D) -> std::result::Result<Optio
 
 /// The text of a message's `content`.
 fn content_text<'de, D: Deserializer<'de>>(input: D) -> std::result::Result<String, D::Error> {
-    text_of_content(&Value::deserialize(input)?).map_err(|fault| serde::de::Error::custom(fault))
+    text_of_content(&Value::deserialize(input)?).map_err(serde::de::Error::custom)
 }
 
 pub(crate) fn text_of_content(content: &Value) -> std::result::Result<String, Fault> {

@@ -5,7 +5,7 @@ use std::io::Read;
 
 use serde_json::{Map, Value};
 
-use super::Rows;
+use super::{Found, Rows};
 use crate::error::{Fault, KeyName, Result};
 use crate::limits::Limits;
 use crate::lines::checked_text;
@@ -60,7 +60,7 @@ impl<R: Read> Table<R> {
 }
 
 impl<R: Read + Send> Rows for Table<R> {
-    fn next_row(&mut self, _index: u64) -> Result<Option<(Option<u64>, Map<String, Value>)>> {
+    fn next_row(&mut self, _index: u64) -> Result<Option<Found>> {
         let start = self.reader.position().line();
         let is_row = self
             .reader

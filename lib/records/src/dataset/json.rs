@@ -4,7 +4,7 @@ use std::io::BufRead;
 
 use serde_json::{Map, Value};
 
-use super::Rows;
+use super::{Found, Rows};
 use crate::decode;
 use crate::error::{Fault, Result};
 use crate::limits::Limits;
@@ -191,7 +191,7 @@ fn cut_off() -> Fault {
 }
 
 impl<R: BufRead + Send> Rows for Elements<R> {
-    fn next_row(&mut self, index: u64) -> Result<Option<(Option<u64>, Map<String, Value>)>> {
+    fn next_row(&mut self, index: u64) -> Result<Option<Found>> {
         (|| {
             if self.seek_element()?.is_none() {
                 return Ok(None);

@@ -223,10 +223,13 @@ pub struct Dataset {
     is_done: bool,
 }
 
+/// A row's line, in formats that have lines, and its keys.
+type Found = (Option<u64>, Map<String, Value>);
+
 /// One format's rows.
 trait Rows: Send {
-    /// The row of this index, and its line where the format has lines.
-    fn next_row(&mut self, index: u64) -> Result<Option<(Option<u64>, Map<String, Value>)>>;
+    /// The row of this index.
+    fn next_row(&mut self, index: u64) -> Result<Option<Found>>;
 
     fn status(&self) -> Status {
         Status::Complete
@@ -295,7 +298,7 @@ struct JsonLines<R> {
 }
 
 impl<R: Read + Send> Rows for JsonLines<R> {
-    fn next_row(&mut self, _index: u64) -> Result<Option<(Option<u64>, Map<String, Value>)>> {
+    fn next_row(&mut self, _index: u64) -> Result<Option<Found>> {
         Ok(self.reader.next_value()?.map(|(line, value)| (Some(line), value)))
     }
 

@@ -14,7 +14,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde_json::{Map, Number, Value};
 
-use super::Rows;
+use super::{Found, Rows};
 use crate::error::{Fault, KeyName, Result};
 use crate::limits::Limits;
 
@@ -72,7 +72,7 @@ impl Columns {
 }
 
 impl Rows for Columns {
-    fn next_row(&mut self, index: u64) -> Result<Option<(Option<u64>, Map<String, Value>)>> {
+    fn next_row(&mut self, index: u64) -> Result<Option<Found>> {
         loop {
             if let Some(batch) = self.batch.as_ref().filter(|batch| self.next < batch.num_rows()) {
                 let row = self.next;

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use serde_json::{Map, Value};
 
-use super::Rows;
+use super::{Found, Rows};
 use crate::error::Result;
 use crate::lines::Lines;
 
@@ -13,7 +13,7 @@ pub(super) struct TextLines<R> {
 }
 
 impl<R: Read + Send> Rows for TextLines<R> {
-    fn next_row(&mut self, _index: u64) -> Result<Option<(Option<u64>, Map<String, Value>)>> {
+    fn next_row(&mut self, _index: u64) -> Result<Option<Found>> {
         while let Some(line) = self.lines.next_line()? {
             if !line.is_blank() {
                 return Ok(Some((
