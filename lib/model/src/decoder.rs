@@ -1,6 +1,7 @@
 //! The decoder: embedding, blocks, final norm and head, over packed sequences.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 
 use candle_core::{DType, Device, Tensor};
@@ -196,19 +197,54 @@ impl Decoder {
         batch: &Batch,
         depth: usize,
         probe: &mut dyn Probe,
+        cache: Option<&mut KvCache>,
+    ) -> Result<Tensor> {
+        let positions = self.positions_of(batch, cache.as_deref())?;
+        let x = self.embed(tape, batch, &positions)?;
+        let x = visit(probe, Point::new(Site::Embed, 0), x)?;
+        self.run(tape, batch, &positions, 0..depth, x, probe, cache)
+    }
+
+    /// Runs only the blocks in `layers`, over a residual stream (rows, hidden) that was got elsewhere: the sweep over a
+    /// patched residual need not compute again what lies before the patch. With a cache the batch continues its
+    /// sequences; blocks before `layers` cache nothing, so that the cache then serves these layers alone.
+    pub fn resume<'m>(
+        &'m self,
+        tape: &Tape<'m>,
+        batch: &Batch,
+        layers: Range<usize>,
+        residual: Tensor,
+        probe: &mut dyn Probe,
+        cache: Option<&mut KvCache>,
+    ) -> Result<Tensor> {
+        let positions = self.positions_of(batch, cache.as_deref())?;
+        residual
+            .dims2()
+            .and_then(|shape| match shape == (batch.row_count(), self.config.hidden_size) {
+                true => Ok(()),
+                false => candle_core::bail!("a residual of shape {shape:?} for {} rows", batch.row_count()),
+            })?;
+        self.run(tape, batch, &positions, layers, residual, probe, cache)
+    }
+
+    /// The final norm of any residual rows (rows, hidden).
+    pub fn normed<'m>(&'m self, tape: &Tape<'m>, residual: &Tensor) -> Result<Tensor> {
+        Ok(self.norm.forward(tape, residual)?)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the one loop over blocks, private")]
+    fn run<'m>(
+        &'m self,
+        tape: &Tape<'m>,
+        batch: &Batch,
+        positions: &[u32],
+        layers: Range<usize>,
+        mut x: Tensor,
+        probe: &mut dyn Probe,
         mut cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
-        let past = cache.as_ref().map_or(Vec::new(), |cache| cache.lengths().to_vec());
-        if !past.is_empty() && past.len() != batch.sequence_count() {
-            return Err(Error::Sequence {
-                index: batch.sequence_count(),
-                cause: format!("{} sequences are cached", past.len()),
-            });
-        }
-        batch.check(&self.config, &past)?;
-        let (mut x, pass) = self.enter(tape, batch, &past)?;
-        x = visit(probe, Point::new(Site::Embed, 0), x)?;
-        for (layer, block) in self.blocks.iter().enumerate().take(depth) {
+        let pass = self.pass(batch, positions)?;
+        for (layer, block) in self.blocks.iter().enumerate().take(layers.end).skip(layers.start) {
             x = visit(probe, Point::new(Site::ResidPre, layer), x)?;
             let inside = [Site::AttnOut, Site::ResidMid, Site::MlpGate, Site::MlpOut];
             x = match inside.iter().any(|&site| probe.wants(Point::new(site, layer))) || cache.is_some() {
@@ -226,14 +262,25 @@ impl Decoder {
         Ok(x)
     }
 
-    /// Embeds the batch, and computes what all blocks share.
-    fn enter(&self, tape: &Tape, batch: &Batch, past: &[usize]) -> Result<(Tensor, Rc<Pass>)> {
-        let positions: Vec<u32> = (0..batch.sequence_count())
+    /// Where each row of the batch stands in its sequence, after checking that the model can run it.
+    fn positions_of(&self, batch: &Batch, cache: Option<&KvCache>) -> Result<Vec<u32>> {
+        let past = cache.map_or(&[][..], KvCache::lengths);
+        if !past.is_empty() && past.len() != batch.sequence_count() {
+            return Err(Error::Sequence {
+                index: batch.sequence_count(),
+                cause: format!("{} sequences are cached", past.len()),
+            });
+        }
+        batch.check(&self.config, past)?;
+        Ok((0..batch.sequence_count())
             .flat_map(|index| {
                 let start = past.get(index).copied().unwrap_or(0);
                 (start..start + batch.rows(index).len()).map(|position| position as u32)
             })
-            .collect();
+            .collect())
+    }
+
+    fn embed(&self, tape: &Tape, batch: &Batch, positions: &[u32]) -> Result<Tensor> {
         let mut x = ops::embedding(tape, &self.embedding, batch.token_ids())?;
         if let Some(scale) = self.config.embed_scale {
             // in the compute type, as the checkpoints were trained
@@ -243,15 +290,19 @@ impl Decoder {
             x = ops::scale(tape, &x, scale.to_scalar::<f64>()?)?;
         }
         if let Some(table) = &self.positions {
-            x = ops::add(tape, &x, &ops::embedding(tape, table, &positions)?)?;
+            x = ops::add(tape, &x, &ops::embedding(tape, table, positions)?)?;
         }
-        let rows = |table: &Option<RopeTable>| table.as_ref().map(|table| table.rows(&positions)).transpose();
-        let pass = Pass {
+        Ok(x)
+    }
+
+    /// What all blocks share.
+    fn pass(&self, batch: &Batch, positions: &[u32]) -> Result<Rc<Pass>> {
+        let rows = |table: &Option<RopeTable>| table.as_ref().map(|table| table.rows(positions)).transpose();
+        Ok(Rc::new(Pass {
             rope: rows(&self.rope)?,
             local_rope: rows(&self.local_rope)?,
             offsets: batch.offsets().to_vec(),
-        };
-        Ok((x, Rc::new(pass)))
+        }))
     }
 
     /// Next-token scores (rows, vocab) of rows that `forward` gave; choose them first (`index_select`), for a
