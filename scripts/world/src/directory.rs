@@ -35,14 +35,13 @@ pub fn write(directory: &Path, texts: &[String], vocabulary: usize) -> Result<()
     tokenizer.save(directory.join("tokenizer.json"), false)?;
     let size = tokenizer.get_vocab_size(true);
 
-    let token = |text: &str| json!({"content": text, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false, "special": true});
     write_json(
         directory,
         "tokenizer_config.json",
         &json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": token("<|end|>"),
-            "pad_token": token("<|end|>"),
+            "eos_token": "<|end|>",
+            "pad_token": "<|end|>",
             "add_bos_token": false,
             "clean_up_tokenization_spaces": false,
             "model_max_length": 256,
