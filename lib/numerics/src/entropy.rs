@@ -2,8 +2,6 @@
 //!
 //! Text measures are in bits, spectra in nats: the name of a function says which.
 
-use crate::statistics::log_choose;
-
 /// −Σ p log₂ p with p = count / Σ counts, in bits; 0 for no counts. Zeros count for nothing.
 pub fn entropy_bits(counts: impl IntoIterator<Item = u64>) -> f64 {
     // Σ c log c is accumulated with compensation: a corpus has 10^7 types, most of them seen once.
@@ -61,6 +59,21 @@ impl Frequencies {
         }
     }
 
+    /// From pairs of a number of occurrences and a number of types, in any order, repetitions added up.
+    pub fn from_table(mut table: Vec<(u64, u64)>) -> Self {
+        table.retain(|(count, types)| *count > 0 && *types > 0);
+        table.sort_unstable();
+        table.dedup_by(|next, kept| {
+            let is_same = next.0 == kept.0;
+            if is_same {
+                kept.1 += next.1;
+            }
+            is_same
+        });
+        let token_count = table.iter().map(|(count, types)| count * types).sum();
+        Self { table, token_count }
+    }
+
     pub fn token_count(&self) -> u64 {
         self.token_count
     }
@@ -94,17 +107,23 @@ impl Frequencies {
         if sample_count > self.token_count {
             return None;
         }
+        let (population, sample) = (self.token_count as f64, sample_count as f64);
+        // P(a type of c occurrences is missed) = Π_{i<c} (N − m − i) / (N − i), continued from one c to the next: no large factorial is
+        // ever subtracted from another.
+        let (mut reached, mut log_missed) = (0_u64, 0.0_f64);
         let mut sum = Compensated::default();
         for &(count, types) in &self.table {
-            // P(a type is missed) = C(N − c, m) / C(N, m), and certainly seen when N − c < m.
-            let missed = if self.token_count - count < sample_count {
-                0.0
-            } else {
-                libm::exp(
-                    log_choose(self.token_count - count, sample_count) - log_choose(self.token_count, sample_count),
-                )
-            };
-            sum.add(types as f64 * (1.0 - missed));
+            while reached < count {
+                let left = population - sample - reached as f64;
+                log_missed = if left > 0.0 {
+                    log_missed + libm::log1p(-sample / (population - reached as f64))
+                } else {
+                    f64::NEG_INFINITY
+                };
+                // Below e^-745 nothing is left in double precision: every commoner type is seen.
+                reached = if log_missed < -745.0 { count } else { reached + 1 };
+            }
+            sum.add(types as f64 * -libm::expm1(log_missed));
         }
         Some(sum.value())
     }
@@ -114,29 +133,40 @@ impl Frequencies {
         if sample_count > self.token_count || sample_count == 0 {
             return None;
         }
-        let (population, sample) = (self.token_count, sample_count);
-        let log_all = log_choose(population, sample);
         let mut sum = Compensated::default();
         for &(count, types) in &self.table {
-            // k of the c tokens of a type are drawn with the hypergeometric probability. BOUND: only the range that carries weight is
-            // summed, twelve standard deviations about the mean.
-            let share = sample as f64 / population as f64;
-            let mean = count as f64 * share;
-            let reach = 12.0 * libm::sqrt(mean * (1.0 - share)) + 12.0;
-            let least = (sample + count)
-                .saturating_sub(population)
-                .max((mean - reach).max(0.0) as u64)
-                .max(1);
-            let most = count.min(sample).min((mean + reach) as u64);
-            let mut expected = 0.0;
-            for k in least..=most {
-                let log_probability = log_choose(count, k) + log_choose(population - count, sample - k) - log_all;
-                expected += libm::exp(log_probability) * k as f64 * libm::log2(k as f64);
-            }
-            sum.add(types as f64 * expected);
+            sum.add(types as f64 * expected_share_bits(self.token_count as f64, sample_count as f64, count as f64));
         }
-        Some((libm::log2(sample as f64) - sum.value() / sample as f64).max(0.0))
+        Some(sum.value().max(0.0))
     }
+}
+
+/// E[−(K/m) log₂ (K/m)], K of the c tokens of a type being among m drawn of N (hypergeometric).
+///
+/// The weights of K are built outwards from its mode by their ratios and divided by their sum, so they need no factorials and add up
+/// to one. BOUND: both ways end where a weight can no longer change the sum.
+fn expected_share_bits(population: f64, sample: f64, count: f64) -> f64 {
+    const NEGLIGIBLE: f64 = 1e-20;
+    let least = (sample + count - population).max(0.0);
+    let most = count.min(sample);
+    let mode = libm::floor((sample + 1.0) * (count + 1.0) / (population + 2.0)).clamp(least, most);
+    let share_bits = |k: f64| if k > 0.0 { -(k / sample) * libm::log2(k / sample) } else { 0.0 };
+    let (mut weights, mut bits) = (1.0, share_bits(mode));
+    let (mut k, mut weight) = (mode, 1.0);
+    while k < most && weight >= NEGLIGIBLE {
+        weight *= (count - k) * (sample - k) / ((k + 1.0) * (population - count - sample + k + 1.0));
+        k += 1.0;
+        weights += weight;
+        bits += weight * share_bits(k);
+    }
+    (k, weight) = (mode, 1.0);
+    while k > least && weight >= NEGLIGIBLE {
+        weight *= k * (population - count - sample + k) / ((count - k + 1.0) * (sample - k + 1.0));
+        k -= 1.0;
+        weights += weight;
+        bits += weight * share_bits(k);
+    }
+    bits / weights
 }
 
 /// Neumaier's compensated sum.
@@ -218,6 +248,17 @@ mod tests {
         }
         assert_eq!(frequencies.rarefied_type_count(9), None);
         assert_eq!(frequencies.rarefied_entropy_bits(9), None);
+    }
+
+    #[test]
+    fn drawing_everything_changes_nothing_even_with_very_common_types() {
+        let frequencies = Frequencies::from_table(vec![(1, 500_000), (3, 70_000), (40_000, 2), (1_000_000, 1), (2_500_000, 1), (3, 1)]);
+        let all = frequencies.token_count();
+        assert!((frequencies.rarefied_type_count(all).unwrap() - frequencies.type_count() as f64).abs() < 1e-6);
+        assert!((frequencies.rarefied_entropy_bits(all).unwrap() - frequencies.entropy_bits()).abs() < 1e-12);
+        let one = (frequencies.rarefied_type_count(1).unwrap(), frequencies.rarefied_entropy_bits(1).unwrap());
+        assert!((one.0 - 1.0).abs() < 1e-9 && one.1 == 0.0);
+        assert!(frequencies.rarefied_entropy_bits(all / 2).unwrap() < frequencies.entropy_bits());
     }
 
     #[test]
