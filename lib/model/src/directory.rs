@@ -48,6 +48,12 @@ impl Directory {
         Ok(directory)
     }
 
+    /// A directory that need not hold a model (a tokenizer alone).
+    pub fn any(path: &Path, follow_links: bool) -> Result<Self> {
+        let root = path.canonicalize().map_err(|cause| Error::io(path, cause))?;
+        Ok(Self { root, follow_links })
+    }
+
     /// The resolved directory.
     pub fn path(&self) -> &Path {
         &self.root

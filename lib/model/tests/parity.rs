@@ -1,0 +1,196 @@
+//! Every family against transformers: small random models and what they compute at every site, made by
+//! `scripts/parity/models.py` and committed. One line per family is printed (`--nocapture`).
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use model::{Batch, Bos, DType, Decoder, Device, Directory, KvCache, Point, Site, Tape, Taps, Tensor, Tokenizer};
+
+const CASES: [&str; 17] = [
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gpt2",
+    "gpt_neox",
+    "gpt_neox-sequential",
+    "llama",
+    "llama-linear-rope",
+    "llama3-rope",
+    "mistral",
+    "olmo",
+    "olmo2",
+    "phi3",
+    "phi3-longrope",
+    "qwen2",
+    "qwen2-sliding",
+    "qwen3",
+];
+
+fn fixtures() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models")
+}
+
+struct Case {
+    decoder: Decoder,
+    batch: Batch,
+    golden: HashMap<String, Tensor>,
+}
+
+fn case(name: &str, dtype: DType) -> Case {
+    let directory = Directory::open(&fixtures().join(name), false).unwrap();
+    let golden = candle_core::safetensors::load(directory.path().join("golden.safetensors"), &Device::Cpu).unwrap();
+    let ids: Vec<i64> = golden["token_ids"].to_vec1().unwrap();
+    let mut ids = ids.into_iter().map(|id| id as u32);
+    let lengths: Vec<i64> = golden["lengths"].to_vec1().unwrap();
+    let sequences: Vec<Vec<u32>> = lengths
+        .iter()
+        .map(|&n| ids.by_ref().take(n as usize).collect())
+        .collect();
+    Case {
+        decoder: Decoder::load(&directory, dtype, &Device::Cpu).unwrap(),
+        batch: Batch::pack(&sequences),
+        golden,
+    }
+}
+
+/// The largest difference, relative to the largest reference value of its row.
+fn difference(ours: &Tensor, reference: &Tensor) -> f32 {
+    assert_eq!(ours.dims(), reference.dims());
+    let ours = ours.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap();
+    let reference = reference.to_vec2::<f32>().unwrap();
+    let rows = ours.iter().zip(&reference).map(|(ours, reference)| {
+        let scale = reference.iter().fold(0f32, |most, x| most.max(x.abs()));
+        ours.iter().zip(reference).fold(0f32, |most, (a, b)| {
+            assert!(a.is_finite());
+            most.max((a - b).abs() / scale)
+        })
+    });
+    rows.fold(0.0, f32::max)
+}
+
+/// Every site that the golden has, in one ragged batch: the largest difference and where.
+fn largest(case: &Case) -> (f32, String) {
+    let layers = case.decoder.config().layer_count;
+    let points: Vec<_> = Site::ALL
+        .into_iter()
+        .filter(|site| site.exists(case.decoder.config()) && *site != Site::Logits)
+        .flat_map(|site| (0..if site.layered() { layers } else { 1 }).map(move |layer| Point::new(site, layer)))
+        .collect();
+    let mut taps = Taps::new(points.iter().copied());
+    let normed = case
+        .decoder
+        .forward(&Tape::off(), &case.batch, &mut taps, None)
+        .unwrap();
+    let logits = case.decoder.logits(&Tape::off(), &normed).unwrap();
+    let mut all = vec![(difference(&logits, &case.golden["logits"]), "logits".to_owned())];
+    for point in points {
+        let golden = &case.golden[&point.to_string()];
+        all.push((difference(taps.get(point).unwrap(), golden), point.to_string()));
+    }
+    assert_eq!(all.len(), case.golden.len() - 3, "a golden site was not compared");
+    all.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).unwrap()
+}
+
+#[test]
+fn every_family_equals_transformers_at_every_site_in_f32() {
+    for name in CASES {
+        let (most, at) = largest(&case(name, DType::F32));
+        println!("{name:22} {most:.1e} at {at}");
+        assert!(most <= 1e-5, "{name}: {most} at {at}");
+    }
+}
+
+#[test]
+fn half_precision_is_no_further_off_than_twice_transformers_own() {
+    for name in CASES {
+        for (index, dtype) in [DType::BF16, DType::F16].into_iter().enumerate() {
+            let case = case(name, dtype);
+            let theirs: Vec<f32> = case.golden["half_deviation"].to_vec1().unwrap();
+            let (most, at) = largest(&case);
+            println!(
+                "{name:22} {dtype:?} {most:.1e} at {at}, transformers {:.1e}",
+                theirs[index]
+            );
+            assert!(most <= 2.0 * theirs[index], "{name} {dtype:?}: {most} at {at}");
+        }
+    }
+}
+
+#[test]
+fn a_cached_pass_equals_a_whole_one_in_every_family() {
+    for name in CASES {
+        let case = case(name, DType::F32);
+        let sequences: Vec<_> = (0..case.batch.sequence_count())
+            .map(|i| &case.batch.token_ids()[case.batch.rows(i)])
+            .collect();
+        let long = [sequences[0], sequences[2]];
+        let mut cache = KvCache::new();
+        let run = |batch: &Batch, cache: &mut KvCache| {
+            case.decoder.forward(&Tape::off(), batch, &mut (), Some(cache)).unwrap()
+        };
+        run(&Batch::pack(&long.map(|ids| &ids[..ids.len() - 2])), &mut cache);
+        run(
+            &Batch::pack(&long.map(|ids| &ids[ids.len() - 2..ids.len() - 1])),
+            &mut cache,
+        );
+        let last = run(&Batch::pack(&long.map(|ids| &ids[ids.len() - 1..])), &mut cache);
+        let golden = &case.golden["final_norm"];
+        let golden = Tensor::cat(&[golden.narrow(0, 4, 1).unwrap(), golden.narrow(0, 17, 1).unwrap()], 0).unwrap();
+        let most = difference(&last, &golden);
+        assert!(most <= 1e-5, "{name}: {most}");
+    }
+}
+
+#[test]
+fn the_parameters_named_without_loading_are_the_ones_a_file_holds() {
+    for name in CASES {
+        let case = case(name, DType::F32);
+        let config = case.decoder.config();
+        let mut expected = config.parameters();
+        let mut loaded: Vec<_> = case
+            .decoder
+            .parameters()
+            .iter()
+            .map(|parameter| {
+                let mut shape = parameter.tensor.dims().to_vec();
+                if parameter.transposed {
+                    shape.reverse();
+                }
+                (parameter.name.clone(), shape)
+            })
+            .collect();
+        expected.sort();
+        loaded.sort();
+        assert_eq!(expected, loaded, "{name}");
+    }
+}
+
+#[test]
+fn real_tokenizers_give_the_ids_of_the_reference_on_awkward_text() {
+    let data = match std::env::var_os("FLOWLENS_DATA") {
+        Some(path) => PathBuf::from(path),
+        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"),
+    };
+    if !data.join("tokenizers").is_dir() {
+        eprintln!(
+            "SKIPPED: {} is not there (set FLOWLENS_DATA)",
+            data.join("tokenizers").display()
+        );
+        return;
+    }
+    let text = std::fs::read_to_string(fixtures().join("tokenizers.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for (name, ids) in golden["ids"].as_object().unwrap() {
+        let tokenizer = Tokenizer::open(&Directory::any(&data.join("tokenizers").join(name), false).unwrap()).unwrap();
+        for (text, ids) in golden["texts"].as_array().unwrap().iter().zip(ids.as_array().unwrap()) {
+            let text = text.as_str().unwrap();
+            let expected: Vec<u32> = ids
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|id| id.as_u64().unwrap() as u32)
+                .collect();
+            assert_eq!(tokenizer.encode(text, Bos::Auto).unwrap(), expected, "{name}: {text:?}");
+        }
+    }
+}
