@@ -3,7 +3,7 @@
 
 use std::io::Read;
 
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::{Found, Rows};
 use crate::error::{Fault, KeyName, Result};

@@ -2,8 +2,6 @@
 
 use std::io::BufRead;
 
-use serde_json::{Map, Value};
-
 use super::{Found, Rows};
 use crate::decode;
 use crate::error::{Fault, Result};
