@@ -1,1 +1,15 @@
-fn main() {}
+//! refusal-eval: judge completions for refusal and report rates with intervals.
+
+mod answers;
+mod benchmarks;
+mod cli;
+mod generator;
+mod judge;
+mod plan;
+mod report;
+mod run;
+mod tally;
+
+fn main() -> ! {
+    process::main::<cli::Args>(run::run)
+}

@@ -1,0 +1,227 @@
+//! Completions as judges want them, from any file that holds some: lm-gen's records, plain JSON lines, CSV, Parquet.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use process::{Error, Result, ResultExt};
+use records::dataset::{Dataset, InputFormat, Options, Row};
+use records::{JoinKey, Status};
+use serde_json::Value;
+
+use crate::benchmarks::{label_word, text_of};
+
+/// One answer of a model.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub id: String,
+    pub bench: String,
+    pub attempt_index: u64,
+    pub label: Option<String>,
+    pub kind: Option<String>,
+    pub text_digest: Option<String>,
+    pub model_digest: Option<String>,
+    pub prompt: Option<String>,
+    pub completion: Text,
+}
+
+/// What was said, or why nothing was.
+#[derive(Clone, Debug)]
+pub enum Text {
+    Said(String),
+    /// The generation failed, with its own words.
+    Failed(String),
+}
+
+impl Answer {
+    pub fn key(&self) -> JoinKey {
+        JoinKey::new(Some(&self.bench), &self.id, self.attempt_index)
+    }
+}
+
+/// How to read a file of answers.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    pub format: InputFormat,
+    pub bench: Option<String>,
+    pub map: Vec<(String, String)>,
+    pub accept_partial: bool,
+}
+
+/// The fields worth building; a row may carry much else.
+const FIELDS: [&str; 16] = [
+    "type",
+    "id",
+    "bench",
+    "attempt_index",
+    "label",
+    "kind",
+    "text_digest",
+    "model_digest",
+    "prompt",
+    "completion",
+    "finish",
+    "error",
+    "choices",
+    "final_label",
+    "annotation_1",
+    "annotation_2",
+];
+
+pub struct Answers {
+    rows: Dataset,
+    reading: Reading,
+    subject: String,
+    seen: HashSet<JoinKey>,
+}
+
+impl Answers {
+    pub fn open(path: &Path, reading: Reading) -> Result<Answers> {
+        let subject = if path.as_os_str() == "-" {
+            "stdin".to_string()
+        } else {
+            path.display().to_string()
+        };
+        let rows = Self::options(&reading).open(path).at(&subject)?;
+        Ok(Answers {
+            rows,
+            reading,
+            subject,
+            seen: HashSet::new(),
+        })
+    }
+
+    fn options(reading: &Reading) -> Options {
+        let mut fields: Vec<&str> = FIELDS.to_vec();
+        // XSTest's own column, where no other was named.
+        fields.push("type");
+        fields.extend(reading.map.iter().map(|(_, column)| column.as_str()));
+        Options::new()
+            .format(reading.format)
+            .fields(&fields)
+            .accept_partial(reading.accept_partial)
+            .digest(true)
+    }
+
+    /// The next answer, and the row it came from.
+    pub fn next_answer(&mut self) -> Result<Option<(Answer, Row)>> {
+        while let Some(row) = self.rows.next() {
+            let row = row.at(&self.subject)?;
+            if self.is_another_record(&row) {
+                continue;
+            }
+            let answer = answer(&row, &self.reading, &self.subject)?;
+            if !self.seen.insert(answer.key()) {
+                let at = place(&row);
+                return Err(Error::input(
+                    &self.subject,
+                    format!("{at}: the id {} of bench {:?} is there twice", answer.id, answer.bench),
+                ));
+            }
+            return Ok(Some((answer, row)));
+        }
+        Ok(None)
+    }
+
+    pub fn status(&self) -> Status {
+        self.rows.status()
+    }
+
+    pub fn digest(&self) -> Option<String> {
+        self.rows.digest()
+    }
+
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// A record of another kind in a stream of ours; a column `type` of a table is something else (XSTest has one).
+    fn is_another_record(&self, row: &Row) -> bool {
+        let kind = row.value.get("type").and_then(Value::as_str);
+        kind.is_some_and(|kind| kind != "completion" && kind != "prompt" && records::TYPES.contains(&kind))
+            || (kind == Some("prompt") && !row.value.contains_key("completion"))
+    }
+}
+
+fn answer(row: &Row, reading: &Reading, subject: &str) -> Result<Answer> {
+    let column = |key: &'static str| {
+        reading
+            .map
+            .iter()
+            .find(|(name, _)| name == key)
+            .map_or(key, |(_, column)| column.as_str())
+    };
+    let text = |key: &'static str| text_of(row, column(key));
+    let bench = text("bench").or_else(|| reading.bench.clone()).unwrap_or_default();
+    let id = text("id").ok_or_else(|| missing(row, column("id"), subject))?;
+    // XSTest numbers its answers v2-N and its prompts N.
+    let id = match id.strip_prefix("v2-") {
+        Some(number) if number.bytes().all(|byte| byte.is_ascii_digit()) => number.to_string(),
+        _ => id,
+    };
+    let failed = text("finish").as_deref() == Some("error");
+    let completion = match row.value.get(column("completion")) {
+        _ if failed => Text::Failed(text("error").unwrap_or_else(|| "the generation failed".to_string())),
+        Some(Value::String(completion)) => Text::Said(completion.clone()),
+        Some(Value::Null) | None if row.value.contains_key("choices") => {
+            Text::Failed("the record scores choices and holds no completion".to_string())
+        }
+        Some(Value::Null) => Text::Failed("the completion is null".to_string()),
+        Some(_) => return Err(Error::input(subject, format!("{}: completion is no text", place(row)))),
+        None => return Err(missing(row, column("completion"), subject)),
+    };
+    let attempt_index = match row.value.get("attempt_index") {
+        None => 0,
+        Some(value) => value
+            .as_u64()
+            .or_else(|| value.as_str().and_then(|text| text.parse().ok()))
+            .ok_or_else(|| Error::input(subject, format!("{}: attempt_index is no whole number", place(row))))?,
+    };
+    // XSTest's tables say the kind in `type`, and its unsafe kinds begin with contrast_.
+    let xstest_type = text_of(row, "type").filter(|kind| kind != "completion" && kind != "prompt");
+    let kind = text("kind").or_else(|| xstest_type.clone());
+    let label = match text("label") {
+        Some(value) => Some(
+            label_word(&value)
+                .ok_or_else(|| {
+                    Error::input(
+                        subject,
+                        format!("{}: label holds {value:?}, expected safe or unsafe", place(row)),
+                    )
+                })?
+                .to_string(),
+        ),
+        None => xstest_type.map(|kind| {
+            if kind.starts_with("contrast_") {
+                "unsafe"
+            } else {
+                "safe"
+            }
+            .to_string()
+        }),
+    };
+    let prompt = text("prompt");
+    let text_digest = text("text_digest").or_else(|| prompt.as_deref().map(records::text_digest));
+    Ok(Answer {
+        id,
+        bench,
+        attempt_index,
+        label,
+        kind,
+        text_digest,
+        model_digest: text("model_digest"),
+        prompt,
+        completion,
+    })
+}
+
+fn missing(row: &Row, column: &str, subject: &str) -> Error {
+    Error::input(subject, format!("{}: no {column}", place(row))).hint("name columns with --map completion=COL,id=COL")
+}
+
+/// Where a row stands, for a message.
+pub fn place(row: &Row) -> String {
+    match row.line {
+        Some(line) => format!("line {line}"),
+        None => format!("row {}", row.index),
+    }
+}

@@ -1,0 +1,329 @@
+//! The arguments of refusal-eval. Doc comments here are the help and the man page.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use process::{Common, OutputFlags};
+use records::dataset::InputFormat;
+
+/// Judge completions for refusal and report rates with intervals.
+///
+/// Answers, verdicts and reports are separate record streams: judging again needs no model, and reporting again needs no
+/// judge. A verdict is compliance, partial, refusal or unscored; a judge that cannot say is unscored, never "complied".
+#[derive(Parser, Debug)]
+#[command(version, name = "refusal-eval", after_long_help = NOTES)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl process::Tool for Args {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Read benchmarks and write their prompts as records for lm-gen.
+    Prompts(PromptsArgs),
+    /// Judge completions, with several judges side by side.
+    Judge(JudgeArgs),
+    /// Count verdicts: rates with Wilson intervals, per type and benchmark; pair them with those of another model.
+    Report(ReportArgs),
+    /// Compare judges with human labels, so that a rate comes with its judge's bias.
+    Calibrate(CalibrateArgs),
+    /// The whole pipe: prompts, lm-gen, judges, report.
+    Run(RunArgs),
+}
+
+/// Which prompts.
+#[derive(clap::Args, Debug, Clone)]
+pub struct BenchFlags {
+    /// A benchmark and its file. xstest, advbench, harmbench, jailbreakbench and strongreject are known; any other name needs --map.
+    #[arg(long = "bench", value_name = "NAME=FILE", value_parser = named_file, required = true)]
+    pub benches: Vec<(String, PathBuf)>,
+
+    /// The columns of benchmarks that are not known: prompt=COL, and if there, id=COL, label=COL, kind=COL. A label is a column, or
+    /// `label=safe` or `label=unsafe` for all rows.
+    #[arg(long, value_name = "KEY=COL,…", value_delimiter = ',', value_parser = key_value)]
+    pub map: Vec<(String, String)>,
+
+    /// Read at most N prompts of each benchmark.
+    #[arg(short = 'n', long, value_name = "N")]
+    pub limit: Option<u64>,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct PromptsArgs {
+    #[command(flatten)]
+    pub bench: BenchFlags,
+
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+/// Who judges.
+#[derive(clap::Args, Debug, Clone, Default)]
+pub struct JudgeFlags {
+    /// Judges: flowlens (built in), prefix, substring, wildguard, logprob.
+    #[arg(long = "judge", value_name = "NAME,…", value_enum, value_delimiter = ',', default_values_t = [JudgeName::Flowlens])]
+    pub judges: Vec<JudgeName>,
+
+    /// Verdicts from another tool or a human, as judge `external:NAME`: CSV or JSON lines with `id` and `verdict` (or XSTest's `final_label`).
+    #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
+    pub external: Vec<(String, PathBuf)>,
+
+    /// Another phrase list for the judge `prefix`.
+    #[arg(long, value_name = "FILE")]
+    pub prefixes: Option<PathBuf>,
+
+    /// Another phrase list for the judge `substring`.
+    #[arg(long, value_name = "FILE")]
+    pub substrings: Option<PathBuf>,
+
+    /// The model directory of the judge `wildguard`: any causal model that answers in WildGuard's format.
+    #[arg(long, value_name = "DIR")]
+    pub wildguard_model: Option<PathBuf>,
+
+    /// The model directory of the judge `logprob`: the model whose refusal is measured, before it speaks.
+    #[arg(long, value_name = "DIR")]
+    pub logprob_model: Option<PathBuf>,
+
+    /// The judge `logprob` says refusal where the log-odds of a refusal opening are above this (nats).
+    #[arg(long, value_name = "NATS", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub logprob_threshold: f64,
+
+    /// Openings whose probability the judge `logprob` adds up, one a line; none may open another.
+    #[arg(long, value_name = "FILE")]
+    pub openings: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum JudgeName {
+    Flowlens,
+    Prefix,
+    Substring,
+    Wildguard,
+    Logprob,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct JudgeArgs {
+    /// Completions: records of lm-gen, or JSON lines, JSON, CSV, Parquet with `id` and `completion`; `-` is stdin.
+    #[arg(value_name = "COMPLETIONS", default_value = "-")]
+    pub input: PathBuf,
+
+    #[command(flatten)]
+    pub judges: JudgeFlags,
+
+    /// The prompts that must have been answered. A prompt without a completion is refused; with --keep-going it is unscored.
+    #[arg(long, value_name = "FILE")]
+    pub prompts: Option<PathBuf>,
+
+    /// The benchmark of rows that name none.
+    #[arg(long, value_name = "NAME")]
+    pub bench: Option<String>,
+
+    /// The format of COMPLETIONS (auto, jsonl, json, csv, tsv, parquet).
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    pub input_format: InputFormat,
+
+    /// Columns under other names: completion=COL, prompt=COL, id=COL, label=COL, kind=COL.
+    #[arg(long, value_name = "KEY=COL,…", value_delimiter = ',', value_parser = key_value)]
+    pub map: Vec<(String, String)>,
+
+    /// Go on where the input is partial or a prompt has no completion; the output then says partial (exit 6).
+    #[arg(long)]
+    pub keep_going: bool,
+
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Records.
+    Jsonl,
+    /// For reading.
+    Table,
+}
+
+/// What a report answers.
+#[derive(clap::Args, Debug, Clone)]
+pub struct ReportFlags {
+    /// Exit 1 where a figure of a benchmark's summary is over X: false_refusal=0.2, refusal_rate_any=…, any key of refusal_report.
+    #[arg(long, value_name = "NAME=X", value_parser = threshold)]
+    pub fail_over: Vec<(String, f64)>,
+
+    /// The confidence of the intervals.
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = probability)]
+    pub confidence: f64,
+
+    /// The power that `needed_count` answers for.
+    #[arg(long, value_name = "P", default_value_t = 0.8, value_parser = probability)]
+    pub power: f64,
+
+    /// How the report is written.
+    #[arg(long, value_enum, default_value = "jsonl")]
+    pub format: Format,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct ReportArgs {
+    /// Verdicts; `-` is stdin.
+    #[arg(value_name = "VERDICTS", default_value = "-")]
+    pub input: PathBuf,
+
+    /// Verdicts on another model's answers to the same prompts: McNemar's test, what is newly refused and newly answered.
+    #[arg(long, value_name = "VERDICTS")]
+    pub vs: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub report: ReportFlags,
+
+    /// Read partial verdicts; the report then says partial (exit 6).
+    #[arg(long)]
+    pub keep_going: bool,
+
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct CalibrateArgs {
+    /// Human-labelled completions in XSTest's archive format: `id`, `completion`, `final_label`, and if there, `annotation_1`, `annotation_2`.
+    #[arg(value_name = "LABELS", required = true)]
+    pub inputs: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub judges: JudgeFlags,
+
+    /// Compare these verdicts instead of judging (one file of LABELS).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["judges", "external"])]
+    pub verdicts: Option<PathBuf>,
+
+    /// The confidence of the intervals.
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = probability)]
+    pub confidence: f64,
+
+    /// How the table is written.
+    #[arg(long, value_enum, default_value = "jsonl")]
+    pub format: Format,
+
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct RunArgs {
+    /// The model directory.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+
+    #[command(flatten)]
+    pub bench: BenchFlags,
+
+    #[command(flatten)]
+    pub judges: JudgeFlags,
+
+    /// Keep prompts.jsonl, completions.jsonl, verdicts.jsonl and report.jsonl in DIR. Run again, the answers in DIR are taken up where they end.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+
+    /// Verdicts on another model's answers to the same prompts.
+    #[arg(long, value_name = "VERDICTS")]
+    pub vs: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub report: ReportFlags,
+
+    /// Passed to lm-gen: at most N new tokens.
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub max_new_tokens: u64,
+
+    /// Passed to lm-gen: a system message for every prompt.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+
+    /// Passed to lm-gen: prompts as they are, without a chat template.
+    #[arg(long)]
+    pub raw: bool,
+
+    /// Further arguments of lm-gen, after `--`.
+    #[arg(last = true, value_name = "LM-GEN ARGS")]
+    pub generator: Vec<String>,
+}
+
+/// `NAME=FILE`.
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, file) = key_value(text)?;
+    Ok((name, PathBuf::from(file)))
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_string(), value.to_string())),
+        _ => Err("expected NAME=VALUE".to_string()),
+    }
+}
+
+fn threshold(text: &str) -> Result<(String, f64), String> {
+    let (name, value) = key_value(text)?;
+    let value: f64 = value.parse().map_err(|_| format!("{value:?} is not a number"))?;
+    if !value.is_finite() {
+        return Err(format!("{value} is not finite"));
+    }
+    Ok((name, value))
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(p) if p > 0.0 && p < 1.0 => Ok(p),
+        _ => Err("a probability lies strictly between 0 and 1".to_string()),
+    }
+}
+
+const NOTES: &str = "\
+JUDGES
+  flowlens   built in: what each sentence of the answer does, then what the answer does; three classes; shows the sentence
+             that decided. Reads English; an answer in another language is unscored.
+  prefix     the answer starts with a phrase of a list
+  substring  the answer holds a phrase of a list
+  wildguard  a classifier model asked in WildGuard's format, through lm-gen; an answer it does not give is unscored
+  logprob    the probability of a refusal opening under the judged model itself, through lm-gen
+  external:NAME  verdicts from elsewhere; a completion they do not cover is unscored
+
+  Words that every judge of text sets aside: reasoning blocks (<think>…</think>), a leading role name, control tokens,
+  markdown, and the next turn of a conversation that the model goes on to invent.
+
+UNSCORED
+  A rate is taken over the scored; its interval runs from Wilson's bound with every unscored one complying to Wilson's bound
+  with every unscored one refusing.
+
+BENCHMARKS
+  name            columns read                       label             where
+  xstest          id prompt type label               column label      github.com/paul-rottger/xstest
+  advbench        goal                               unsafe            github.com/llm-attacks/llm-attacks
+  harmbench       Behavior BehaviorID SemanticCategory ContextString
+                                                     unsafe            github.com/centerforaisafety/HarmBench
+  jailbreakbench  Goal Index Category                unsafe            github.com/JailbreakBench/jailbreakbench
+  strongreject    forbidden_prompt category          unsafe            github.com/alexandrasouly/strongreject
+  With --map, as published:
+  OR-Bench        prompt=prompt,kind=category,label=safe               huggingface.co/datasets/bench-llm/or-bench
+  OKTest          prompt=prompt,label=safe                             github.com/InvokerStark/OverKill
+  DAN             prompt=question,kind=content_policy_name,label=unsafe github.com/verazuo/jailbreak_llms
+  ToxiGen         prompt=prompt,kind=group,label=unsafe                huggingface.co/datasets/toxigen/toxigen-data
+  WildGuardTest   prompt=prompt,label=prompt_harm_label,kind=subcategory huggingface.co/datasets/allenai/wildguardmix
+  Do-Not-Answer   prompt=question,kind=types_of_harm,label=unsafe      huggingface.co/datasets/LibrAI/do-not-answer
+  CoCoNot         prompt=prompt,kind=subcategory,label=unsafe          huggingface.co/datasets/allenai/coconot
+
+EXAMPLES
+  refusal-eval judge --judge flowlens,prefix answers.jsonl -o verdicts.jsonl
+  refusal-eval report verdicts.jsonl --vs base-verdicts.jsonl --format table
+  refusal-eval report verdicts.jsonl --fail-over false_refusal=0.2
+  refusal-eval calibrate --judge flowlens,prefix,substring xstest_v2_completions_*.csv --format table
+  refusal-eval run --model DIR --bench xstest=xstest_prompts.csv -o run1";

@@ -1,0 +1,99 @@
+//! Verdicts from another tool or a human: CSV or JSON lines, joined by id.
+
+use std::path::Path;
+
+use process::{Error, Result, ResultExt};
+use records::dataset::{self, InputFormat};
+use records::{Class, Index, JoinKey};
+
+use super::Word;
+use crate::answers::place;
+use crate::benchmarks::text_of;
+
+/// The columns that may hold a verdict, the first found is read.
+const COLUMNS: [&str; 4] = ["verdict", "final_label", "response_refusal", "label"];
+
+pub struct External {
+    pub name: String,
+    verdicts: Index<Word>,
+    /// Whether the file says which benchmark a row is of; where it does not, ids alone are compared.
+    names_benches: bool,
+    pub digest: String,
+    subject: String,
+}
+
+impl External {
+    pub fn read(name: &str, path: &Path) -> Result<External> {
+        let subject = path.display().to_string();
+        let mut verdicts = Index::new();
+        let mut names_benches = false;
+        let mut rows = dataset::Options::new()
+            .format(InputFormat::Auto)
+            .digest(true)
+            .open(path)
+            .at(&subject)?;
+        for row in rows.by_ref() {
+            let row = row.at(&subject)?;
+            let Some(column) = COLUMNS.iter().find(|column| row.value.contains_key(**column)) else {
+                return Err(Error::input(
+                    &subject,
+                    format!("{}: no verdict; expected a column {}", place(&row), COLUMNS.join(", ")),
+                ));
+            };
+            let said = text_of(&row, column).unwrap_or_default();
+            let word = match class_word(&said) {
+                Some(class) => Word {
+                    class,
+                    evidence: None,
+                    reason: text_of(&row, "reason"),
+                },
+                None => Word::unscored(format!("the file says {said:?}, which is no verdict")),
+            };
+            let id = row.id().at(&subject)?;
+            let id = id.strip_prefix("v2-").unwrap_or(&id).to_string();
+            let bench = text_of(&row, "bench");
+            names_benches |= bench.is_some();
+            let attempt_index = text_of(&row, "attempt_index")
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0);
+            let digest = text_of(&row, "text_digest");
+            verdicts
+                .insert(
+                    JoinKey::new(bench.as_deref(), &id, attempt_index),
+                    digest,
+                    word,
+                    row.line.unwrap_or(row.index),
+                )
+                .at(&subject)?;
+        }
+        let digest = rows.digest().unwrap_or_default();
+        Ok(External {
+            name: format!("external:{name}"),
+            verdicts,
+            names_benches,
+            digest,
+            subject,
+        })
+    }
+
+    pub fn word(&self, bench: &str, id: &str, attempt_index: u64, text_digest: Option<&str>) -> Result<Word> {
+        let key = JoinKey::new(if self.names_benches { Some(bench) } else { None }, id, attempt_index);
+        let found = self.verdicts.get(&key, text_digest, 0).at(&self.subject)?;
+        Ok(found
+            .cloned()
+            .unwrap_or_else(|| Word::unscored("the file holds no verdict on this completion".into())))
+    }
+}
+
+/// The class behind the words that people and tools use for it; XSTest's labels among them.
+pub fn class_word(said: &str) -> Option<Class> {
+    match said.trim().to_ascii_lowercase().replace([' ', '-'], "_").as_str() {
+        "compliance" | "complied" | "comply" | "full_compliance" | "1_full_compliance" | "1" | "no_refusal" => {
+            Some(Class::Compliance)
+        }
+        "refusal" | "refused" | "refuse" | "full_refusal" | "2_full_refusal" | "2" => Some(Class::Refusal),
+        "partial" | "partial_refusal" | "3_partial_refusal" | "3" => Some(Class::Partial),
+        "unscored" => Some(Class::Unscored),
+        _ => None,
+    }
+}
