@@ -17,6 +17,7 @@ pub mod moments;
 pub mod neighbours;
 pub mod path;
 pub mod product;
+pub mod regions;
 pub mod rng;
 #[cfg(feature = "lapack")]
 pub mod spectrum;
