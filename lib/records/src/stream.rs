@@ -168,6 +168,11 @@ impl<W: Write> Writer<W> {
         self.row_count
     }
 
+    /// What is written to.
+    pub fn output(&self) -> &W {
+        &self.output
+    }
+
     /// Closes the stream, flushes, and gives the output back (so that `process::Stdout::finish` can be called).
     pub fn end(mut self, status: Status, extra: &impl Serialize) -> Result<W> {
         assert!(self.has_begun, "a stream without `begin` has no `end`");
