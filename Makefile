@@ -33,6 +33,9 @@ man: setup ## render the man pages and README blocks anew
 install: build ## binaries, man pages and completions under PREFIX
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' TARGET='$(TARGET)/release' scripts/install $(TOOLS)
 
+dist: setup ## an archive that runs on older machines with no BLAS
+	@scripts/dist $(TOOLS)
+
 clean: ## remove what was built
 	$(CARGO) clean
 	rm -rf dist demo-out
