@@ -165,6 +165,19 @@ pub(crate) fn narrow_f32(dtype: Dtype, values: &[f32], bytes: &mut Vec<u8>) -> b
     true
 }
 
+/// As [`narrow_f32`], from f64.
+pub(crate) fn narrow_f64(dtype: Dtype, values: &[f64], bytes: &mut Vec<u8>) -> bool {
+    match dtype {
+        Dtype::F64 => bytes.extend_from_slice(bytemuck::cast_slice(values)),
+        #[expect(clippy::as_conversions, reason = "the one rounding conversion that std offers")]
+        Dtype::F32 => bytes.extend(values.iter().flat_map(|value| (*value as f32).to_le_bytes())),
+        Dtype::Bf16 => bytes.extend(values.iter().flat_map(|value| bf16::from_f64(*value).to_le_bytes())),
+        Dtype::F16 => bytes.extend(values.iter().flat_map(|value| f16::from_f64(*value).to_le_bytes())),
+        Dtype::U32 | Dtype::I64 | Dtype::U8 => return false,
+    }
+    true
+}
+
 /// NaN and infinite elements of one block or tensor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NonFinite {

@@ -2,7 +2,7 @@
 //! for any number of them. The sink is any [`Write`]: a file, a pipe, a buffer.
 
 use crate::codec::{Encoder, Payload};
-use crate::dtype::{NonFinite, narrow_f32};
+use crate::dtype::{NonFinite, narrow_f32, narrow_f64};
 use crate::error::reserve;
 use crate::frame::{Descriptor, encode_header, frame_length, narrow, wide};
 use crate::ledger::{BlockEntry, Ledger, State, TensorSummary};
@@ -272,6 +272,16 @@ impl<W: Write> Writer<W> {
         let mut bytes = reserve(values.len().saturating_mul(dtype.bytes()))?;
         if !narrow_f32(dtype, values, &mut bytes) {
             return Err(Error::Misuse(format!("f32 values for a tensor of {dtype}")));
+        }
+        self.push(tensor, &bytes)
+    }
+
+    /// Appends rows of f64, rounded to nearest even where the tensor is narrower.
+    pub fn push_f64(&mut self, tensor: usize, values: &[f64]) -> Result<()> {
+        let dtype = self.dtype(tensor)?;
+        let mut bytes = reserve(values.len().saturating_mul(dtype.bytes()))?;
+        if !narrow_f64(dtype, values, &mut bytes) {
+            return Err(Error::Misuse(format!("f64 values for a tensor of {dtype}")));
         }
         self.push(tensor, &bytes)
     }

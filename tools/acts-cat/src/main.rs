@@ -1,1 +1,18 @@
-fn main() {}
+//! `acts-cat`: prints, slices, converts, merges and salvages activation containers.
+
+mod cli;
+mod import;
+mod merge;
+mod npy;
+mod parquet;
+mod plan;
+mod report;
+mod rows;
+mod run;
+mod safetensors;
+mod salvage;
+mod source;
+
+fn main() -> ! {
+    process::main::<cli::Args>(run::run)
+}

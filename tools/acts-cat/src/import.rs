@@ -1,0 +1,420 @@
+//! Containers from npy and safetensors files, and from vLLM's dumps of hidden states: one safetensors file per request, with
+//! `hidden_states` (tokens, layers, width) and `token_ids` (tokens).
+
+use crate::cli::InputFormat;
+use crate::plan::Plan;
+use crate::safetensors::{self, Entry};
+use crate::{npy, source};
+use acts::{Codec, Dtype, Header, Role, Summary, TensorSpec, Writer};
+use process::{Error, Output, Result, ResultExt};
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// One array in a file: where its elements lie and what they are.
+struct Array {
+    file: usize,
+    offset: u64,
+    dtype: Dtype,
+    shape: Vec<u64>,
+    name: String,
+}
+
+/// The files, hashed: what they hold is the input of the plan.
+struct Inputs {
+    files: Vec<(String, File)>,
+    digest: String,
+}
+
+pub fn run(plan: &Plan, out: Output, name: &str) -> Result<(Output, Summary)> {
+    let inputs = open(&listed(&plan.inputs)?)?;
+    let mut arrays = Vec::new();
+    for file in 0..inputs.files.len() {
+        arrays.push(read_arrays(&inputs, file, plan)?);
+    }
+    let is_vllm = match plan.input_format {
+        Some(format) => format == InputFormat::Vllm,
+        None => !arrays.is_empty() && arrays.iter().all(|arrays| as_request(arrays).is_some()),
+    };
+    let (header, order) = if is_vllm {
+        requests(plan, &inputs, &arrays)?
+    } else {
+        tensors(plan, &inputs, arrays)?
+    };
+    let mut writer = Writer::new(out, header, plan.threads).at(name)?;
+    for part in order {
+        process::signals::check()?;
+        part.push(&inputs, &mut writer, name)?;
+    }
+    writer.finish().at(name)
+}
+
+/// The files that were named, and those in the directories that were, by name.
+fn listed(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).at(path.display())?;
+        let mut found = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<std::io::Result<Vec<_>>>()
+            .at(path.display())?;
+        found.retain(|file| file.extension().is_some_and(|extension| extension == "safetensors"));
+        if found.is_empty() {
+            return Err(Error::input(
+                path.display(),
+                "no .safetensors file is in this directory",
+            ));
+        }
+        found.sort();
+        files.extend(found);
+    }
+    Ok(files)
+}
+
+fn open(paths: &[PathBuf]) -> Result<Inputs> {
+    let mut all = Vec::new();
+    let mut files = Vec::new();
+    for path in paths {
+        let name = path.display().to_string();
+        if path == Path::new("-") {
+            return Err(Error::usage("--from -", "is read from files, which can be sought in"));
+        }
+        let mut file = File::open(path).at(&name)?;
+        let mut hash = blake3::Hasher::new();
+        hash.update_reader(&mut file).at(&name)?;
+        all.push(format!("blake3:{}", hash.finalize().to_hex()));
+        files.push((name, file));
+    }
+    let digest = match all.as_slice() {
+        [one] => one.clone(),
+        many => process::sha256(many.join("\n").as_bytes()),
+    };
+    Ok(Inputs { files, digest })
+}
+
+fn read_arrays(inputs: &Inputs, file: usize, plan: &Plan) -> Result<Vec<Array>> {
+    let (name, handle) = &inputs.files[file];
+    let mut handle = handle;
+    handle.seek(SeekFrom::Start(0)).at(name)?;
+    let file_bytes = handle.metadata().at(name)?.len();
+    let mut magic = [0u8; 6];
+    let read = handle.read_at(&mut magic, 0).at(name)?;
+    let format = plan.input_format.unwrap_or(if magic[..read].starts_with(b"\x93NUMPY") {
+        InputFormat::Npy
+    } else {
+        InputFormat::Safetensors
+    });
+    if format == InputFormat::Npy {
+        let array = npy::read_header(name, &mut handle)?;
+        let offset = handle.stream_position().at(name)?;
+        let bytes = array_bytes(name, array.dtype, &array.shape)?;
+        if offset.checked_add(bytes) != Some(file_bytes) {
+            return Err(Error::input(
+                name,
+                format!(
+                    "shape {:?} takes {bytes} bytes, the file holds {}",
+                    array.shape,
+                    file_bytes.saturating_sub(offset)
+                ),
+            ));
+        }
+        return Ok(vec![Array {
+            file,
+            offset,
+            dtype: array.dtype,
+            shape: array.shape,
+            name: plan.name.clone(),
+        }]);
+    }
+    let (entries, start) = safetensors::read_header(name, &mut handle, file_bytes)?;
+    let array = |entry: Entry| Array {
+        file,
+        offset: start + entry.start,
+        dtype: entry.dtype,
+        shape: entry.shape,
+        name: entry.name,
+    };
+    Ok(entries.into_iter().map(array).collect())
+}
+
+fn array_bytes(name: &str, dtype: Dtype, shape: &[u64]) -> Result<u64> {
+    shape
+        .iter()
+        .try_fold(dtype.bytes() as u64, |product, extent| product.checked_mul(*extent))
+        .ok_or_else(|| Error::input(name, format!("shape {shape:?} is beyond 2^64 bytes")))
+}
+
+/// Bytes of one file that are rows of one tensor.
+struct Part {
+    tensor: usize,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    /// A run of `length` bytes.
+    Run { file: usize, offset: u64, length: u64 },
+    /// `count` pieces of `length` bytes, `stride` apart.
+    Strided {
+        file: usize,
+        offset: u64,
+        length: u64,
+        stride: u64,
+        count: u64,
+    },
+    /// Numbers made here.
+    Made(Vec<u32>),
+    /// i64 elements that are stored as u32.
+    Narrowed { file: usize, offset: u64, count: u64 },
+}
+
+impl Part {
+    fn push(&self, inputs: &Inputs, writer: &mut Writer<Output>, name: &str) -> Result<()> {
+        match &self.bytes {
+            Bytes::Made(values) => writer.push_exact::<u32>(self.tensor, values).at(name),
+            Bytes::Run { file, offset, length } => {
+                let row_bytes = writer.header().tensors[self.tensor].row_bytes().at(name)?;
+                for range in source::steps(0..length / row_bytes.max(1), row_bytes) {
+                    process::signals::check()?;
+                    let bytes = read(
+                        inputs,
+                        *file,
+                        offset + range.start * row_bytes,
+                        (range.end - range.start) * row_bytes,
+                    )?;
+                    writer.push(self.tensor, &bytes).at(name)?;
+                }
+                Ok(())
+            }
+            Bytes::Strided {
+                file,
+                offset,
+                length,
+                stride,
+                count,
+            } => {
+                // A request is a few thousand tokens: all of it is read once per layer, in order.
+                for piece in 0..*count {
+                    writer
+                        .push(self.tensor, &read(inputs, *file, offset + piece * stride, *length)?)
+                        .at(name)?;
+                }
+                Ok(())
+            }
+            Bytes::Narrowed { file, offset, count } => {
+                let (file_name, _) = &inputs.files[*file];
+                let bytes = read(inputs, *file, *offset, count * 8)?;
+                let values = bytes
+                    .as_chunks::<8>()
+                    .0
+                    .iter()
+                    .map(|value| u32::try_from(i64::from_le_bytes(*value)));
+                let values = values.collect::<std::result::Result<Vec<_>, _>>();
+                let values = values.map_err(|_| Error::input(file_name, "a token id is not within 0 and 2^32-1"))?;
+                writer.push_exact::<u32>(self.tensor, &values).at(name)
+            }
+        }
+    }
+}
+
+fn read(inputs: &Inputs, file: usize, offset: u64, length: u64) -> Result<Vec<u8>> {
+    let (name, handle) = &inputs.files[file];
+    // BOUND: offsets and lengths were compared with the file's size.
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    handle.read_exact_at(&mut bytes, offset).at(name)?;
+    Ok(bytes)
+}
+
+fn spec(plan: &Plan, name: &str, dtype: Dtype, row_shape: &[u64], rows: u64) -> TensorSpec {
+    let mut spec = TensorSpec::new(name, dtype, row_shape)
+        .codec(plan.codec.unwrap_or(Codec::ZstdPlanes))
+        .rows(rows);
+    spec.level = plan.level.unwrap_or(spec.level);
+    spec
+}
+
+fn header(plan: &Plan, inputs: &Inputs, tensors: Vec<TensorSpec>, meta: serde_json::Value) -> Result<Header> {
+    let digest = process::plan::digest(&(
+        process::tool_name(),
+        process::VERSION,
+        plan,
+        &plan.name,
+        &inputs.digest,
+        &meta,
+    ))?;
+    let mut header = Header::new(process::tool_name(), process::VERSION, &digest, None);
+    header.input_digest = Some(inputs.digest.clone());
+    header.tensors = tensors;
+    if let serde_json::Value::Object(meta) = meta {
+        header.meta = meta;
+    }
+    header.fix_blocks().at(&plan.name)?;
+    Ok(header)
+}
+
+/// Every array as a tensor: the first axis is rows, except that the first axis of an npy of rank 3 is layers.
+fn tensors(plan: &Plan, inputs: &Inputs, arrays: Vec<Vec<Array>>) -> Result<(Header, Vec<Part>)> {
+    if plan.store_dtype.is_some() {
+        return Err(Error::usage("--store-dtype", "--from keeps element types")
+            .hint("convert the container: acts-cat x.acts --store-dtype bf16 -o y.acts"));
+    }
+    let is_npy = plan.input_format != Some(InputFormat::Safetensors);
+    let several = arrays.len() > 1;
+    let mut specs = Vec::new();
+    let mut parts = Vec::new();
+    for (index, array) in arrays.into_iter().flatten().enumerate() {
+        let (file_name, _) = &inputs.files[array.file];
+        let from_npy = is_npy && array.name == plan.name;
+        let base = if from_npy && several {
+            format!("{}.{index}", array.name)
+        } else {
+            array.name.clone()
+        };
+        let (layers, shape) = match array.shape.as_slice() {
+            [layers, shape @ ..] if from_npy && shape.len() == 2 => (Some(*layers), shape),
+            shape => (None, shape),
+        };
+        let (rows, row_shape) = match shape {
+            [rows, row_shape @ ..] => (*rows, row_shape),
+            [] => (1, &[][..]),
+        };
+        let length = array_bytes(file_name, array.dtype, shape)?;
+        for layer in 0..layers.unwrap_or(1) {
+            let name = if layers.is_some() {
+                format!("{base}.{layer}")
+            } else {
+                base.clone()
+            };
+            parts.push(Part {
+                tensor: specs.len(),
+                bytes: Bytes::Run {
+                    file: array.file,
+                    offset: array.offset + layer * length,
+                    length,
+                },
+            });
+            specs.push(spec(plan, &name, array.dtype, row_shape, rows));
+            if specs.len() > acts::limits::TENSORS {
+                return Err(Error::input(
+                    file_name,
+                    format!("more than {} tensors", acts::limits::TENSORS),
+                ));
+            }
+        }
+    }
+    Ok((header(plan, inputs, specs, serde_json::json!({}))?, parts))
+}
+
+/// The two arrays of one request, if that is what a file holds.
+fn as_request(arrays: &[Array]) -> Option<(&Array, &Array)> {
+    let find = |name: &str, rank: usize| {
+        arrays
+            .iter()
+            .find(|array| array.name == name && array.shape.len() == rank)
+    };
+    find("hidden_states", 3).zip(find("token_ids", 1))
+}
+
+/// vLLM's dumps as one container: one tensor per layer, the row tables, and in `meta` the request of each sample.
+fn requests(plan: &Plan, inputs: &Inputs, arrays: &[Vec<Array>]) -> Result<(Header, Vec<Part>)> {
+    let mut form: Option<(u64, u64, Dtype)> = None;
+    let mut parts = Vec::new();
+    let mut ids = Vec::new();
+    let mut rows = 0u64;
+    for (sample, arrays) in arrays.iter().enumerate() {
+        let (name, _) = &inputs.files[sample];
+        let request = as_request(arrays);
+        let (states, tokens) = request.ok_or_else(|| {
+            Error::input(
+                name,
+                "not a vLLM dump: hidden_states (tokens, layers, width) and token_ids (tokens)",
+            )
+        })?;
+        let [count, layers, width] = states.shape[..] else {
+            return Err(Error::bug(name, "a rank that was checked"));
+        };
+        if tokens.shape[0] != count {
+            return Err(Error::input(
+                name,
+                format!("{} token ids for {count} rows of hidden states", tokens.shape[0]),
+            ));
+        }
+        if !states.dtype.is_float() || !matches!(tokens.dtype, Dtype::I64 | Dtype::U32) {
+            return Err(Error::input(
+                name,
+                format!("hidden states of {} and token ids of {}", states.dtype, tokens.dtype),
+            ));
+        }
+        let (known_layers, known_width, dtype) = *form.get_or_insert((layers, width, states.dtype));
+        if (known_layers, known_width, dtype) != (layers, width, states.dtype) {
+            return Err(Error::input(
+                name,
+                format!(
+                    "{layers} layers of {width} {} where the first request has {known_layers} of {known_width} {dtype}",
+                    states.dtype
+                ),
+            ));
+        }
+        let row_bytes = array_bytes(name, dtype, &[width])?;
+        let layer_count = usize::try_from(layers).unwrap_or(usize::MAX).min(acts::limits::TENSORS);
+        for layer in 0..layer_count {
+            let offset = states.offset + layer as u64 * row_bytes;
+            parts.push(Part {
+                tensor: layer,
+                bytes: Bytes::Strided {
+                    file: sample,
+                    offset,
+                    length: row_bytes,
+                    stride: row_bytes * layers,
+                    count,
+                },
+            });
+        }
+        let token_ids = match tokens.dtype {
+            Dtype::U32 => Bytes::Run {
+                file: sample,
+                offset: tokens.offset,
+                length: count * 4,
+            },
+            _ => Bytes::Narrowed {
+                file: sample,
+                offset: tokens.offset,
+                count,
+            },
+        };
+        let number = u32::try_from(sample).map_err(|_| Error::input(name, "more than 2^32 requests"))?;
+        let last = u32::try_from(count).map_err(|_| Error::input(name, "more than 2^32 tokens"))?;
+        parts.push(Part {
+            tensor: layer_count,
+            bytes: token_ids,
+        });
+        parts.push(Part {
+            tensor: layer_count + 1,
+            bytes: Bytes::Made(vec![number; last as usize]),
+        });
+        parts.push(Part {
+            tensor: layer_count + 2,
+            bytes: Bytes::Made((0..last).collect()),
+        });
+        let stem = Path::new(name)
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        ids.push(stem);
+        rows += count;
+    }
+    let (layers, width, dtype) = form.ok_or_else(|| Error::input("--from", "no request"))?;
+    let mut specs: Vec<TensorSpec> = (0..layers)
+        .map(|layer| spec(plan, &format!("{}.{layer}", plan.name), dtype, &[width], rows).role(Role::Activations))
+        .collect();
+    for table in ["token_id", "sample_index", "position"] {
+        specs.push(TensorSpec::row_table(table).rows(rows));
+    }
+    let meta = serde_json::json!({"source": "vllm", "request_ids": ids});
+    Ok((header(plan, inputs, specs, meta)?, parts))
+}

@@ -1,0 +1,284 @@
+//! Rows of a container in every output format. Memory holds one step of rows, whatever the tensor's size.
+
+use crate::plan::Plan;
+use crate::report::{RowRecord, Values};
+use crate::source::{Source, steps};
+use crate::{npy, parquet, safetensors};
+use acts::{Dtype, Header, Role, TensorSpec, Writer};
+use process::{Error, Output, Result, ResultExt};
+use std::io::Write;
+use std::ops::Range;
+
+/// A tensor and the rows of it that are wanted.
+pub struct Slice {
+    pub tensor: usize,
+    pub rows: Range<u64>,
+}
+
+/// The row tables that belong to a tensor's rows.
+pub struct RowTables {
+    pub sample_index: Option<usize>,
+    pub position: Option<usize>,
+    pub token_id: Option<usize>,
+}
+
+impl RowTables {
+    pub fn of(source: &Source, tensor: usize) -> Result<RowTables> {
+        let file = &source.file;
+        let aligned = file.spec(tensor).at(&source.name)?.role == Role::Activations;
+        let table = |name: &str| {
+            let index = file.header().tensor_index(name)?;
+            (aligned
+                && file.spec(index).ok()?.role == Role::RowTable
+                && file.row_count(index) == file.row_count(tensor))
+            .then_some(index)
+        };
+        Ok(RowTables {
+            sample_index: table("sample_index"),
+            position: table("position"),
+            token_id: table("token_id"),
+        })
+    }
+
+    /// One column of a table, if there is one.
+    pub fn column(source: &Source, table: Option<usize>, rows: &Range<u64>) -> Result<Option<Vec<u32>>> {
+        table
+            .map(|table| source.file.to_vec::<u32>(table, rows.clone()).at(&source.name))
+            .transpose()
+    }
+}
+
+fn spec_of<'s>(source: &'s Source, slice: &Slice) -> Result<&'s TensorSpec> {
+    source.file.spec(slice.tensor).at(&source.name)
+}
+
+/// One `row` record per row; a table of samples gives its own records.
+pub fn write_jsonl<W: Write>(
+    source: &Source,
+    slices: &[Slice],
+    out: &mut records::Writer<W>,
+    name: &str,
+) -> Result<()> {
+    for slice in slices {
+        let spec = spec_of(source, slice)?;
+        if spec.role == Role::Samples {
+            write_samples(source, slice, out, name)?;
+            continue;
+        }
+        let tables = RowTables::of(source, slice.tensor)?;
+        let width = usize::try_from(spec.row_elements().at(&source.name)?).unwrap_or(usize::MAX);
+        for rows in steps(slice.rows.clone(), spec.row_bytes().at(&source.name)?) {
+            process::signals::check()?;
+            let sample_index = RowTables::column(source, tables.sample_index, &rows)?;
+            let position = RowTables::column(source, tables.position, &rows)?;
+            let token_id = RowTables::column(source, tables.token_id, &rows)?;
+            let numbers = Numbers::read(source, slice.tensor, rows.clone())?;
+            for (offset, row_index) in rows.enumerate() {
+                let cell = |column: &Option<Vec<u32>>| column.as_ref().and_then(|column| column.get(offset)).copied();
+                let record = RowRecord {
+                    tensor: &spec.name,
+                    row_index,
+                    sample_index: cell(&sample_index),
+                    position: cell(&position),
+                    token_id: cell(&token_id),
+                    values: numbers.row(offset, width),
+                };
+                out.row(&record).at(name)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Elements in the widest type that their own values print the same from.
+enum Numbers {
+    Single(Vec<f32>),
+    Double(Vec<f64>),
+    Integer(Vec<i64>),
+}
+
+impl Numbers {
+    fn read(source: &Source, tensor: usize, rows: Range<u64>) -> Result<Numbers> {
+        let file = &source.file;
+        let dtype = file.spec(tensor).at(&source.name)?.dtype;
+        let numbers = match dtype {
+            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => file.to_vec(tensor, rows).map(Numbers::Single),
+            Dtype::F64 => file.to_vec(tensor, rows).map(Numbers::Double),
+            Dtype::U32 | Dtype::I64 | Dtype::U8 => file.to_vec(tensor, rows).map(Numbers::Integer),
+        };
+        numbers.at(&source.name)
+    }
+
+    fn row(&self, offset: usize, width: usize) -> Values<'_> {
+        let range = offset * width..(offset + 1) * width;
+        match self {
+            Numbers::Single(values) => Values::Single(&values[range]),
+            Numbers::Double(values) => Values::Double(&values[range]),
+            Numbers::Integer(values) => Values::Integer(&values[range]),
+        }
+    }
+}
+
+fn write_samples<W: Write>(source: &Source, slice: &Slice, out: &mut records::Writer<W>, name: &str) -> Result<()> {
+    for sample in samples(source, slice.tensor)? {
+        out.row(&sample).at(name)?;
+    }
+    Ok(())
+}
+
+/// The sample records of a container, in its order. `row_start` and `row_count` are the container's own.
+pub fn samples(source: &Source, tensor: usize) -> Result<Vec<records::Sample>> {
+    let text = source
+        .file
+        .to_bytes(tensor, 0..source.file.row_count(tensor))
+        .at(&source.name)?;
+    let mut reader = records::Reader::new(text.as_slice());
+    let mut samples = Vec::new();
+    let place = format!("{} samples", source.name);
+    while let Some(row) = reader.next_row().at(&place)? {
+        let sample = serde_json::from_value(serde_json::Value::Object(row.value))
+            .map_err(|error| Error::input(&place, format!("line {}: {error}", row.line)))?;
+        samples.push(sample);
+    }
+    Ok(samples)
+}
+
+/// The elements as they are stored, without their compression.
+pub fn write_raw(source: &Source, slices: &[Slice], out: &mut Output, name: &str) -> Result<()> {
+    for slice in slices {
+        let row_bytes = spec_of(source, slice)?.row_bytes().at(&source.name)?;
+        for rows in steps(slice.rows.clone(), row_bytes) {
+            process::signals::check()?;
+            out.write_all(&source.file.to_bytes(slice.tensor, rows).at(&source.name)?)
+                .at(name)?;
+        }
+    }
+    Ok(())
+}
+
+/// The one tensor of a format that holds one.
+fn only<'s>(source: &Source, slices: &'s [Slice], format: &str) -> Result<&'s Slice> {
+    match slices {
+        [slice] => Ok(slice),
+        _ => Err(Error::usage(
+            "--tensor",
+            format!(
+                "{format} holds one tensor, {} are chosen in {}",
+                slices.len(),
+                source.name
+            ),
+        )
+        .hint("choose one with --tensor NAME")),
+    }
+}
+
+fn shape(spec: &TensorSpec, slice: &Slice) -> Vec<u64> {
+    std::iter::once(slice.rows.end - slice.rows.start)
+        .chain(spec.row_shape.iter().copied())
+        .collect()
+}
+
+pub fn write_npy(source: &Source, slices: &[Slice], out: &mut Output, name: &str) -> Result<()> {
+    let slice = only(source, slices, "npy")?;
+    let spec = spec_of(source, slice)?;
+    // numpy has no bf16; widening to f32 loses nothing.
+    let dtype = if spec.dtype == Dtype::Bf16 {
+        Dtype::F32
+    } else {
+        spec.dtype
+    };
+    out.write_all(&npy::header(dtype, &shape(spec, slice))?).at(name)?;
+    if dtype == spec.dtype {
+        return write_raw(source, slices, out, name);
+    }
+    for rows in steps(slice.rows.clone(), spec.row_bytes().at(&source.name)?) {
+        process::signals::check()?;
+        let values = source.file.to_vec::<f32>(slice.tensor, rows).at(&source.name)?;
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        out.write_all(&bytes).at(name)?;
+    }
+    Ok(())
+}
+
+pub fn write_safetensors(source: &Source, slices: &[Slice], out: &mut Output, name: &str) -> Result<()> {
+    let tensors = slices
+        .iter()
+        .map(|slice| spec_of(source, slice).map(|spec| (spec.name.clone(), spec.dtype, shape(spec, slice))))
+        .collect::<Result<Vec<_>>>()?;
+    out.write_all(&safetensors::header(&tensors)?).at(name)?;
+    write_raw(source, slices, out, name)
+}
+
+pub fn write_parquet(source: &Source, slices: &[Slice], out: &mut Output, name: &str) -> Result<()> {
+    parquet::write(source, only(source, slices, "Parquet")?, out, name)
+}
+
+/// A container of the chosen rows, in the chosen codec and element type.
+pub fn write_acts(
+    source: &Source,
+    slices: &[Slice],
+    plan: &Plan,
+    out: Output,
+    name: &str,
+) -> Result<(Output, acts::Summary)> {
+    let header = derived_header(source, slices, plan)?;
+    let mut writer = Writer::new(out, header, plan.threads).at(name)?;
+    for (target, slice) in slices.iter().enumerate() {
+        let spec = spec_of(source, slice)?;
+        let stored = writer.header().tensors[target].dtype;
+        for rows in steps(slice.rows.clone(), spec.row_bytes().at(&source.name)?) {
+            process::signals::check()?;
+            let file = &source.file;
+            if stored == spec.dtype {
+                writer.push(target, &file.to_bytes(slice.tensor, rows).at(&source.name)?)
+            } else if spec.fits::<f32>() {
+                writer.push_f32(target, &file.to_vec(slice.tensor, rows).at(&source.name)?)
+            } else {
+                writer.push_f64(target, &file.to_vec(slice.tensor, rows).at(&source.name)?)
+            }
+            .at(name)?;
+        }
+    }
+    writer.finish().at(name)
+}
+
+fn derived_header(source: &Source, slices: &[Slice], plan: &Plan) -> Result<Header> {
+    let from = source.file.header();
+    let mut contents = Vec::new();
+    let mut tensors = Vec::new();
+    for slice in slices {
+        let mut spec = spec_of(source, slice)?.clone();
+        contents.push((
+            spec.name.clone(),
+            acts::hex(&source.file.summary(slice.tensor).at(&source.name)?.content_digest),
+            slice.rows.clone(),
+        ));
+        let is_activation = matches!(spec.role, Role::Activations | Role::Data);
+        match plan.store_dtype {
+            Some(dtype) if is_activation && spec.dtype.is_float() => spec.dtype = dtype,
+            _ => {}
+        }
+        spec.codec = plan.codec.unwrap_or(spec.codec);
+        spec.level = plan.level.unwrap_or(spec.level);
+        spec.row_count = Some(slice.rows.end - slice.rows.start);
+        // Another codec or element type has another best block.
+        spec.block_row_count = 0;
+        tensors.push(spec);
+    }
+    let digest = process::plan::digest(&(process::tool_name(), process::VERSION, plan, &contents, &from.file_id))?;
+    let mut header = Header::new(process::tool_name(), process::VERSION, &digest, None);
+    header.tensors = tensors;
+    header.salvaged = from.salvaged;
+    header.input_digest.clone_from(&from.input_digest);
+    header.model_digest.clone_from(&from.model_digest);
+    header.tokenizer_digest.clone_from(&from.tokenizer_digest);
+    header.template_digest.clone_from(&from.template_digest);
+    header.compute.clone_from(&from.compute);
+    header.groups.clone_from(&from.groups);
+    header.sample_count = from.sample_count;
+    header.meta.clone_from(&from.meta);
+    let origin = serde_json::json!({"file_id": from.file_id, "tool": from.tool, "tool_version": from.tool_version});
+    header.meta.insert("derived_from".into(), origin);
+    header.fix_blocks().at(&source.name)?;
+    Ok(header)
+}
