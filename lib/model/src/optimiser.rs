@@ -7,7 +7,7 @@ use candle_core::{DType, Error, Result, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::ops::{Gradient, Gradients, update_in_place};
+use crate::ops::{Gradient, Gradients, change, update_in_place};
 
 /// Elements per task, and per partial sum of a norm: fixed, so that bits do not depend on the number of threads.
 const CHUNK: usize = 64 * 1024;
@@ -123,8 +123,7 @@ impl AdamW {
                     *second = ((&*second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
                     let denominator = ((second.sqrt()? / correction2.sqrt())? + eps)?;
                     *master = ((&*master * decay)? - ((&*first / denominator)? * (lr / correction1))?)?;
-                    let rounded = master.to_dtype(parameter.dtype())?;
-                    parameter.slice_set(&rounded.force_contiguous()?, 0, 0)?;
+                    change(parameter, master)?;
                 }
                 (Moments::Host { .. }, Gradient::Device(_)) => {
                     return Err(Error::Msg("a host parameter with a device gradient".into()));

@@ -130,6 +130,15 @@ impl<W: Write> Writer<W> {
         }
     }
 
+    /// Continues a stream whose `begin` and first `row_count` rows are in the output already.
+    pub fn resume(output: W, row_count: u64) -> Writer<W> {
+        Writer {
+            row_count,
+            has_begun: true,
+            ..Writer::new(output)
+        }
+    }
+
     /// Opens the stream. `extra` adds keys: any struct or map, `&()` for none.
     pub fn begin(&mut self, begin: &Begin, extra: &impl Serialize) -> Result<()> {
         assert!(

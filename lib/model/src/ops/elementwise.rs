@@ -21,7 +21,7 @@ pub fn embedding(tape: &Tape, table: &Tensor, token_ids: &[u32]) -> Result<Tenso
             let gradient = cpu::wide(&gradient)?;
             let gradient = cpu::view(&gradient)?;
             let width = table.dim(1)?;
-            let (into, _) = backward.gradients.host(&table);
+            let into = backward.gradients.sum(&table);
             for (&id, row) in token_ids.iter().zip(gradient.chunks_exact(width)) {
                 let into = &mut into[id as usize * width..][..width];
                 into.iter_mut().zip(row).for_each(|(into, row)| *into += row);

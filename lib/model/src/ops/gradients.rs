@@ -13,19 +13,24 @@ pub enum Gradient {
     Device(Tensor),
 }
 
+struct Slot {
+    gradient: Gradient,
+    /// Whether the buffer holds a sum; otherwise only its memory is kept for the next one.
+    held: bool,
+}
+
 /// Gradients by parameter. Empty at first: a parameter that never received one has none.
-#[derive(Default, Debug)]
+#[derive(Default)]
 pub struct Gradients {
-    slots: HashMap<TensorId, Gradient>,
+    slots: HashMap<TensorId, Slot>,
 }
 
 impl Gradients {
     pub fn get(&self, parameter: &Tensor) -> Option<&Gradient> {
-        self.slots.get(&parameter.id())
-    }
-
-    pub fn get_mut(&mut self, parameter: &Tensor) -> Option<&mut Gradient> {
-        self.slots.get_mut(&parameter.id())
+        self.slots
+            .get(&parameter.id())
+            .filter(|slot| slot.held)
+            .map(|slot| &slot.gradient)
     }
 
     /// A copy as an f32 tensor of the parameter's shape.
@@ -37,27 +42,9 @@ impl Gradients {
         }
     }
 
-    /// Forgets all gradients, and keeps no memory.
+    /// Forgets all gradients, and keeps their memory for the next ones.
     pub fn clear(&mut self) {
-        self.slots.clear();
-    }
-
-    /// Multiplies every gradient by `factor`.
-    pub fn scale(&mut self, factor: f64) -> Result<()> {
-        for slot in self.slots.values_mut() {
-            match slot {
-                Gradient::Host(values) => {
-                    use rayon::prelude::*;
-                    values.par_chunks_mut(cpu::CHUNK).for_each(|chunk| {
-                        for value in chunk {
-                            *value *= factor as f32;
-                        }
-                    });
-                }
-                Gradient::Device(tensor) => *tensor = (&*tensor * factor)?,
-            }
-        }
-        Ok(())
+        self.slots.values_mut().for_each(|slot| slot.held = false);
     }
 
     /// Adds `gradient`, in f32.
@@ -65,32 +52,48 @@ impl Gradients {
         if cpu::is_host(gradient) {
             let gradient = cpu::wide(gradient)?;
             let values = cpu::view(&gradient)?;
-            match self.slots.get_mut(&parameter) {
-                Some(Gradient::Host(sum)) => cpu::add_into(sum, &values),
-                _ => {
-                    self.slots.insert(parameter, Gradient::Host(values.to_vec()));
-                }
+            let (sum, held) = self.buffer(parameter, values.len());
+            match held {
+                true => cpu::add_into(sum, &values),
+                false => sum.copy_from_slice(&values),
             }
             return Ok(());
         }
         let gradient = gradient.to_dtype(DType::F32)?;
-        match self.slots.get_mut(&parameter) {
-            Some(Gradient::Device(sum)) => *sum = (&*sum + gradient)?,
-            _ => {
-                self.slots.insert(parameter, Gradient::Device(gradient));
-            }
-        }
+        let gradient = match self.slots.get(&parameter) {
+            Some(Slot {
+                gradient: Gradient::Device(sum),
+                held: true,
+            }) => (sum + gradient)?,
+            _ => gradient,
+        };
+        self.slots.insert(
+            parameter,
+            Slot {
+                gradient: Gradient::Device(gradient),
+                held: true,
+            },
+        );
         Ok(())
     }
 
-    /// The host buffer of `parameter`, and whether it already holds a sum. A new one is zero, so that both ways are right.
-    pub(super) fn host(&mut self, parameter: &Tensor) -> (&mut [f32], bool) {
-        let mut held = true;
-        let slot = self.slots.entry(parameter.id()).or_insert_with(|| {
-            held = false;
-            Gradient::Host(vec![0.0; parameter.elem_count()])
+    /// The host buffer of a parameter to add to: zeros if it held nothing.
+    pub(super) fn sum(&mut self, parameter: &Tensor) -> &mut [f32] {
+        let (values, held) = self.buffer(parameter.id(), parameter.elem_count());
+        if !held {
+            values.fill(0.0);
+        }
+        values
+    }
+
+    /// The host buffer, and whether it holds a sum; otherwise the caller must overwrite all of it.
+    pub(super) fn buffer(&mut self, parameter: TensorId, len: usize) -> (&mut [f32], bool) {
+        let slot = self.slots.entry(parameter).or_insert_with(|| Slot {
+            gradient: Gradient::Host(vec![0.0; len]),
+            held: false,
         });
-        match slot {
+        let held = std::mem::replace(&mut slot.held, true);
+        match &mut slot.gradient {
             Gradient::Host(values) => (values, held),
             Gradient::Device(_) => unreachable!("a CPU parameter has a host gradient"),
         }

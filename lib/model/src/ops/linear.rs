@@ -110,7 +110,7 @@ fn weight_gradient(gradients: &mut super::Gradients, w: &Tensor, gradient: &Tens
     let ((rows, n), k) = (gradient.dims2()?, x.dim(1)?);
     let (gradient, x) = (cpu::wide(gradient)?, cpu::wide(x)?);
     let (gradient, x) = (cpu::view(&gradient)?, cpu::view(&x)?);
-    let (into, held) = gradients.host(w);
+    let (into, held) = gradients.buffer(w.id(), n * k);
     let (a, b) = (Matrix::new(&gradient, rows, n).transposed(), Matrix::new(&x, rows, k));
     // SAFETY: the buffer is borrowed mutably and initialised.
     unsafe { multiply(Target::new(into, k), held, 1.0, a, b, true) };

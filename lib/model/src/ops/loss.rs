@@ -97,7 +97,7 @@ pub fn cross_entropy(
         };
         let slopes = Matrix::new(logits, rows.len(), vocabulary);
         if tape.learns(head) {
-            let (into, held) = gradients.host(head);
+            let (into, held) = gradients.buffer(head.id(), vocabulary * d);
             // SAFETY: the buffer is borrowed mutably and initialised.
             unsafe {
                 multiply(

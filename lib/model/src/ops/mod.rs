@@ -74,3 +74,16 @@ fn composed<'m>(
     });
     Ok(output)
 }
+
+/// Overwrites a tensor in its storage with the values of another of its shape, in its own type: every holder of the tensor
+/// sees them.
+pub fn change(tensor: &Tensor, values: &Tensor) -> Result<()> {
+    tensor.slice_set(
+        &values
+            .to_device(tensor.device())?
+            .to_dtype(tensor.dtype())?
+            .force_contiguous()?,
+        0,
+        0,
+    )
+}

@@ -215,7 +215,7 @@ fn normalise(
                 .collect();
             for (parameter, second) in [(weight, false), (bias, true)] {
                 if let Some(parameter) = parameter {
-                    let (into, _) = backward.gradients.host(&parameter);
+                    let into = backward.gradients.sum(&parameter);
                     for (of_weight, of_bias) in &partials {
                         cpu::add_into(into, if second { of_bias } else { of_weight });
                     }

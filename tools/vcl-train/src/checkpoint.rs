@@ -1,0 +1,358 @@
+//! Checkpoints: a model directory, the optimiser's moments and the metrics so far, committed by one rename.
+//!
+//! ```text
+//! .DIR.partial/                     the run, locked while it is trained; renamed to DIR at the end
+//!   lock  plan.json                 the plan is compared on resume
+//!   metrics.jsonl                   the rows of every step so far
+//!   checkpoints/step-00000100/      model or adapter files, optimizer.safetensors, metrics.jsonl, state.json
+//! ```
+//! state.json holds the step and a digest of every other file. A checkpoint whose digests do not hold is passed over for the one
+//! before it; what it recorded is computed again, with the same bits.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use model::ops::change;
+use model::optimiser::{AdamW, Moments};
+use model::{DType, Tensor};
+use process::{Error, Result, ResultExt};
+use serde::{Deserialize, Serialize};
+
+use crate::aux::Auxiliary;
+use crate::cli::Keep;
+use crate::learner::Learner;
+use crate::publish::{self, Entry};
+
+/// The directory of a run that is not finished.
+pub struct Run {
+    pub partial: PathBuf,
+    target: PathBuf,
+    _lock: File,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct State {
+    step: u64,
+    optimiser_step: u64,
+    digests: BTreeMap<String, String>,
+}
+
+/// What a run begins from.
+pub struct Found {
+    pub step: u64,
+    pub metrics: Vec<u8>,
+}
+
+impl Run {
+    /// Claims `.DIR.partial`. `resume` continues one that is there, `force` starts over.
+    pub fn open(target: &Path, plan: &serde_json::Value, resume: bool, force: bool) -> Result<Self> {
+        let partial = process::beside(target, ".partial");
+        let subject = target.display();
+        if fs::symlink_metadata(target).is_ok() && !force {
+            return Err(Error::conflict(subject, "exists").hint("--force replaces it"));
+        }
+        let plan_path = partial.join("plan.json");
+        let exists = fs::symlink_metadata(&partial).is_ok();
+        if exists && !partial.symlink_metadata().at(partial.display())?.is_dir() {
+            return Err(Error::conflict(partial.display(), "is in the way: not a directory"));
+        }
+        if exists && !resume && !force {
+            let cause = "a run that is not finished is there";
+            return Err(Error::conflict(partial.display(), cause).hint("--resume continues it, --force starts over"));
+        }
+        if !exists {
+            fs::create_dir(&partial).at(partial.display())?;
+        }
+        let lock = File::create(partial.join("lock")).at(partial.display())?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(Error::conflict(partial.display(), "another run is writing it"));
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(error).at(partial.display()),
+        }
+        if resume && plan_path.exists() {
+            let text = fs::read(&plan_path).at(plan_path.display())?;
+            let was: serde_json::Value = serde_json::from_slice(&text).at(plan_path.display())?;
+            if let Some(difference) = process::plan::difference(&was, plan) {
+                return Err(
+                    Error::conflict(partial.display(), format!("belongs to another plan: {difference}"))
+                        .hint("--force starts over"),
+                );
+            }
+        } else {
+            for name in ["checkpoints", "metrics.jsonl", "plan.json"] {
+                remove(&partial.join(name))?;
+            }
+        }
+        fs::create_dir_all(partial.join("checkpoints")).at(partial.display())?;
+        // written last and renamed: a run without its plan has nothing to resume
+        let fresh = partial.join("plan.json.new");
+        publish::write_json(&fresh, plan)?;
+        fs::rename(&fresh, &plan_path).at(plan_path.display())?;
+        Ok(Self {
+            partial,
+            target: target.to_path_buf(),
+            _lock: lock,
+        })
+    }
+
+    pub fn metrics_path(&self) -> PathBuf {
+        self.partial.join("metrics.jsonl")
+    }
+
+    fn checkpoints(&self) -> PathBuf {
+        self.partial.join("checkpoints")
+    }
+
+    /// Saves everything that a resumed run needs. `files` writes the model's own.
+    pub fn save(
+        &self,
+        step: u64,
+        learner: &Learner,
+        optimiser: &AdamW,
+        aux: &dyn Auxiliary,
+        metrics: &[u8],
+        files: impl FnOnce(&Path) -> Result<()>,
+        keep: Keep,
+    ) -> Result<()> {
+        let name = format!("step-{step:08}");
+        let making = self.checkpoints().join(format!(".{name}.partial"));
+        remove(&making)?;
+        fs::create_dir(&making).at(making.display())?;
+        files(&making)?;
+        save_moments(&making.join("optimizer.safetensors"), learner, optimiser, aux)?;
+        publish::write(&making.join("metrics.jsonl"), metrics)?;
+        let mut digests = BTreeMap::new();
+        for entry in fs::read_dir(&making).at(making.display())? {
+            let path = entry.at(making.display())?.path();
+            digests.insert(
+                path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                digest(&path)?,
+            );
+        }
+        let state = State {
+            step,
+            optimiser_step: optimiser.step,
+            digests,
+        };
+        publish::write_json(&making.join("state.json"), &state)?;
+        sync_directory(&making)?;
+        let done = self.checkpoints().join(&name);
+        remove(&done)?;
+        fs::rename(&making, &done).at(done.display())?;
+        sync_directory(&self.checkpoints())?;
+        if let Keep::Newest(count) = keep {
+            let steps = self.steps()?;
+            for (_, path) in steps.iter().rev().skip(count) {
+                remove(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The finished checkpoints, ascending.
+    fn steps(&self) -> Result<Vec<(u64, PathBuf)>> {
+        let mut steps = Vec::new();
+        let directory = self.checkpoints();
+        for entry in fs::read_dir(&directory).at(directory.display())? {
+            let path = entry.at(directory.display())?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if let Some(step) = name.strip_prefix("step-").and_then(|step| step.parse().ok()) {
+                steps.push((step, path));
+            }
+        }
+        steps.sort();
+        Ok(steps)
+    }
+
+    /// Loads the newest checkpoint that is whole into the learner; `doubt` hears of those that are not.
+    pub fn restore(
+        &self,
+        learner: &Learner,
+        optimiser: &mut AdamW,
+        aux: &mut dyn Auxiliary,
+        mut doubt: impl FnMut(&Path, &str),
+    ) -> Result<Option<Found>> {
+        for (_, path) in self.steps()?.iter().rev() {
+            match verified(path) {
+                Err(cause) => doubt(path, &cause),
+                Ok(state) => {
+                    load_moments(&path.join("optimizer.safetensors"), learner, optimiser, aux)?;
+                    optimiser.step = state.optimiser_step;
+                    let metrics = fs::read(path.join("metrics.jsonl")).at(path.display())?;
+                    return Ok(Some(Found {
+                        step: state.step,
+                        metrics,
+                    }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gives the finished directory its name.
+    pub fn publish(self) -> Result<()> {
+        for name in ["lock", "plan.json"] {
+            remove(&self.partial.join(name))?;
+        }
+        sync_directory(&self.partial)?;
+        if fs::symlink_metadata(&self.target).is_ok() {
+            remove(&self.target)?;
+        }
+        fs::rename(&self.partial, &self.target).at(self.target.display())?;
+        match self.target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) => sync_directory(parent),
+            None => sync_directory(Path::new(".")),
+        }
+    }
+}
+
+/// Checks every digest of a checkpoint.
+fn verified(path: &Path) -> std::result::Result<State, String> {
+    let text = fs::read(path.join("state.json")).map_err(|error| format!("state.json: {error}"))?;
+    let state: State = serde_json::from_slice(&text).map_err(|error| format!("state.json: {error}"))?;
+    for needed in ["optimizer.safetensors", "metrics.jsonl"] {
+        if !state.digests.contains_key(needed) {
+            return Err(format!("state.json names no {needed}"));
+        }
+    }
+    for (name, expected) in &state.digests {
+        // names come from a file: one component, nothing else
+        if Path::new(name).components().count() != 1 || name.starts_with('.') {
+            return Err(format!("state.json names {name:?}"));
+        }
+        match digest(&path.join(name)) {
+            Ok(found) if found == *expected => {}
+            Ok(_) => return Err(format!("{name} is damaged")),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(state)
+}
+
+fn digest(path: &Path) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher
+        .update_reader(File::open(path).at(path.display())?)
+        .at(path.display())?;
+    Ok(format!("blake3:{}", hasher.finalize().to_hex()))
+}
+
+/// Weights as they are trained (f32), their moments, and the auxiliary loss's state.
+fn save_moments(path: &Path, learner: &Learner, optimiser: &AdamW, aux: &dyn Auxiliary) -> Result<()> {
+    let own = aux.state().at("auxiliary loss")?;
+    let mut entries = Vec::new();
+    for trainable in &learner.trainable {
+        for part in PARTS {
+            let shape = trainable.tensor.dims().to_vec();
+            entries.push(Entry {
+                name: format!("{}.{part}", trainable.name),
+                shape,
+                dtype: DType::F32,
+            });
+        }
+    }
+    let parameter_parts = entries.len();
+    entries.extend(own.iter().map(|(name, tensor)| Entry {
+        name: format!("aux.{name}"),
+        shape: tensor.dims().to_vec(),
+        dtype: DType::F64,
+    }));
+    publish::safetensors(path, &entries, |index| {
+        if index >= parameter_parts {
+            return publish::bytes(&own[index - parameter_parts].1, DType::F64);
+        }
+        let trainable = &learner.trainable[index / PARTS.len()];
+        let tensor = match (&optimiser.moments[index / PARTS.len()], index % PARTS.len()) {
+            (Moments::Host { first, .. }, 1) => return Ok(little_endian(first)),
+            (Moments::Host { second, .. }, 2) => return Ok(little_endian(second)),
+            (Moments::Device { master, .. }, 0) => master,
+            (Moments::Device { first, .. }, 1) => first,
+            (Moments::Device { second, .. }, 2) => second,
+            _ => &trainable.tensor,
+        };
+        publish::bytes(&tensor.to_device(&Device::Cpu)?, DType::F32)
+    })
+}
+
+const PARTS: [&str; 3] = ["weight", "first_moment", "second_moment"];
+
+fn little_endian(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn load_moments(path: &Path, learner: &Learner, optimiser: &mut AdamW, aux: &mut dyn Auxiliary) -> Result<()> {
+    let mut tensors = candle_core::safetensors::load(path, &Device::Cpu).at(path.display())?;
+    for (trainable, moments) in learner.trainable.iter().zip(&mut optimiser.moments) {
+        let mut part = |part: &str| {
+            let name = format!("{}.{part}", trainable.name);
+            match tensors.remove(&name) {
+                Some(tensor) if tensor.dims() == trainable.tensor.dims() && tensor.dtype() == DType::F32 => Ok(tensor),
+                _ => Err(Error::input(
+                    path.display(),
+                    format!("{name} is missing or has another shape"),
+                )),
+            }
+        };
+        let [weight, first, second] = [part(PARTS[0])?, part(PARTS[1])?, part(PARTS[2])?];
+        restore(&trainable.tensor, moments, &weight, &first, &second).at(&trainable.name)?;
+    }
+    for (name, tensor) in tensors {
+        match name.strip_prefix("aux.") {
+            Some(own) => aux.restore(own, &tensor).at(path.display())?,
+            None => {
+                return Err(Error::input(
+                    path.display(),
+                    format!("holds {name}, which this run has not"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn restore(
+    parameter: &Tensor,
+    moments: &mut Moments,
+    weight: &Tensor,
+    first: &Tensor,
+    second: &Tensor,
+) -> candle_core::Result<()> {
+    match moments {
+        Moments::Host {
+            first: own_first,
+            second: own_second,
+        } => {
+            *own_first = first.flatten_all()?.to_vec1()?;
+            *own_second = second.flatten_all()?.to_vec1()?;
+        }
+        Moments::Device {
+            first: own_first,
+            second: own_second,
+            master,
+        } => {
+            *own_first = first.to_device(parameter.device())?;
+            *own_second = second.to_device(parameter.device())?;
+            *master = weight.to_device(parameter.device())?;
+        }
+    }
+    change(parameter, weight)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).at(path.display()),
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path).at(path.display()),
+        Ok(_) => fs::remove_file(path).at(path.display()),
+    }
+}
+
+fn sync_directory(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|directory| directory.sync_all())
+        .at(path.display())
+}

@@ -1,0 +1,114 @@
+//! Published settings under a name, so that a run states what it follows.
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::cli::{Args, ScheduleName};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+pub enum Recipe {
+    /// Open-instruct's Tülu 3 fine-tuning, all weights: rate 5e-6 linear, warm-up 0.03, 2 epochs, batch 128, length 4096.
+    #[value(name = "tulu3-1b")]
+    #[serde(rename = "tulu3-1b")]
+    Tulu3Small,
+    /// The same schedule and batch on adapters of rank 64: what an 8 B model needs to fit one card.
+    #[value(name = "tulu3-8b")]
+    #[serde(rename = "tulu3-8b")]
+    Tulu3Large,
+}
+
+/// Every setting that a recipe or a flag may decide.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Settings {
+    pub lora: Option<Lora>,
+    pub batch_size: usize,
+    pub micro_batch: usize,
+    pub epochs: f64,
+    pub lr: f64,
+    pub schedule: ScheduleName,
+    pub warmup: f64,
+    pub weight_decay: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    pub clip: f64,
+    pub max_length: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Lora {
+    pub rank: usize,
+    pub alpha: f64,
+    /// None: every matrix of every block.
+    pub targets: Option<Vec<String>>,
+}
+
+impl Settings {
+    /// Flags over the recipe over the defaults. `position_count` is the longest sequence that the model takes.
+    pub fn resolve(args: &Args, position_count: usize) -> Self {
+        let adapts = !args.full && (args.lora || args.recipe == Some(Recipe::Tulu3Large));
+        let mut settings = match args.recipe {
+            None => Self {
+                epochs: 1.0,
+                batch_size: 8,
+                max_length: 2048.min(position_count),
+                lr: 2e-5,
+                ..Self::tulu3()
+            },
+            Some(_) => Self::tulu3(),
+        };
+        if adapts {
+            let rank = if args.recipe == Some(Recipe::Tulu3Large) {
+                64
+            } else {
+                16
+            };
+            let rank = args.lora_rank.map_or(rank, |rank| rank as usize);
+            let alpha = args.lora_alpha.unwrap_or(2.0 * rank as f64);
+            settings.lora = Some(Lora {
+                rank,
+                alpha,
+                targets: args.lora_targets.clone(),
+            });
+            if args.recipe.is_none() {
+                settings.lr = 2e-4;
+            }
+        }
+        fn over<T: Copy>(setting: &mut T, flag: Option<T>) {
+            *setting = flag.unwrap_or(*setting);
+        }
+        over(&mut settings.batch_size, args.batch_size.map(|n| n as usize));
+        settings.micro_batch = settings.batch_size;
+        over(&mut settings.micro_batch, args.micro_batch.map(|n| n as usize));
+        settings.micro_batch = settings.micro_batch.min(settings.batch_size);
+        over(&mut settings.epochs, args.epochs);
+        over(&mut settings.lr, args.lr);
+        over(&mut settings.schedule, args.schedule);
+        over(&mut settings.warmup, args.warmup);
+        over(&mut settings.weight_decay, args.weight_decay);
+        over(&mut settings.beta1, args.beta1);
+        over(&mut settings.beta2, args.beta2);
+        over(&mut settings.eps, args.eps);
+        over(&mut settings.clip, args.clip);
+        over(&mut settings.max_length, args.max_length.map(|n| n as usize));
+        settings
+    }
+
+    fn tulu3() -> Self {
+        Self {
+            lora: None,
+            batch_size: 128,
+            micro_batch: 128,
+            epochs: 2.0,
+            lr: 5e-6,
+            schedule: ScheduleName::Linear,
+            warmup: 0.03,
+            weight_decay: 0.0,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            clip: 1.0,
+            max_length: 4096,
+        }
+    }
+}
