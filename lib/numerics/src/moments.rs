@@ -179,6 +179,41 @@ impl Moments {
         (0..self.width).map(|i| self.scatter(i, i)).sum()
     }
 
+    /// Mean of x_j² for every column.
+    pub fn mean_squares(&self) -> Vec<f64> {
+        let count = (self.count as f64).max(1.0);
+        (0..self.width)
+            .map(|j| self.scatter(j, j) / count + self.mean[j] * self.mean[j])
+            .collect()
+    }
+
+    /// The same rows with `offset` taken from each. Norms and directions do not survive a shift: they become zero.
+    pub fn translated(mut self, offset: &[f64]) -> Moments {
+        if self.count > 0 {
+            for (mean, offset) in self.mean.iter_mut().zip(offset) {
+                *mean -= offset;
+            }
+        }
+        self.norm_sum = 0.0;
+        self.unit_sum.fill(0.0);
+        self
+    }
+
+    /// vᵀ Σ v of the covariance Σ: the variance of the rows along a unit vector.
+    pub fn variance_along(&self, direction: &[f64]) -> f64 {
+        assert_eq!(direction.len(), self.width, "a direction of the same space");
+        let mut sum = 0.0;
+        let mut at = 0;
+        let row_count = if self.count == 0 { 0 } else { self.width };
+        for row in 0..row_count {
+            let strip = &self.m2[at..at + self.width - row];
+            let beside: f64 = strip[1..].iter().zip(&direction[row + 1..]).map(|(x, v)| x * v).sum();
+            sum += direction[row] * (strip[0] * direction[row] + 2.0 * beside);
+            at += strip.len();
+        }
+        sum / (self.count as f64).max(1.0)
+    }
+
     /// Adds the rows behind `right` after those behind `self`.
     pub fn merge(&mut self, right: &Moments) -> Result<()> {
         if self.width != right.width {
@@ -738,6 +773,21 @@ mod tests {
         assert_eq!(part.scatter(0, 2), whole.scatter(1, 5));
         assert_eq!(part.scatter(1, 1), whole.scatter(4, 4));
         assert_eq!(part.mean(), [whole.mean()[1], whole.mean()[4], whole.mean()[5]]);
+    }
+
+    #[test]
+    fn a_shift_moves_the_mean_alone_and_the_variance_along_an_axis_is_its_scatter() {
+        let rows = rows(6, 50, 3, 2.0, 1.0);
+        let moments = Moments::of_rows(3, &rows, Precision::Double).unwrap();
+        let moved = moments.clone().translated(&[1.0, 2.0, 3.0]);
+        assert_eq!(moved.mean()[1], moments.mean()[1] - 2.0);
+        assert_eq!(moved.m2(), moments.m2());
+        assert_eq!(moments.variance_along(&[0.0, 1.0, 0.0]), moments.scatter(1, 1) / 50.0);
+        let diagonal = 0.5_f64.sqrt();
+        let expected = (moments.scatter(0, 0) + moments.scatter(2, 2) + 2.0 * moments.scatter(0, 2)) / 100.0;
+        assert!((moments.variance_along(&[diagonal, 0.0, diagonal]) - expected).abs() < 1e-12);
+        let squares: f64 = rows.chunks(3).map(|row| f64::from(row[2]).powi(2)).sum();
+        assert!((moments.mean_squares()[2] - squares / 50.0).abs() < 1e-10);
     }
 
     proptest! {

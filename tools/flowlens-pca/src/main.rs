@@ -1,1 +1,19 @@
-fn main() {}
+//! flowlens-pca: principal components, concentration and trajectories of residual-stream activations.
+
+mod cli;
+mod compare;
+mod container;
+mod fit;
+mod plan;
+mod report;
+mod rows;
+mod run;
+mod source;
+mod spread;
+mod stability;
+mod table;
+mod trajectory;
+
+fn main() -> ! {
+    process::main::<cli::Args>(run::run)
+}

@@ -1,0 +1,336 @@
+//! The records of this tool: every JSON field name lives here.
+
+use crate::cli::{Center, Layout, Measures};
+use crate::fit::{Fit, LayerFit, Part};
+use crate::plan::Plan;
+use crate::source::Source;
+use crate::spread::{Spread, Spreads};
+use numerics::measures;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The k of C_k.
+pub const CONCENTRATION_COUNTS: [usize; 5] = [1, 2, 3, 4, 8];
+const EIGENVALUE_COUNT: usize = 8;
+
+/// Geometry of a layer, of everything or of one group; also the body of a stack row.
+#[derive(Debug, Clone, Serialize)]
+pub struct Geometry {
+    pub site: String,
+    pub group: String,
+    pub layout: Layout,
+    pub center: Center,
+    pub row_count: u64,
+    pub eigenvalues: Vec<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evr: Option<Vec<f64>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub c_k: BTreeMap<String, f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub participation_ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub effective_rank: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stable_rank: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alpha_req: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub k90: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iso_score: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matrix_entropy: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm_mean: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dispersion: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anisotropy: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id_twonn: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id_mle: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub massive_dims: Option<Vec<usize>>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename = "layer")]
+pub struct Layer {
+    pub layer_index: u32,
+    #[serde(flatten)]
+    pub geometry: Geometry,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename = "stack")]
+pub struct Stack {
+    #[serde(flatten)]
+    pub geometry: Geometry,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm_growth_a: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm_growth_b: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub component_id: Option<usize>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename = "trajectory")]
+pub struct Trajectory {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    pub component: String,
+    pub basis: &'static str,
+    pub layer_index: Vec<u32>,
+    pub depth: Vec<f64>,
+    pub projection: Vec<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub low: Option<Vec<f64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub high: Option<Vec<f64>>,
+    pub center3: Vec<Vec<f64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smoothness_ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turning_angle: Option<f64>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename = "contrast")]
+pub struct Contrast {
+    pub layer_index: u32,
+    pub group_a: String,
+    pub group_b: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fisher_ratio: Option<f64>,
+    pub centroid_distance: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub silhouette: Option<f64>,
+    /// Means of the groups along the unit difference of the two, their distance in pooled standard deviations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub projection_a: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub projection_b: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub separation: Option<f64>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename = "compare")]
+pub struct Compare {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer_index: Option<u32>,
+    /// The k of what follows: component k, the first k components, C_k.
+    pub component: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alignment_id: Option<f64>,
+    pub angles: Vec<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cka: Option<f64>,
+    /// Of the two paths of layer centres; stack only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub procrustes: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub c_k_delta: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub c_k_delta_low: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub c_k_delta_high: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p_value: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paired: Option<bool>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename = "stability")]
+pub struct Stability {
+    pub layer_index: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pc1_correlation: Option<f64>,
+    /// Mean cosine over pairs of different prompts, in each form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cosine_mean: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cosine_mean_b: Option<f64>,
+}
+
+/// Facts about the input, in the `end` record.
+#[derive(Debug, Clone, Serialize)]
+pub struct End {
+    pub input_digest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropped_row_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropped_dims: Option<Vec<usize>>,
+}
+
+/// Everything there is to say, in the order it is written.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub layers: Vec<Layer>,
+    pub stacks: Vec<Stack>,
+    pub contrasts: Vec<Contrast>,
+    pub trajectories: Vec<Trajectory>,
+    pub compares: Vec<Compare>,
+    pub stabilities: Vec<Stability>,
+}
+
+impl Report {
+    pub fn geometry(plan: &Plan, source: &Source, fit: &Fit, spreads: &Spreads, component_id: Option<usize>) -> Self {
+        let mut report = Self::default();
+        for (layer, spread) in fit.layers.iter().zip(&spreads.layers) {
+            for (group, part, spread) in parts(source, &layer.all, &layer.groups, spread.all, &spread.groups) {
+                report.layers.push(Layer {
+                    layer_index: layer.index,
+                    geometry: geometry(plan, source, fit, group, part, spread),
+                });
+            }
+            report.contrasts.extend(contrast(source, layer, spread.silhouette));
+        }
+        let stack = &fit.stack;
+        for (at, (group, part, spread)) in parts(
+            source,
+            &stack.all,
+            &stack.groups,
+            spreads.stack.all,
+            &spreads.stack.groups,
+        )
+        .enumerate()
+        {
+            let growth = norm_growth(fit, at.checked_sub(1));
+            report.stacks.push(Stack {
+                geometry: geometry(plan, source, fit, group, part, spread),
+                norm_growth_a: growth.map(|(a, _)| a),
+                norm_growth_b: growth.map(|(_, b)| b),
+                component_id: if at == 0 { component_id } else { None },
+            });
+        }
+        report
+    }
+
+    pub fn write(&self, writer: &mut records::Writer<impl std::io::Write>) -> records::Result<()> {
+        self.layers.iter().try_for_each(|row| writer.row(row))?;
+        self.stacks.iter().try_for_each(|row| writer.row(row))?;
+        self.contrasts.iter().try_for_each(|row| writer.row(row))?;
+        self.trajectories.iter().try_for_each(|row| writer.row(row))?;
+        self.compares.iter().try_for_each(|row| writer.row(row))?;
+        self.stabilities.iter().try_for_each(|row| writer.row(row))
+    }
+}
+
+/// Everything under the group "", then each group.
+fn parts<'a>(
+    source: &'a Source,
+    all: &'a Part,
+    groups: &'a [Part],
+    spread: Spread,
+    group_spreads: &'a [Spread],
+) -> impl Iterator<Item = (&'a str, &'a Part, Spread)> {
+    let named = source.groups.iter().map(String::as_str).zip(groups).zip(group_spreads);
+    std::iter::once(("", all, spread)).chain(named.map(|((name, part), spread)| (name, part, *spread)))
+}
+
+fn geometry(plan: &Plan, source: &Source, fit: &Fit, group: &str, part: &Part, spread: Spread) -> Geometry {
+    let (spectrum, summary) = (&part.spectrum, &part.summary);
+    let values = &spectrum.values;
+    let whole = |measure: fn(&[f64]) -> Option<f64>| if spectrum.complete { measure(values) } else { None };
+    let participation_ratio = whole(measures::participation_ratio);
+    let c_k = CONCENTRATION_COUNTS
+        .into_iter()
+        .filter(|k| spectrum.complete || *k <= values.len())
+        .filter_map(|k| Some((k.to_string(), measures::concentration(values, spectrum.total, k)?)))
+        .collect();
+    let leading: Vec<f64> = values.iter().take(EIGENVALUE_COUNT).copied().collect();
+    Geometry {
+        site: source.site.clone(),
+        group: group.to_owned(),
+        layout: plan.layout,
+        center: plan.center,
+        row_count: summary.count,
+        evr: measures::explained_ratio(&leading, spectrum.total),
+        c_k,
+        participation_ratio,
+        effective_rank: whole(measures::effective_rank),
+        stable_rank: values
+            .first()
+            .and_then(|largest| measures::stable_rank(*largest, spectrum.total)),
+        alpha_req: whole(measures::alpha_req),
+        k90: if spectrum.complete {
+            measures::components_for_share(values, 0.9)
+        } else {
+            None
+        },
+        iso_score: participation_ratio.and_then(|ratio| measures::iso_score(ratio, spectrum.width)),
+        matrix_entropy: whole(measures::matrix_entropy),
+        norm_mean: summary.norm_mean,
+        dispersion: spread.dispersion,
+        anisotropy: summary.anisotropy,
+        id_twonn: spread.id_twonn,
+        id_mle: spread.id_mle,
+        massive_dims: (!summary.root_mean_squares.is_empty()).then(|| {
+            let found = measures::massive_dimensions(&summary.root_mean_squares);
+            // Numbered as in the input, also where dimensions were dropped.
+            found
+                .into_iter()
+                .map(|dim| fit.columns.as_ref().map_or(dim, |columns| columns[dim]))
+                .collect()
+        }),
+        eigenvalues: leading,
+    }
+}
+
+fn contrast(source: &Source, layer: &LayerFit, silhouette: Option<f64>) -> Option<Contrast> {
+    let contrast = layer.contrast.as_ref()?;
+    let (a, b) = (&layer.groups[contrast.a], &layer.groups[contrast.b]);
+    let (a_count, b_count) = (a.summary.count as f64, b.summary.count as f64);
+    let distance = numerics::classes::centroid_distance(&a.summary.mean, &b.summary.mean);
+    let within = a.spectrum.total * a_count + b.spectrum.total * b_count;
+    let fisher_ratio = numerics::classes::fisher_ratio(distance, a_count, b_count, within);
+    let along = contrast.along.as_ref();
+    Some(Contrast {
+        layer_index: layer.index,
+        group_a: source.groups[contrast.a].clone(),
+        group_b: source.groups[contrast.b].clone(),
+        fisher_ratio,
+        centroid_distance: distance,
+        silhouette,
+        projection_a: along.map(|along| along.projection_a),
+        projection_b: along.map(|along| along.projection_b),
+        separation: along
+            .filter(|along| along.deviation > 0.0)
+            .map(|along| (along.projection_a - along.projection_b) / along.deviation),
+    })
+}
+
+/// Norm ≈ a·b^l over the layers, of everything or of one group.
+fn norm_growth(fit: &Fit, group: Option<usize>) -> Option<(f64, f64)> {
+    let mut indices = Vec::new();
+    let mut norms = Vec::new();
+    for layer in &fit.layers {
+        let part = group.map_or(&layer.all, |group| &layer.groups[group]);
+        indices.push(f64::from(layer.index));
+        norms.push(part.summary.norm_mean?);
+    }
+    measures::norm_growth(&indices, &norms)
+}
+
+/// The component whose number is the intrinsic dimension, rounded up.
+pub fn component_id(plan: &Plan, spreads: &Spreads) -> Option<usize> {
+    if plan.measures == Measures::Moments {
+        return None;
+    }
+    spreads
+        .stack
+        .all
+        .id_twonn
+        .filter(|id| id.is_finite() && *id < 1e6)
+        .map(|id| (id.ceil() as usize).max(1))
+}
