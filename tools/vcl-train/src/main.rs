@@ -13,6 +13,8 @@ mod report;
 mod run;
 mod schedule;
 mod step;
+#[cfg(test)]
+mod tests;
 
 fn main() -> ! {
     model::memory::keep_freed_buffers();

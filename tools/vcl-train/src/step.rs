@@ -52,6 +52,11 @@ impl Micro {
     pub fn loss_token_count(&self) -> usize {
         self.targets.len()
     }
+
+    #[cfg(test)]
+    pub fn aux_row_count(&self) -> usize {
+        self.aux_rows.len()
+    }
 }
 
 /// What a step found.

@@ -502,3 +502,156 @@ impl Vcl {
         any.cloned().unwrap_or(Device::Cpu)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(seed: u64, n: usize, d: usize) -> Tensor {
+        let rng = numerics::rng::Rng::new(seed, "rows");
+        // columns of falling variance, away from the origin
+        let value = |i: usize, j: usize| 3.0 + rng.normal(i as u64, j as u64) * 0.8f64.powi(j as i32);
+        let values: Vec<f32> = (0..n * d).map(|at| value(at / d, at % d) as f32).collect();
+        Tensor::from_vec(values, (n, d), &Device::Cpu).unwrap()
+    }
+
+    /// The loss and, if wanted, the gradients of rows of layers 0.. of `count` layers.
+    fn run(options: &str, parts: &[Tensor], wants_gradient: bool) -> (Vcl, f64, Vec<Tensor>) {
+        let options: Options = options.parse().unwrap();
+        let mut vcl = Vcl::new(
+            Options {
+                window: (0.0, 1.0),
+                ..options
+            },
+            parts.len(),
+        )
+        .unwrap();
+        vcl.begin(1);
+        for (layer, part) in parts.iter().enumerate() {
+            vcl.observe(layer, part).unwrap();
+        }
+        let loss = vcl.settle().unwrap();
+        let gradients = match wants_gradient {
+            true => parts
+                .iter()
+                .enumerate()
+                .map(|(layer, part)| vcl.gradient(layer, part).unwrap().unwrap())
+                .collect(),
+            false => Vec::new(),
+        };
+        (vcl, loss, gradients)
+    }
+
+    fn flat(tensor: &Tensor) -> Vec<f32> {
+        tensor.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_finite_differences_by_gram_and_by_covariance() {
+        // 9 rows of 14 dimensions go through the Gram matrix, 40 through the covariance
+        for (n, pool) in [(9, "window"), (40, "window"), (9, "layer"), (40, "layer")] {
+            let options = format!("k=2,gamma=1,pool={pool}");
+            let parts = [rows(1, n, 14), rows(2, n, 14)];
+            let (_, _, gradients) = run(&options, &parts, true);
+            let norm: f32 = flat(&gradients[0]).iter().map(|g| g * g).sum::<f32>().sqrt();
+            for at in [0, 3, 17, 14 * n - 1] {
+                let moved = |by: f32| {
+                    let mut values = flat(&parts[0]);
+                    values[at] += by;
+                    let part = Tensor::from_vec(values, (n, 14), &Device::Cpu).unwrap();
+                    run(&options, &[part, parts[1].clone()], false).1
+                };
+                let numeric = (moved(0.02) - moved(-0.02)) / 0.04;
+                let own = f64::from(flat(&gradients[0])[at]);
+                assert!(
+                    (numeric - own).abs() < 2e-3 * f64::from(norm),
+                    "{n} {pool} {at}: {numeric} {own}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn micro_batches_settle_what_the_whole_settles() {
+        let whole = rows(4, 60, 10);
+        let (vcl, loss, _) = run("k=3,gamma=2", std::slice::from_ref(&whole), false);
+        let mut parts = Vcl::new(
+            Options {
+                k: 3,
+                gamma: 2.0,
+                window: (0.0, 1.0),
+                ..Options::default()
+            },
+            1,
+        )
+        .unwrap();
+        parts.begin(1);
+        for (start, len) in [(0, 7), (7, 30), (37, 1), (38, 22)] {
+            parts.observe(0, &whole.narrow(0, start, len).unwrap()).unwrap();
+        }
+        assert!((parts.settle().unwrap() - loss).abs() < 1e-5);
+        assert!((parts.c_k() - vcl.c_k()).abs() < 1e-6 && parts.row_count() == 60);
+    }
+
+    #[test]
+    fn c_k_is_one_for_few_rows_and_does_not_feel_scale_or_shift() {
+        let (few, _, _) = run("k=4", &[rows(1, 5, 12)], false);
+        assert!((few.c_k() - 1.0).abs() < 1e-6 && few.doubt().is_some_and(|doubt| !doubt.is_fatal));
+        let (strong, _, _) = run("k=4,gamma=1", &[rows(1, 5, 12)], false);
+        assert!(strong.doubt().is_some_and(|doubt| doubt.is_fatal));
+        let (plain, _, _) = run("k=2", &[rows(1, 50, 12)], false);
+        let (moved, _, _) = run("k=2", &[((rows(1, 50, 12) * 7.0).unwrap() - 20.0).unwrap()], false);
+        assert!((plain.c_k() - moved.c_k()).abs() < 1e-5 && plain.doubt().is_none());
+    }
+
+    #[test]
+    fn a_step_along_the_gradient_spreads_or_concentrates() {
+        let part = rows(1, 50, 12);
+        for (sign, rises) in [("spread", false), ("concentrate", true)] {
+            let options = format!("k=2,gamma=1,sign={sign}");
+            let (before, _, gradients) = run(&options, std::slice::from_ref(&part), true);
+            let (after, _, _) = run(&options, &[(&part - (&gradients[0] * 20.0).unwrap()).unwrap()], false);
+            assert_eq!(after.c_k() > before.c_k(), rises, "{sign}");
+        }
+    }
+
+    #[test]
+    fn inside_the_hinge_nothing_pulls_and_the_warm_up_ramps() {
+        let (inside, loss, _) = run("k=2,gamma=1,hinge=0.99", &[rows(1, 50, 12)], false);
+        assert!(loss == 0.0 && inside.gradient(0, &rows(1, 50, 12)).unwrap().is_none());
+        let (ramped, loss, _) = run("k=2,gamma=1,warmup=4", &[rows(1, 50, 12)], false);
+        assert!((loss - 0.25 * ramped.c_k()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn windows_are_those_of_the_paper() {
+        assert_eq!(window_layers((0.3, 0.5), 16), [4, 5, 6, 7]);
+        assert_eq!(window_layers((0.3, 0.5), 32), (9..=15).collect::<Vec<_>>());
+        assert!(
+            Vcl::new(
+                Options {
+                    window: (0.1, 0.2),
+                    ..Options::default()
+                },
+                4
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn options_that_mean_nothing_are_refused() {
+        for text in [
+            "k=0",
+            "gamma=-1",
+            "window=0.5-0.3",
+            "window=x",
+            "sign=up",
+            "rows=some",
+            "nothing=1",
+            "k",
+        ] {
+            assert!(text.parse::<Options>().is_err(), "{text}");
+        }
+    }
+}
