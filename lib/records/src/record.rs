@@ -168,11 +168,7 @@ pub struct Prompt {
 impl Prompt {
     /// A prompt from a dataset row, which need not have an `id`: then it is `#<sample_index>`.
     pub fn from_row(row: &crate::dataset::Row) -> Result<Prompt> {
-        let mut value = row.value.clone();
-        value.shift_remove("type");
-        let id = crate::identity::id_of(&value, row.index).map_err(|fault| fault.at_row(row.index))?;
-        value.insert("id".into(), id.into());
-        crate::decode::typed(&value).map_err(|fault| fault.at_row(row.index))
+        row.decode()
     }
 }
 
@@ -310,7 +306,7 @@ pub struct Score {
     /// MMLU: the likeliest choice is right.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub acc: Option<bool>,
-    /// MMLU: the same with log-likelihoods divided by the choices' lengths in bytes.
+    /// MMLU: the same with log-likelihoods divided by the choices' lengths in characters.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub acc_norm: Option<bool>,
     #[serde(flatten)]

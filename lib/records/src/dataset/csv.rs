@@ -5,7 +5,7 @@ use std::io::Read;
 
 use serde_json::Map;
 
-use super::{Found, Rows};
+use super::{Found, Options, Rows};
 use crate::error::{Fault, KeyName, Result};
 use crate::limits::Limits;
 use crate::lines::checked_text;
@@ -19,44 +19,56 @@ pub(super) struct Table<R> {
 }
 
 impl<R: Read> Table<R> {
-    pub(super) fn new(input: R, delimiter: u8, limits: &Limits, fields: Option<&[String]>) -> Result<Table<R>> {
+    pub(super) fn new(input: R, delimiter: u8, options: &Options) -> Result<Table<R>> {
+        let limits = &options.limits;
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(delimiter)
             .flexible(true)
             .has_headers(false)
             .buffer_capacity(256 << 10)
             .from_reader(Bounded::new(input, delimiter, limits.line_bytes));
-        let mut record = csv::ByteRecord::new();
-        if !reader
-            .read_byte_record(&mut record)
-            .map_err(|error| fault_of(error).at_line(1))?
-        {
-            return Err(Fault::InputEmpty.whole());
+        let names = match &options.columns {
+            Some(names) => names.clone(),
+            None => header(&mut reader, limits)?,
+        };
+        let mut seen = std::collections::HashSet::with_capacity(names.len());
+        if let Some(twice) = names.iter().find(|name| !seen.insert(name.as_str())) {
+            return Err(Fault::ColumnDuplicate { key: twice.into() }.at_line(1));
         }
-        if record.len() > limits.key_count {
-            return Err(Fault::KeyCountExceeded {
-                limit: limits.key_count,
-            }
-            .at_line(1));
-        }
-        let mut columns = Vec::with_capacity(record.len());
-        let mut names = std::collections::HashSet::with_capacity(record.len());
-        for (index, name) in record.iter().enumerate() {
-            let name = checked_text(name).map_err(|fault| fault.at_line(1))?;
-            if !names.insert(name.to_owned()) {
-                return Err(Fault::ColumnDuplicate { key: name.into() }.at_line(1));
-            }
-            if fields.is_none_or(|fields| fields.iter().any(|field| field == name)) {
-                columns.push((index, name.to_owned()));
-            }
-        }
+        let is_wanted = |name: &String| options.fields.as_ref().is_none_or(|fields| fields.contains(name));
+        let column_count = names.len();
+        let columns = names
+            .into_iter()
+            .enumerate()
+            .filter(|(_, name)| is_wanted(name))
+            .collect();
         Ok(Table {
             reader,
             columns,
-            column_count: record.len(),
-            record,
+            column_count,
+            record: csv::ByteRecord::new(),
         })
     }
+}
+
+fn header<R: Read>(reader: &mut csv::Reader<Bounded<R>>, limits: &Limits) -> Result<Vec<String>> {
+    let mut record = csv::ByteRecord::new();
+    if !reader
+        .read_byte_record(&mut record)
+        .map_err(|error| fault_of(error).at_line(1))?
+    {
+        return Err(Fault::InputEmpty.whole());
+    }
+    if record.len() > limits.key_count {
+        return Err(Fault::KeyCountExceeded {
+            limit: limits.key_count,
+        }
+        .at_line(1));
+    }
+    record
+        .iter()
+        .map(|name| checked_text(name).map(str::to_owned).map_err(|fault| fault.at_line(1)))
+        .collect()
 }
 
 impl<R: Read + Send> Rows for Table<R> {

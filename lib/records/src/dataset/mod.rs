@@ -124,6 +124,14 @@ impl Row {
         }
     }
 
+    /// The row as a typed record, whose `id` may be absent: then it is `#<index>`.
+    pub fn decode<T: crate::Record>(&self) -> Result<T> {
+        let mut value = self.value.clone();
+        value.shift_remove("type");
+        value.insert("id".into(), self.id()?.into());
+        crate::decode::typed(&value).map_err(|fault| self.fault(fault))
+    }
+
     /// An error about this row, for checks that a tool makes itself.
     pub fn refuse(&self, reason: impl Into<String>) -> Error {
         self.fault(Fault::Unacceptable { reason: reason.into() })
@@ -159,6 +167,7 @@ pub struct Options {
     format: InputFormat,
     limits: Limits,
     fields: Option<Vec<String>>,
+    columns: Option<Vec<String>>,
     accepts_partial: bool,
     is_strict: bool,
     digests: bool,
@@ -182,6 +191,12 @@ impl Options {
     /// Builds only these top-level keys or columns; the rest is skipped, which is much faster on wide rows.
     pub fn fields<S: AsRef<str>>(mut self, fields: &[S]) -> Self {
         self.fields = Some(fields.iter().map(|field| field.as_ref().to_owned()).collect());
+        self
+    }
+
+    /// Names the columns of a CSV or TSV that has no header line.
+    pub fn columns<S: AsRef<str>>(mut self, columns: &[S]) -> Self {
+        self.columns = Some(columns.iter().map(|column| column.as_ref().to_owned()).collect());
         self
     }
 

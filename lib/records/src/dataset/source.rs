@@ -110,18 +110,8 @@ fn rows_of(options: &Options, format: InputFormat, input: Input) -> Result<Box<d
             Box::new(JsonLines { reader })
         }
         InputFormat::Json => Box::new(super::json::Elements::new(without_mark(input)?, limits, fields)),
-        InputFormat::Csv => Box::new(super::csv::Table::new(
-            without_mark(input)?,
-            b',',
-            &limits,
-            fields.as_deref(),
-        )?),
-        InputFormat::Tsv => Box::new(super::csv::Table::new(
-            without_mark(input)?,
-            b'\t',
-            &limits,
-            fields.as_deref(),
-        )?),
+        InputFormat::Csv => Box::new(super::csv::Table::new(without_mark(input)?, b',', options)?),
+        InputFormat::Tsv => Box::new(super::csv::Table::new(without_mark(input)?, b'\t', options)?),
         InputFormat::Text => Box::new(super::text::TextLines {
             lines: Lines::with_limits(input, &limits),
         }),
