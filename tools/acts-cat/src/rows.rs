@@ -132,12 +132,14 @@ pub fn samples(source: &Source, tensor: usize) -> Result<Vec<records::Sample>> {
         .file
         .to_bytes(tensor, 0..source.file.row_count(tensor))
         .at(&source.name)?;
-    let mut reader = records::Reader::new(text.as_slice());
     let mut samples = Vec::new();
+    // A small shard may own no sample.
+    if text.is_empty() {
+        return Ok(samples);
+    }
+    let mut reader = records::Reader::new(text.as_slice());
     let place = format!("{} samples", source.name);
-    while let Some(row) = reader.next_row().at(&place)? {
-        let sample = serde_json::from_value(serde_json::Value::Object(row.value))
-            .map_err(|error| Error::input(&place, format!("line {}: {error}", row.line)))?;
+    while let Some(sample) = reader.next_record().at(&place)? {
         samples.push(sample);
     }
     Ok(samples)
