@@ -255,7 +255,9 @@ impl<'a> StackRows<'a> {
             let all = spread(1 << 32, &every);
             let mut groups = vec![Vec::with_capacity(group_count); layer_count];
             for group in 0..group_count {
-                let own: Vec<usize> = (0..row_count).filter(|row| drawn.labels[*row] as usize == group).collect();
+                let own: Vec<usize> = (0..row_count)
+                    .filter(|row| drawn.labels[*row] as usize == group)
+                    .collect();
                 for (layer, rows) in groups.iter_mut().zip(spread((1 << 32) + 1 + group as u64, &own)) {
                     layer.push(rows);
                 }
