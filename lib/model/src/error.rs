@@ -37,6 +37,7 @@ pub enum Error {
     /// A device that is absent or not compiled in.
     #[error("device {0}")]
     Device(String),
+    #[cfg(feature = "decoder")]
     #[error("{0}")]
     Candle(#[from] candle_core::Error),
 }
