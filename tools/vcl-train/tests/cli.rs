@@ -1,0 +1,509 @@
+//! vcl-train as a process: what it writes, how it resumes, what it refuses.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use harness::{Done, Run, TempDir, temp_dir};
+use serde_json::{Value, json};
+
+const TOOL: &str = env!("CARGO_BIN_EXE_vcl-train");
+
+/// A directory with a tiny model (the goldens' weights, a tokenizer of letters) and training rows.
+struct World {
+    directory: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self { directory: temp_dir() };
+        let model = world.path("model");
+        fs::create_dir(&model).unwrap();
+        let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/model");
+        for name in ["config.json", "model.safetensors"] {
+            fs::copy(goldens.join(name), model.join(name)).unwrap();
+        }
+        let mut vocab = serde_json::Map::new();
+        let letters = ('a'..='z').chain([' ', '.', ',', '?', '\n']).map(String::from);
+        for (id, token) in ["<unk>", "<s>", "</s>"]
+            .into_iter()
+            .map(String::from)
+            .chain(letters)
+            .enumerate()
+        {
+            vocab.insert(token, id.into());
+        }
+        let special = |id: u32, content: &str| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+                   "special": true})
+        };
+        let tokenizer = json!({
+            "version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
+            "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
+            "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
+                      "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": []}
+        });
+        write_json(&model.join("tokenizer.json"), &tokenizer);
+        write_json(
+            &model.join("tokenizer_config.json"),
+            &json!({"bos_token": "<s>", "eos_token": "</s>"}),
+        );
+        world.rows("rows.jsonl", 1, 40);
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Made-up conversations in which the answer repeats the question's letters.
+    fn rows(&self, name: &str, seed: u64, count: usize) -> PathBuf {
+        let mut state = seed;
+        let mut draw = |bound: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % bound
+        };
+        let mut text = String::new();
+        for id in 0..count {
+            let length = 3 + draw(8);
+            let word: String = (0..length).map(|_| char::from(b'a' + draw(26) as u8)).collect();
+            let row =
+                json!({"id": format!("r{id}"), "prompt": format!("{word}?"), "completion": format!("{word}, {word}.")});
+            text.push_str(&format!("{row}\n"));
+        }
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The arguments of a short run: these, and the usual ones that they do not name.
+    fn arguments(&self, out: &str, more: &[&str]) -> Vec<OsString> {
+        let path = |name: &str| self.path(name).into_os_string();
+        let usual = [
+            ("--model", path("model")),
+            ("--data", path("rows.jsonl")),
+            ("--threads", "2".into()),
+            ("--batch-size", "6".into()),
+            ("--steps", "12".into()),
+            ("--lr", "0.005".into()),
+            ("-o", path(out)),
+        ];
+        let missing = usual.into_iter().filter(|(flag, _)| !more.contains(flag));
+        let missing = missing.flat_map(|(flag, value)| [OsString::from(flag), value]);
+        missing.chain(more.iter().map(OsString::from)).collect()
+    }
+
+    fn train(&self, out: &str, more: &[&str]) -> Done {
+        Run::new(TOOL).args(self.arguments(out, more)).output()
+    }
+
+    /// Starts a run, and waits until it has said `lines` lines.
+    fn start(&self, out: &str, more: &[&str], lines: usize) -> (Child, BufReader<ChildStdout>) {
+        let mut child = Command::new(TOOL)
+            .args(self.arguments(out, more))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        for _ in 0..lines {
+            assert_ne!(output.read_line(&mut String::new()).unwrap(), 0, "the run ended early");
+        }
+        (child, output)
+    }
+
+    /// Kills a run with signal 9 once it has said `lines` lines.
+    fn kill(&self, out: &str, more: &[&str], lines: usize) {
+        let (mut child, _) = self.start(out, more, lines);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+}
+
+fn write_json(path: &Path, value: &Value) {
+    fs::write(path, serde_json::to_vec(value).unwrap()).unwrap();
+}
+
+fn metrics(done: &Done) -> Vec<Value> {
+    done.records()
+        .into_iter()
+        .filter(|row| row["type"] == "metric")
+        .collect()
+}
+
+fn last(done: &Done, key: &str) -> f64 {
+    metrics(done).last().unwrap()[key].as_f64().unwrap()
+}
+
+#[test]
+fn a_run_writes_a_model_and_says_every_step_once() {
+    let world = World::new();
+    let done = world
+        .train(
+            "out",
+            &[
+                "--steps",
+                "40",
+                "--eval-every",
+                "20",
+                "--eval",
+                world.path("rows.jsonl").to_str().unwrap(),
+            ],
+        )
+        .expect(0);
+    let rows = done.records();
+    assert_eq!(rows[0]["type"], "begin");
+    assert_eq!(rows.last().unwrap()["status"], "complete");
+    let steps: Vec<u64> = metrics(&done).iter().map(|row| row["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, (1..=40).collect::<Vec<_>>());
+    let losses: Vec<f64> = metrics(&done).iter().map(|row| row["loss"].as_f64().unwrap()).collect();
+    assert!(losses[39] < losses[0] - 0.5, "{losses:?}");
+    assert_eq!(rows.iter().filter(|row| row["type"] == "eval").count(), 2);
+    assert_eq!(world.bytes("out/metrics.jsonl"), done.stdout);
+    for name in [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "run.json",
+        "checkpoints/step-00000040/state.json",
+    ] {
+        assert!(world.path("out").join(name).exists(), "{name}");
+    }
+    assert!(!world.path(".out.partial").exists());
+    // what was written can be trained on
+    Run::new(TOOL)
+        .arg("--model")
+        .arg(world.path("out"))
+        .arg("--data")
+        .arg(world.path("rows.jsonl"))
+        .arg("--probe")
+        .output()
+        .expect(0);
+}
+
+#[test]
+fn the_same_plan_gives_the_same_bytes_whatever_the_threads() {
+    let world = World::new();
+    world.train("one", &["--aux", "vcl:gamma=5,k=2"]).expect(0);
+    world
+        .train("two", &["--aux", "vcl:gamma=5,k=2", "--threads", "1"])
+        .expect(0);
+    for name in ["model.safetensors", "metrics.jsonl"] {
+        assert_eq!(
+            world.bytes(&format!("one/{name}")),
+            world.bytes(&format!("two/{name}")),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn killed_anywhere_and_resumed_the_bytes_are_those_of_one_run() {
+    let world = World::new();
+    let plan = [
+        "--aux",
+        "vcl:gamma=5,k=2,warmup=6",
+        "--checkpoint-every",
+        "3",
+        "--steps",
+        "30",
+    ];
+    world.train("whole", &plan).expect(0);
+    let again = [&plan[..], &["--resume"]].concat();
+    let mut resume = Vec::from(plan);
+    for lines in [2, 9, 14, 23, 30] {
+        world.kill("killed", &resume, lines);
+        resume.clone_from(&again);
+    }
+    let done = world.train("killed", &again).expect(0);
+    for name in [
+        "model.safetensors",
+        "metrics.jsonl",
+        "checkpoints/step-00000030/optimizer.safetensors",
+    ] {
+        assert_eq!(
+            world.bytes(&format!("whole/{name}")),
+            world.bytes(&format!("killed/{name}")),
+            "{name}"
+        );
+    }
+    assert_eq!(done.stdout, world.bytes("whole/metrics.jsonl"));
+}
+
+#[test]
+fn adapters_resume_to_the_bit_too() {
+    let world = World::new();
+    let plan = [
+        "--lora",
+        "--lora-rank",
+        "2",
+        "--checkpoint-every",
+        "2",
+        "--micro-batch",
+        "2",
+        "--aux",
+        "vcl:gamma=2,k=1",
+    ];
+    world.train("whole", &plan).expect(0);
+    world.kill("killed", &plan, 8);
+    world.train("killed", &[&plan[..], &["--resume"]].concat()).expect(0);
+    assert_eq!(
+        world.bytes("whole/adapter_model.safetensors"),
+        world.bytes("killed/adapter_model.safetensors")
+    );
+}
+
+#[test]
+fn a_damaged_newest_checkpoint_falls_back_to_the_one_before() {
+    let world = World::new();
+    let plan = ["--checkpoint-every", "3", "--steps", "20"];
+    world.train("whole", &plan).expect(0);
+    world.kill("killed", &plan, 12);
+    let checkpoints = world.path(".killed.partial/checkpoints");
+    let mut names: Vec<PathBuf> = fs::read_dir(&checkpoints)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    names.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with("step-"));
+    names.sort();
+    assert_eq!(names.len(), 2, "two are kept");
+    let newest = names[1].join("optimizer.safetensors");
+    let mut bytes = fs::read(&newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&newest, bytes).unwrap();
+    let resumed = world.train("killed", &[&plan[..], &["--resume"]].concat()).expect(0);
+    assert!(
+        resumed.stderr.contains("optimizer.safetensors is damaged"),
+        "{}",
+        resumed.stderr
+    );
+    assert_eq!(
+        world.bytes("whole/model.safetensors"),
+        world.bytes("killed/model.safetensors")
+    );
+    assert_eq!(world.bytes("whole/metrics.jsonl"), resumed.stdout);
+}
+
+#[test]
+fn a_signal_saves_and_the_run_goes_on_later() {
+    let world = World::new();
+    let (mut child, output) = world.start("out", &["--steps", "400", "--checkpoint-every", "400"], 6);
+    Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status()
+        .unwrap();
+    let rest = output.lines().count();
+    assert_eq!(harness::code(child.wait().unwrap()), 143);
+    assert!(rest < 390, "it stopped before the end");
+    assert!(fs::read_dir(world.path(".out.partial/checkpoints")).unwrap().count() > 0);
+}
+
+#[test]
+fn another_plan_is_a_conflict_that_names_the_first_difference() {
+    let world = World::new();
+    world.kill("out", &["--checkpoint-every", "3"], 8);
+    world.train("out", &[]).refused(5, "not finished");
+    world
+        .train("out", &["--checkpoint-every", "3", "--resume", "--lr", "0.1"])
+        .refused(5, "schedule.peak: was 0.005, is 0.1");
+    world.rows("rows.jsonl", 2, 40);
+    world
+        .train("out", &["--checkpoint-every", "3", "--resume"])
+        .refused(5, "digest");
+    world.train("out", &["--checkpoint-every", "3", "--force"]).expect(0);
+}
+
+#[test]
+fn a_finished_output_is_left_alone() {
+    let world = World::new();
+    let first = world.train("out", &[]).expect(0);
+    world.train("out", &[]).refused(5, "exists");
+    let again = world.train("out", &["--resume"]).expect(0);
+    assert_eq!(first.stdout, again.stdout);
+    world
+        .train("out", &["--resume", "--seed", "7"])
+        .refused(5, "seed: was 42, is 7");
+}
+
+#[test]
+fn spread_lowers_c_k_and_concentrate_raises_it() {
+    let world = World::new();
+    for seed in ["1", "2", "3"] {
+        let c_k = |sign: &str, gamma: &str| {
+            let aux = format!("vcl:k=2,gamma={gamma},sign={sign},window=0.3-0.8");
+            let name = format!("{sign}-{gamma}-{seed}");
+            last(
+                &world
+                    .train(&name, &["--aux", &aux, "--seed", seed, "--steps", "25"])
+                    .expect(0),
+                "c_k",
+            )
+        };
+        let (plain, spread, concentrated) = (c_k("spread", "0"), c_k("spread", "10"), c_k("concentrate", "10"));
+        assert!(
+            spread < plain - 0.02 && plain + 0.02 < concentrated,
+            "seed {seed}: {spread} {plain} {concentrated}"
+        );
+    }
+}
+
+#[test]
+fn adapters_become_a_peft_directory_or_a_merged_model() {
+    let world = World::new();
+    let lora = ["--lora", "--lora-rank", "2", "--lora-targets", "q_proj,down_proj"];
+    world.train("adapter", &lora).expect(0);
+    let config: Value = serde_json::from_slice(&world.bytes("adapter/adapter_config.json")).unwrap();
+    assert_eq!(config["target_modules"], json!(["down_proj", "q_proj"]));
+    assert!(!world.path("adapter/model.safetensors").exists());
+    world.train("merged", &[&lora[..], &["--merge"]].concat()).expect(0);
+    assert!(world.path("merged/model.safetensors").exists() && !world.path("merged/adapter_config.json").exists());
+    assert_ne!(
+        world.bytes("merged/model.safetensors"),
+        world.bytes("model/model.safetensors")
+    );
+    world
+        .train("none", &["--lora", "--lora-targets", "x_proj"])
+        .refused(2, "x_proj");
+    world.train("none", &["--merge"]).refused(2, "--merge");
+}
+
+#[test]
+fn a_mixture_takes_its_shares() {
+    let world = World::new();
+    let (a, b) = (world.rows("a.jsonl", 3, 20), world.rows("b.jsonl", 4, 30));
+    let data = [format!("safety={}", a.display()), format!("general={}", b.display())];
+    let run = |more: &[&str]| {
+        let sources = [
+            "--data",
+            &data[0],
+            "--data",
+            &data[1],
+            "--mix",
+            "safety=0.4,general=0.6",
+        ];
+        world.train("mixed", &[&sources[..], more].concat())
+    };
+    let plan: Value = serde_json::from_slice(&run(&["--total", "25", "--plan"]).expect(0).stdout).unwrap();
+    assert_eq!(plan["mix"]["row_counts"], json!([["safety", 10], ["general", 15]]));
+    assert_eq!(plan["work"]["sample_count"], 25);
+    assert!(
+        !world.path("mixed").exists() && !world.path(".mixed.partial").exists(),
+        "a plan writes nothing"
+    );
+    run(&["--total", "25"]).expect(0);
+    run(&["--total", "100"]).refused(3, "safety has 20 rows, the mixture takes 40");
+}
+
+#[test]
+fn training_from_scratch_needs_only_a_config_and_a_tokenizer() {
+    let world = World::new();
+    let run = |out: &str, seed: &str| {
+        Run::new(TOOL)
+            .arg("--init")
+            .arg(world.path("model/config.json"))
+            .arg("--tokenizer")
+            .arg(world.path("model"))
+            .arg("--data")
+            .arg(world.path("rows.jsonl"))
+            .args(["--quiet", "--steps", "2", "--seed", seed, "-o"])
+            .arg(world.path(out))
+            .output()
+            .expect(0);
+        world.bytes(&format!("{out}/model.safetensors"))
+    };
+    assert_eq!(run("one", "1"), run("two", "1"));
+    assert_ne!(run("three", "2"), run("four", "1"));
+}
+
+#[test]
+fn rows_that_teach_nothing_are_refused_or_counted() {
+    let world = World::new();
+    let mut text = fs::read_to_string(world.path("rows.jsonl")).unwrap();
+    text.push_str(&format!(
+        "{}\n",
+        json!({"id": "mute", "messages": [{"role": "user", "content": "abc"}]})
+    ));
+    fs::write(world.path("rows.jsonl"), &text).unwrap();
+    world.train("out", &[]).refused(3, "no completion token");
+    let plan = world.train("out", &["--no-completion", "drop", "--plan"]).expect(0);
+    let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
+    assert_eq!(plan["data"][0]["no_completion_dropped_count"], 1);
+
+    let drop = ["--no-completion", "drop", "--max-length", "20"];
+    world
+        .train("out", &[&drop[..], &["--over-length", "refuse"]].concat())
+        .refused(3, "limit 20");
+    for (what, key) in [("truncate", "truncated_count"), ("drop", "over_length_dropped_count")] {
+        let plan = world
+            .train("out", &[&drop[..], &["--over-length", what, "--plan"]].concat())
+            .expect(0);
+        let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
+        assert!(plan["data"][0][key].as_u64().unwrap() > 0, "{what}: {plan}");
+    }
+    world
+        .train("out", &["--no-completion", "drop", "--max-length", "100"])
+        .refused(2, "--max-length");
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_with_the_step_and_the_rows() {
+    let world = World::new();
+    let done = world.train(
+        "out",
+        &[
+            "--lr",
+            "1e30",
+            "--warmup",
+            "0",
+            "--clip",
+            "0",
+            "--checkpoint-every",
+            "1",
+        ],
+    );
+    assert!(
+        done.stderr.contains("step 2: ") && done.stderr.contains("rows:r"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(done.code, 3);
+    assert!(
+        world.path(".out.partial/checkpoints/step-00000001/state.json").exists(),
+        "the last good one is kept"
+    );
+}
+
+#[test]
+fn arguments_that_mean_nothing_are_refused() {
+    let world = World::new();
+    world.train("out", &["--aux", "vcl:k=0"]).refused(2, "k: expected");
+    world.train("out", &["--aux", "other"]).refused(2, "unknown");
+    world
+        .train("out", &["--aux", "vcl:window=0.01-0.02"])
+        .refused(2, "holds no block");
+    world
+        .train("out", &["--aux", "vcl:gamma=1,k=16,rows=last"])
+        .refused(3, "C_16 over");
+    world.train("out", &["--dtype", "bf16"]).refused(2, "f32");
+    world.train("out", &["--batch-size", "0"]).refused(2, "batch-size");
+    assert!(!world.path("out").exists());
+}
+
+#[test]
+fn two_writers_of_one_name_do_not_meet() {
+    let world = World::new();
+    let (mut child, _output) = world.start("out", &["--steps", "2000", "--checkpoint-every", "2000"], 1);
+    world.train("out", &["--force"]).refused(5, "another run");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
