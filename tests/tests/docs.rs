@@ -65,7 +65,7 @@ fn every_man_page_is_well_formed() {
     for entry in fs::read_dir(workspace().join("man")).expect("man/") {
         let path = entry.expect("an entry of man/").path();
         let output = Command::new("groff")
-            .args(["-t", "-man", "-Tutf8", "-ww", "-z"])
+            .args(["-Kutf8", "-t", "-man", "-Tutf8", "-ww", "-z"])
             .arg(&path)
             .output()
             .expect("running groff");

@@ -11,7 +11,7 @@ use crate::exit::{Error, Exit, Result, ResultExt};
 pub fn man(command: Command) -> Result<Vec<u8>> {
     let mut command = command.disable_help_subcommand(true);
     command.build();
-    let examples = command.get_after_long_help().map(|text| text.to_string());
+    let closing = command.get_after_long_help().map(|text| text.to_string());
     let page = Man::new(command.clone())
         .manual("flowlens")
         .source(format!("flowlens {}", crate::VERSION));
@@ -26,8 +26,8 @@ pub fn man(command: Command) -> Result<Vec<u8>> {
             subcommand_section(subcommand, &mut roff)?;
         }
         exit_section(&mut roff)?;
-        if let Some(examples) = &examples {
-            examples_section(examples, &mut roff)?;
+        if let Some(closing) = &closing {
+            closing_sections(closing, &mut roff)?;
         }
         see_also(&mut roff)
     };
@@ -79,16 +79,33 @@ fn exit_section(roff: &mut Vec<u8>) -> std::io::Result<()> {
     section.to_writer(roff)
 }
 
-fn examples_section(text: &str, roff: &mut Vec<u8>) -> std::io::Result<()> {
-    let mut section = Roff::new();
-    section.control("SH", ["EXAMPLES"]);
-    section.control("nf", []);
-    let body = text.strip_prefix("Examples:\n").unwrap_or(text);
-    for line in body.lines() {
-        section.text([roman(line)]);
+/// The text after the options: a line in capitals opens a section, what follows stands as it was typed. Text before
+/// the first heading is examples.
+fn closing_sections(text: &str, roff: &mut Vec<u8>) -> std::io::Result<()> {
+    let mut sections: Vec<(String, Vec<&str>)> = Vec::new();
+    for line in text.lines() {
+        let title = line.trim_end_matches(':');
+        let heads = line.starts_with(char::is_alphabetic) && title == title.to_uppercase();
+        if heads || title == "Examples" {
+            sections.push((title.to_uppercase(), Vec::new()));
+        } else if let Some((_, lines)) = sections.last_mut() {
+            lines.push(line);
+        } else {
+            sections.push(("EXAMPLES".to_string(), vec![line]));
+        }
     }
-    section.control("fi", []);
-    section.to_writer(roff)
+    for (title, lines) in sections {
+        let mut section = Roff::new();
+        section.control("SH", [title.as_str()]);
+        section.control("nf", []);
+        let end = lines.iter().rposition(|line| !line.is_empty()).map_or(0, |last| last + 1);
+        for line in &lines[..end] {
+            section.text([roman(*line)]);
+        }
+        section.control("fi", []);
+        section.to_writer(roff)?;
+    }
+    Ok(())
 }
 
 fn see_also(roff: &mut Vec<u8>) -> std::io::Result<()> {
