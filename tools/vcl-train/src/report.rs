@@ -8,6 +8,8 @@ use process::{Error, Result, ResultExt, Stdout};
 use records::{Begin, Eval, Metric, Reader, Status, Writer};
 use serde::Serialize;
 
+use crate::step::Phases;
+
 /// stdout, the file in the run's directory, and what a checkpoint keeps of it.
 struct Tee {
     stdout: Stdout,
@@ -104,6 +106,8 @@ pub struct Probe {
     pub tokens_per_second: f64,
     pub steps: u64,
     pub estimated_seconds: f64,
+    /// Of the timed steps together.
+    pub phase_seconds: Phases,
     pub peak_rss_bytes: u64,
     pub planned_memory_bytes: u64,
 }

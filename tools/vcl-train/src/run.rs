@@ -19,7 +19,7 @@ use crate::learner::Learner;
 use crate::plan::{self, Inputs, Plan};
 use crate::publish::{self, Origin};
 use crate::report::{Log, Probe};
-use crate::step::{self, Found, Micro, Stop};
+use crate::step::{self, Found, Micro, Phases, Stop};
 
 /// Steps of a probe: the first warms the caches, the others are timed.
 const PROBE_STEPS: u64 = 3;
@@ -167,13 +167,14 @@ fn refusal(stop: Stop, step: u64, batch: &[usize], samples: &[Sample]) -> Error 
 }
 
 fn probe(mut trainer: Trainer, plan: &Plan, inputs: &Inputs) -> Result<Outcome> {
-    let (mut seconds, mut tokens) = (0.0, 0);
+    let (mut seconds, mut tokens, mut phases) = (0.0, 0, Phases::default());
     for step in 1..=PROBE_STEPS {
         let start = Instant::now();
         let found = trainer.step(plan, &inputs.samples, step)?;
         if step > 1 {
             seconds += start.elapsed().as_secs_f64();
             tokens += found.token_count;
+            phases.add(found.phases);
         }
     }
     let timed = (PROBE_STEPS - 1) as f64;
@@ -184,6 +185,7 @@ fn probe(mut trainer: Trainer, plan: &Plan, inputs: &Inputs) -> Result<Outcome> 
         tokens_per_second: rate,
         steps: plan.work.steps,
         estimated_seconds: plan.work.token_count as f64 / rate,
+        phase_seconds: phases,
         peak_rss_bytes: process::Usage::now().peak_rss_bytes,
         planned_memory_bytes: plan.work.memory_bytes,
     };
@@ -221,10 +223,11 @@ fn train(
     let progress = Progress::start(&args.common, "train", Some(plan.work.steps), "steps");
     progress.advance(done);
     let clock = Instant::now();
-    let (mut tokens, mut has_doubted) = (0, false);
+    let (mut tokens, mut phases, mut has_doubted) = (0, Phases::default(), false);
     for step in done + 1..=plan.work.steps {
         let found = trainer.step(plan, &inputs.samples, step)?;
         tokens += found.token_count;
+        phases.add(found.phases);
         if let Some(doubt) = found.doubt.as_ref().filter(|_| !has_doubted) {
             has_doubted = true;
             process::warn(&args.common, &format!("step {step}: {}", doubt.cause));
@@ -254,6 +257,7 @@ fn train(
     write_model(args, plan, inputs, &trainer.learner, &directory.partial, args.merge)?;
     manifest.note("tokens_per_second", tokens as f64 / seconds)?;
     manifest.note("train_seconds", seconds)?;
+    manifest.note("phase_seconds", phases)?;
     manifest.note("resumed_from_step", done)?;
     manifest.note("model", args.model.as_deref().or(args.init.as_deref()))?;
     manifest.note("data", &args.data)?;

@@ -1,8 +1,11 @@
 //! One optimiser step: every micro-batch forward and backward, the auxiliary loss over all of them, one update.
 
+use std::time::Instant;
+
 use model::ops::{CrossEntropy, Gradients, Tape, Targets, cross_entropy};
 use model::optimiser::{AdamW, gradient_norm};
 use model::{Batch, DType, Point, Site, Taps, Tensor};
+use serde::Serialize;
 
 use crate::aux::{Auxiliary, Doubt, Rows};
 use crate::data::Sample;
@@ -59,9 +62,40 @@ impl Micro {
     }
 }
 
+/// Where a step's time went, in seconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Phases {
+    pub forward: f64,
+    /// The vocabulary product, there and back.
+    pub loss: f64,
+    pub backward: f64,
+    /// The auxiliary loss: statistics and gradients, and the first pass that several micro-batches need.
+    pub aux: f64,
+    pub update: f64,
+}
+
+impl Phases {
+    pub fn add(&mut self, other: Self) {
+        self.forward += other.forward;
+        self.loss += other.loss;
+        self.backward += other.backward;
+        self.aux += other.aux;
+        self.update += other.update;
+    }
+}
+
+/// Runs `work` and adds its time to `seconds`.
+fn timed<R>(seconds: &mut f64, work: impl FnOnce() -> R) -> R {
+    let start = Instant::now();
+    let result = work();
+    *seconds += start.elapsed().as_secs_f64();
+    result
+}
+
 /// What a step found.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
+    pub phases: Phases,
     pub loss: f64,
     pub aux_loss: f64,
     pub loss_token_count: u64,
@@ -107,6 +141,7 @@ pub fn gradients_of(
     };
     let layers = aux.layers().to_vec();
     // with several micro-batches the statistics must be known before the first gradient
+    let start = Instant::now();
     let twice = micros.len() > 1 && aux.is_active();
     if twice {
         let depth = layers.last().map_or(0, |layer| layer + 1);
@@ -119,23 +154,31 @@ pub fn gradients_of(
         }
         settle(aux, &mut found)?;
     }
+    found.phases.aux += start.elapsed().as_secs_f64();
     let (mut nats, mut lse) = (0.0, 0.0);
+    let mut phases = found.phases;
     for micro in micros {
         let mut taps = taps(&layers);
         let tape = learner.tape().with_checkpoints(recompute).observing(true);
-        let hidden = learner.decoder.forward(&tape, &micro.batch, &mut taps, None)?;
+        let hidden = timed(&mut phases.forward, || {
+            learner.decoder.forward(&tape, &micro.batch, &mut taps, None)
+        })?;
         if let Some(max) = tape.attention_logit_max() {
             let max = f64::from(max);
             found.attn_logit_max = Some(found.attn_logit_max.map_or(max, |known: f64| known.max(max)));
         }
+        let start = Instant::now();
         if !twice {
             observe(aux, &layers, &taps, micro)?;
             if micros.len() == 1 {
                 settle(aux, &mut found)?;
             }
         }
+        phases.aux += start.elapsed().as_secs_f64();
         let weight = 1.0 / loss_token_count as f64;
-        let entropy = entropy(learner, &tape, &hidden, micro, weight, Some(gradients))?;
+        let entropy = timed(&mut phases.loss, || {
+            entropy(learner, &tape, &hidden, micro, weight, Some(&mut *gradients))
+        })?;
         nats += sum(&entropy.row_nats);
         lse += sum(&entropy.row_lse);
         if !nats.is_finite() {
@@ -143,6 +186,7 @@ pub fn gradients_of(
         }
         let mut seeds = Vec::with_capacity(layers.len() + 1);
         seeds.extend(entropy.hidden_gradient.map(|gradient| (hidden, gradient)));
+        let start = Instant::now();
         if aux.is_active() {
             for &layer in &layers {
                 let Some(value) = taps.get(Point::new(Site::ResidPost, layer)) else {
@@ -160,9 +204,11 @@ pub fn gradients_of(
                 }
             }
         }
+        phases.aux += start.elapsed().as_secs_f64();
         drop(taps);
-        tape.backward(seeds, gradients)?;
+        timed(&mut phases.backward, || tape.backward(seeds, gradients))?;
     }
+    found.phases = phases;
     if micros.len() > 1 && !twice {
         settle(aux, &mut found)?;
     }
@@ -188,13 +234,15 @@ pub fn advance(
     recompute: bool,
     gradients: &mut Gradients,
 ) -> Result<Found, Stop> {
-    let found = gradients_of(learner, aux, micros, step, recompute, gradients)?;
+    let mut found = gradients_of(learner, aux, micros, step, recompute, gradients)?;
     let factor = if clip > 0.0 && found.grad_norm > clip {
         clip / (found.grad_norm + 1e-6)
     } else {
         1.0
     };
-    optimiser.update(&learner.tensors(), gradients, lr, factor)?;
+    timed(&mut found.phases.update, || {
+        optimiser.update(&learner.tensors(), gradients, lr, factor)
+    })?;
     Ok(found)
 }
 
