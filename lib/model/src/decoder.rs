@@ -256,6 +256,10 @@ impl Decoder {
             };
             x = visit(probe, Point::new(Site::ResidPost, layer), x)?;
         }
+        if layers.end < self.blocks.len() {
+            // what the next block would read, for a pass that ends here
+            x = visit(probe, Point::new(Site::ResidPre, layers.end), x)?;
+        }
         if let Some(cache) = cache {
             cache.advance(batch);
         }

@@ -43,33 +43,57 @@
 //! # Ok(()) }
 //! ```
 
+#![cfg_attr(not(feature = "decoder"), allow(dead_code))]
+
+#[cfg(feature = "decoder")]
 pub mod batch;
+#[cfg(feature = "decoder")]
 mod blocks;
+#[cfg(feature = "decoder")]
 pub mod cache;
+#[cfg(feature = "decoder")]
 pub mod config;
+#[cfg(feature = "decoder")]
 pub mod decoder;
+#[cfg(feature = "decoder")]
 pub mod device;
 pub mod directory;
 mod error;
 mod json;
+#[cfg(feature = "decoder")]
 pub mod memory;
+#[cfg(feature = "decoder")]
 pub mod ops;
+#[cfg(feature = "decoder")]
 pub mod optimiser;
+#[cfg(feature = "decoder")]
 pub mod taps;
 pub mod template;
 pub mod tokenizer;
+#[cfg(feature = "decoder")]
 pub mod weights;
 
+#[cfg(feature = "decoder")]
 pub use batch::Batch;
+#[cfg(feature = "decoder")]
 pub use blocks::Parameter;
+#[cfg(feature = "decoder")]
 pub use cache::KvCache;
+#[cfg(feature = "decoder")]
 pub use candle_core::{DType, Device, Tensor};
+#[cfg(feature = "decoder")]
 pub use config::{Config, Family};
+#[cfg(feature = "decoder")]
 pub use decoder::Decoder;
 pub use directory::Directory;
 pub use error::{Error, Result};
+#[cfg(feature = "decoder")]
+pub use half;
+#[cfg(feature = "decoder")]
 pub use ops::Tape;
-pub use taps::{Patch, Point, Probe, Site, Taps};
+#[cfg(feature = "decoder")]
+pub use taps::{Patch, Point, Probe, ProbeResult, Site, Taps};
 pub use template::{Message, Template};
 pub use tokenizer::{Bos, Tokenizer};
+#[cfg(feature = "decoder")]
 pub use weights::{Source, Weights};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Device, Result, Storage, Tensor};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -137,6 +137,20 @@ impl fmt::Display for Point {
             None => write!(out, "{}", self.site),
         }
     }
+}
+
+/// What a visit gives back.
+pub type ProbeResult = Result<Option<Tensor>>;
+
+/// Shows a tensor's values as f32, in order; they are copied only where they are of another type or place.
+pub fn read<T>(tensor: &Tensor, look: impl FnOnce(&[f32]) -> T) -> Result<T> {
+    let tensor = tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else {
+        candle_core::bail!("a tensor on the CPU is expected")
+    };
+    let start = layout.start_offset();
+    Ok(look(&storage.as_slice::<f32>()?[start..start + tensor.elem_count()]))
 }
 
 /// Something that watches, or changes, a forward pass.

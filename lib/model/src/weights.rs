@@ -116,12 +116,25 @@ impl Weights {
         self.files.iter().map(|(_, map)| map.len() as u64).sum()
     }
 
-    /// BLAKE3 over the lengths and bytes of the mapped files, in order.
-    pub fn digest(&self) -> blake3::Hash {
+    /// BLAKE3 over the config and the mapped files, each with its length before it, in order.
+    pub fn digest(&self, config: &[u8]) -> blake3::Hash {
+        self.digest_by(config, |hasher, bytes| {
+            hasher.update_rayon(bytes);
+        })
+    }
+
+    /// The same on the calling thread alone: to run beside a computation.
+    pub fn digest_on_one_thread(&self, config: &[u8]) -> blake3::Hash {
+        self.digest_by(config, |hasher, bytes| {
+            hasher.update(bytes);
+        })
+    }
+
+    fn digest_by(&self, config: &[u8], update: impl Fn(&mut blake3::Hasher, &[u8])) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
-        for (_, map) in &self.files {
-            hasher.update(&(map.len() as u64).to_le_bytes());
-            hasher.update_rayon(map);
+        for bytes in std::iter::once(config).chain(self.files.iter().map(|(_, map)| &map[..])) {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            update(&mut hasher, bytes);
         }
         hasher.finalize()
     }

@@ -1,0 +1,234 @@
+//! The input, read whole: rows → samples with their token ids.
+
+use std::path::Path;
+
+use model::{Bos, Config, Message, Template, Tokenizer};
+use process::{Error, Result, ResultExt};
+use records::dataset::{Options, Row};
+use serde_json::Value;
+
+use crate::cli::Args;
+use crate::selection::Positions;
+
+/// One prompt, ready to run.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// In the whole input, before shards.
+    pub index: u64,
+    pub id: String,
+    pub group: String,
+    pub bench: Option<String>,
+    pub text: String,
+    pub text_digest: String,
+    pub bucket: u8,
+    pub token_ids: Vec<u32>,
+    /// Token positions that are kept.
+    pub positions: std::ops::Range<usize>,
+}
+
+impl Sample {
+    /// Rows of each tensor.
+    pub fn row_count(&self, positions: Positions) -> usize {
+        match positions {
+            Positions::Mean => 1,
+            _ => self.positions.len(),
+        }
+    }
+}
+
+/// The whole input.
+pub struct Prompts {
+    pub samples: Vec<Sample>,
+    pub digest: String,
+    /// What was left out under `--keep-going`.
+    pub failures: Vec<Error>,
+}
+
+/// How a prompt becomes tokens.
+pub struct Encoding<'a> {
+    pub tokenizer: &'a Tokenizer,
+    pub template: Option<&'a Template>,
+    pub bos: Bos,
+    pub strip_punct: bool,
+    pub positions: Positions,
+    pub config: &'a Config,
+}
+
+impl Prompts {
+    pub fn read(args: &Args, encoding: &Encoding, field: &str) -> Result<Prompts> {
+        let path = &args.prompts;
+        let name = if path == Path::new("-") {
+            "stdin".into()
+        } else {
+            path.display().to_string()
+        };
+        let mut dataset = Options::new()
+            .format(args.input_format)
+            .digest(true)
+            .open(path)
+            .at(&name)?;
+        let mut prompts = Prompts {
+            samples: Vec::new(),
+            digest: String::new(),
+            failures: Vec::new(),
+        };
+        while let Some(row) = dataset.next() {
+            let row = row.at(&name)?;
+            // the whole input is read, so that its digest is that of the file
+            if args.limit.is_some_and(|limit| row.index >= limit) {
+                continue;
+            }
+            match encoding.sample(&row, field, args) {
+                Ok(sample) => prompts.samples.push(sample),
+                Err(cause) => {
+                    let refusal = Err::<(), _>(row.refuse(cause)).at(&name);
+                    match (refusal, args.keep_going) {
+                        (Err(error), true) => prompts.failures.push(error),
+                        (refusal, _) => refusal?,
+                    }
+                }
+            }
+        }
+        prompts.digest = dataset
+            .digest()
+            .ok_or_else(|| Error::bug(&name, "was not read to its end"))?;
+        Ok(prompts)
+    }
+
+    /// The names of the groups, in order of appearance.
+    pub fn groups(&self) -> Vec<String> {
+        let mut groups: Vec<String> = Vec::new();
+        for sample in &self.samples {
+            if !groups.contains(&sample.group) {
+                groups.push(sample.group.clone());
+            }
+        }
+        groups
+    }
+}
+
+impl Encoding<'_> {
+    /// Causes are without the prompt's text: it may be harmful by design.
+    fn sample(&self, row: &Row, field: &str, args: &Args) -> std::result::Result<Sample, String> {
+        let fault = |error: records::Error| error.fault.to_string();
+        let messages = self
+            .template
+            .and_then(|_| row.value.get("messages"))
+            .and_then(Value::as_array);
+        let text = match messages {
+            Some(turns) => turns
+                .iter()
+                .rev()
+                .find(|turn| turn.get("role").and_then(Value::as_str) == Some("user"))
+                .and_then(|turn| turn.get("content")?.as_str())
+                .ok_or("messages hold no user turn with a text")?,
+            None => row.text(field).map_err(fault)?,
+        };
+        let prompt = if self.strip_punct { stripped(text) } else { text };
+        let mut token_ids = match self.template {
+            None => self.tokenizer.encode(prompt, self.bos),
+            Some(template) => {
+                let turns = self.turns(row, messages, prompt)?;
+                let rendered = template.render(&turns, self.tokenizer, true);
+                rendered.and_then(|text| self.tokenizer.encode(&text, Bos::Off))
+            }
+        }
+        .map_err(|error| error.to_string())?;
+        let prompt_count = token_ids.len();
+        if prompt_count == 0 {
+            return Err("the prompt has no tokens".into());
+        }
+        if self.positions.needs_completion() {
+            let completion = row.text(&args.completion_field).map_err(fault)?;
+            token_ids.extend(
+                self.tokenizer
+                    .encode(completion, Bos::Off)
+                    .map_err(|error| error.to_string())?,
+            );
+            if token_ids.len() == prompt_count {
+                return Err("the completion has no tokens".into());
+            }
+        }
+        if token_ids.len() > self.config.position_count {
+            let limit = self.config.position_count;
+            return Err(format!(
+                "the prompt is {} tokens long, the model's limit is {limit}",
+                token_ids.len()
+            ));
+        }
+        if let Some(id) = token_ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
+            return Err(format!(
+                "token id {id} is beyond the model's vocabulary of {}",
+                self.config.vocab_size
+            ));
+        }
+        let text_digest = records::text_digest(text);
+        Ok(Sample {
+            index: row.index,
+            id: row.id().map_err(fault)?,
+            group: match &args.group {
+                Some(key) => row.group(key).map_err(fault)?,
+                None => String::new(),
+            },
+            bench: row.value.get("bench").and_then(Value::as_str).map(str::to_owned),
+            positions: self.positions.of(token_ids.len(), prompt_count)?,
+            bucket: records::bucket(&text_digest).ok_or("the text digest is malformed")?,
+            text: text.to_owned(),
+            text_digest,
+            token_ids,
+        })
+    }
+
+    fn turns(
+        &self,
+        row: &Row,
+        messages: Option<&Vec<Value>>,
+        prompt: &str,
+    ) -> std::result::Result<Vec<Message>, String> {
+        let Some(messages) = messages else {
+            let system = row.value.get("system").and_then(Value::as_str);
+            let system = system.map(|text| Message::new("system", text));
+            return Ok(system.into_iter().chain([Message::new("user", prompt)]).collect());
+        };
+        let turn = |turn: &Value| {
+            let text = |key: &str| turn.get(key).and_then(Value::as_str);
+            Some(Message::new(text("role")?, text("content")?))
+        };
+        messages
+            .iter()
+            .map(|value| turn(value).ok_or_else(|| "a message lacks role or content".to_owned()))
+            .collect()
+    }
+}
+
+/// Without white space and punctuation at the end.
+fn stripped(text: &str) -> &str {
+    text.trim_end_matches(|c: char| c.is_whitespace() || c.is_ascii_punctuation() || is_punctuation(c))
+}
+
+/// Punctuation beyond ASCII that ends sentences or closes quotations.
+fn is_punctuation(c: char) -> bool {
+    matches!(
+        c,
+        '\u{2010}'..='\u{2027}' | '\u{2030}'..='\u{205e}' | '\u{3001}'..='\u{3003}' | '\u{3008}'..='\u{3011}'
+            | '«' | '»' | '¡' | '¿' | '·' | '§' | '¶' | '،' | '؛' | '؟' | '۔' | '।' | '॥'
+            | '！' | '，' | '．' | '：' | '；' | '？' | '｡'
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_end_is_stripped() {
+        assert_eq!(
+            stripped("How do I kill a Python process?"),
+            "How do I kill a Python process"
+        );
+        assert_eq!(stripped("a, b?! ..."), "a, b");
+        assert_eq!(stripped("これは何ですか？"), "これは何ですか");
+        assert_eq!(stripped("\"quoted.\" "), "\"quoted");
+        assert_eq!(stripped("?!"), "");
+    }
+}
