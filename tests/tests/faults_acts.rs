@@ -273,7 +273,8 @@ fn t_07_swapped_duplicated_and_foreign_blocks_with_the_index_fixed_up() {
 #[test]
 fn t_08_the_index_lies() {
     let sound = Craft::new(&soft_bytes(1, 400), 100);
-    let edits: Vec<(&str, fn(&mut Craft))> = vec![
+    type Lie = (&'static str, fn(&mut Craft));
+    let lies: Vec<Lie> = vec![
         ("2^32-1 blocks", |craft| craft.block_count = Some(u64::from(u32::MAX))),
         ("2^61 blocks", |craft| craft.block_count = Some(1 << 61)),
         ("2^32-1 tensors", |craft| craft.tensor_count = Some(u32::MAX)),
@@ -308,7 +309,7 @@ fn t_08_the_index_lies() {
             craft.blocks[1].digest_claim = Some([1; 32])
         }),
     ];
-    for (what, edit) in edits {
+    for (what, edit) in lies {
         let bytes = sound.clone().edited(edit).build();
         let start = Instant::now();
         refused_by_both(&bytes, what);
@@ -706,7 +707,7 @@ struct Drip<'a> {
 impl Read for Drip<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         self.turn += 1;
-        if self.turn % 7 == 0 {
+        if self.turn.is_multiple_of(7) {
             return Err(std::io::Error::from(std::io::ErrorKind::Interrupted));
         }
         let size = self.sizes[self.turn % self.sizes.len()]
@@ -1141,7 +1142,8 @@ mod container;
 #[test]
 fn the_corpora_of_the_container_fuzz_targets_are_replayed() {
     let corpus = workspace().join("tests/fuzz/corpus");
-    let targets: [(&str, fn(&[u8])); 4] = [
+    type Target = (&'static str, fn(&[u8]));
+    let targets: [Target; 4] = [
         ("container_open", container::open),
         ("container_stream", container::stream),
         ("container_header", container::header),
