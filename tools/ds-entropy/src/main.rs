@@ -1,5 +1,21 @@
 //! `ds-entropy`: how repetitive a fine-tuning data set is.
 
+mod cli;
+mod compression;
+mod corpus;
+mod counts;
+mod input;
+mod loss;
+mod measure;
+mod ngrams;
+mod openings;
+mod plan;
+mod refusals;
+mod report;
+mod run;
+mod store;
 mod tokens;
 
-fn main() {}
+fn main() -> ! {
+    process::main::<cli::Args>(run::run)
+}

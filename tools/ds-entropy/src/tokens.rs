@@ -12,6 +12,7 @@ mod fold;
 mod treebank;
 mod vocabulary;
 
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Mutex;
 
@@ -54,7 +55,11 @@ impl Tokenizer {
             Choice::Whitespace => Kind::Whitespace,
             Choice::Files(files) => Kind::Files(Box::new(files.load()?)),
         };
-        Ok(Self { kind, fold, words: Mutex::default() })
+        Ok(Self {
+            kind,
+            fold,
+            words: Mutex::default(),
+        })
     }
 
     /// A worker whose memory of words takes at most `cache_bytes`.
@@ -82,9 +87,33 @@ impl Tokenizer {
         }
     }
 
+    /// The strings of some ids, while more are still being given.
+    pub fn strings_of(&self, ids: &[u32]) -> HashMap<u32, String> {
+        let distinct: HashSet<u32> = ids.iter().copied().collect();
+        match &self.kind {
+            Kind::Treebank | Kind::Whitespace => {
+                let words = self.words.lock().expect(WORDS_HELD);
+                distinct
+                    .into_iter()
+                    .map(|id| (id, words.strings().get(id).to_owned()))
+                    .collect()
+            }
+            Kind::Files(tokenizer) => distinct.into_iter().map(|id| (id, tokenizer.token(id))).collect(),
+        }
+    }
+
     fn intern(&self, token: &str) -> u32 {
         self.words.lock().expect(WORDS_HELD).intern(token)
     }
+}
+
+/// Tokens as text for people: words with spaces between them, byte-level tokens decoded.
+pub fn readable<'a>(tokens: impl Iterator<Item = &'a str>, are_words: bool) -> String {
+    if are_words {
+        return tokens.collect::<Vec<_>>().join(" ");
+    }
+    let joined: String = tokens.collect();
+    bytelevel::decode(&joined).unwrap_or_else(|| joined.replace('▁', " "))
 }
 
 const WORDS_HELD: &str = "no thread panics while it holds the words";
@@ -138,8 +167,15 @@ impl Worker<'_> {
         let space_before = !may_be_quote(bytes[start]) || (start > 0 && bytes[start - 1] == b' ');
         let space_after = !may_be_quote(bytes[end - 1]) || bytes.get(end) == Some(&b' ');
         let at_start = start == 0 && (at_end || may_be_quote(bytes[start]));
-        let context = u8::from(at_start) | u8::from(at_end) << 1 | u8::from(space_before) << 2 | u8::from(space_after) << 3;
-        let Self { shared, cache, rules, piece, .. } = self;
+        let context =
+            u8::from(at_start) | u8::from(at_end) << 1 | u8::from(space_before) << 2 | u8::from(space_after) << 3;
+        let Self {
+            shared,
+            cache,
+            rules,
+            piece,
+            ..
+        } = self;
         let Ok(()) = cache.append(chunk.as_bytes(), context, out, |out| {
             let folded = shared.fold.apply(chunk);
             if !at_end && treebank::is_one_token(&folded) {
@@ -154,7 +190,9 @@ impl Worker<'_> {
             if !at_end {
                 piece.push(if space_after { ' ' } else { '\n' });
             }
-            rules.tokenize(piece, Edges { at_start, at_end }, |token| out.push(shared.intern(token)));
+            rules.tokenize(piece, Edges { at_start, at_end }, |token| {
+                out.push(shared.intern(token))
+            });
             Ok(())
         });
     }

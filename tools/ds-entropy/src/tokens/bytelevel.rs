@@ -10,13 +10,16 @@ pub const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p
 /// The pattern of Llama 3 and of cl100k.
 pub const CL100K: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// The pattern of Qwen2 and Qwen2.5: every digit for itself.
-pub const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pattern {
     Gpt2,
     /// Llama 3, GPT-4 and Qwen2 differ in how many digits make one word.
-    Modern { digits_max: usize },
+    Modern {
+        digits_max: usize,
+    },
 }
 
 impl Pattern {
@@ -126,7 +129,9 @@ fn modern_word_len(text: &str, digits_max: usize) -> usize {
             _ => {}
         }
     }
-    let Some((class, len)) = class_at(text, 0) else { return 0 };
+    let Some((class, len)) = class_at(text, 0) else {
+        return 0;
+    };
     match class {
         Class::Letter => return run_end(text, len, Class::Letter, usize::MAX),
         Class::Number => return run_end(text, 0, Class::Number, digits_max),
@@ -138,7 +143,10 @@ fn modern_word_len(text: &str, digits_max: usize) -> usize {
     }
     if class == Class::Other || (bytes[0] == b' ' && next == Some(Class::Other)) {
         let marks_end = run_end(text, len, Class::Other, usize::MAX);
-        let line_ends = bytes[marks_end..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let line_ends = bytes[marks_end..]
+            .iter()
+            .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+            .count();
         return marks_end + line_ends;
     }
     let end = run_end(text, 0, Class::White, usize::MAX);
@@ -173,6 +181,15 @@ pub fn byte_characters() -> [char; 256] {
         };
     }
     characters
+}
+
+/// The text that characters of a byte-level vocabulary stand for; none where one of them stands for no byte. Bytes that are no UTF-8 (a
+/// character cut in two) show as U+FFFD.
+pub fn decode(text: &str) -> Option<String> {
+    let characters = byte_characters();
+    let byte_of = |c: char| characters.iter().position(|&known| known == c).map(|byte| byte as u8);
+    let bytes: Option<Vec<u8>> = text.chars().map(byte_of).collect();
+    Some(String::from_utf8_lossy(&bytes?).into_owned())
 }
 
 #[cfg(test)]

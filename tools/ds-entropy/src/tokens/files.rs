@@ -24,7 +24,11 @@ use super::cache::PieceCache;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Files {
     Json(PathBuf),
-    Merges { vocabulary: PathBuf, merges: PathBuf, config: Option<PathBuf> },
+    Merges {
+        vocabulary: PathBuf,
+        merges: PathBuf,
+        config: Option<PathBuf>,
+    },
     Ranks(PathBuf),
 }
 
@@ -35,11 +39,18 @@ impl Files {
         if metadata.is_dir() {
             return Self::in_directory(path);
         }
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let parent = path.parent().unwrap_or(Path::new(""));
         match name.as_str() {
-            "vocab.json" | "merges.txt" | "encoder.json" | "vocab.bpe" => Self::merges_in(parent)
-                .ok_or_else(|| Error::input(path.display(), "its other half (vocab.json with merges.txt) is not beside it")),
+            "vocab.json" | "merges.txt" | "encoder.json" | "vocab.bpe" => Self::merges_in(parent).ok_or_else(|| {
+                Error::input(
+                    path.display(),
+                    "its other half (vocab.json with merges.txt) is not beside it",
+                )
+            }),
             _ if name.ends_with(".tiktoken") || name == "tokenizer.model" => Ok(Self::Ranks(path.to_owned())),
             _ => Ok(Self::Json(path.to_owned())),
         }
@@ -68,28 +79,39 @@ impl Files {
                 directory.display(),
                 "holds no tokenizer: looked for tokenizer.json, vocab.json with merges.txt, encoder.json with vocab.bpe, *.tiktoken",
             )),
-            Err(_) => Err(Error::input(directory.display(), "holds several tiktoken files; name one")),
+            Err(_) => Err(Error::input(
+                directory.display(),
+                "holds several tiktoken files; name one",
+            )),
         }
     }
 
     fn merges_in(directory: &Path) -> Option<Self> {
-        [("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")].iter().find_map(|(vocabulary, merges)| {
-            let (vocabulary, merges) = (directory.join(vocabulary), directory.join(merges));
-            let config = directory.join("tokenizer_config.json");
-            (vocabulary.is_file() && merges.is_file()).then(|| Self::Merges {
-                vocabulary,
-                merges,
-                config: config.is_file().then_some(config),
+        [("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")]
+            .iter()
+            .find_map(|(vocabulary, merges)| {
+                let (vocabulary, merges) = (directory.join(vocabulary), directory.join(merges));
+                let config = directory.join("tokenizer_config.json");
+                (vocabulary.is_file() && merges.is_file()).then(|| Self::Merges {
+                    vocabulary,
+                    merges,
+                    config: config.is_file().then_some(config),
+                })
             })
-        })
     }
 
     fn paths(&self) -> Vec<&Path> {
         match self {
             Self::Json(path) | Self::Ranks(path) => vec![path],
-            Self::Merges { vocabulary, merges, config } => {
-                [Some(vocabulary), Some(merges), config.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect()
-            }
+            Self::Merges {
+                vocabulary,
+                merges,
+                config,
+            } => [Some(vocabulary), Some(merges), config.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(PathBuf::as_path)
+                .collect(),
         }
     }
 
@@ -107,7 +129,11 @@ impl Files {
     pub fn load(&self) -> Result<FileTokenizer> {
         match self {
             Self::Json(path) => load_json(path),
-            Self::Merges { vocabulary, merges, config } => load_merges(vocabulary, merges, config.as_deref()),
+            Self::Merges {
+                vocabulary,
+                merges,
+                config,
+            } => load_merges(vocabulary, merges, config.as_deref()),
             Self::Ranks(path) => load_ranks(path),
         }
     }
@@ -151,12 +177,21 @@ pub struct Scratch {
 
 impl FileTokenizer {
     /// Appends the ids of `text`.
-    pub fn append(&self, text: &str, cache: &mut PieceCache, scratch: &mut Scratch, out: &mut Vec<u32>) -> std::result::Result<(), String> {
+    pub fn append(
+        &self,
+        text: &str,
+        cache: &mut PieceCache,
+        scratch: &mut Scratch,
+        out: &mut Vec<u32>,
+    ) -> std::result::Result<(), String> {
         let Some(words) = &self.words else {
             return self.append_by_crate(text, out);
         };
         // Form NFC changes nothing in ASCII, and nothing where the quick check says so; anything else is for the crate.
-        if words.nfc && !text.is_ascii() && unicode_normalization::is_nfc_quick(text.chars()) != unicode_normalization::IsNormalized::Yes {
+        if words.nfc
+            && !text.is_ascii()
+            && unicode_normalization::is_nfc_quick(text.chars()) != unicode_normalization::IsNormalized::Yes
+        {
             return self.append_by_crate(text, out);
         }
         self.append_segments(words, 0, text, cache, scratch, out)
@@ -165,14 +200,21 @@ impl FileTokenizer {
     pub fn token(&self, id: u32) -> String {
         match &self.merger {
             Merger::Crate(tokenizer) => tokenizer.id_to_token(id).unwrap_or_else(|| format!("<id {id}>")),
-            Merger::Ranks(ranks) => ranks.tokens[id as usize].iter().map(|&byte| self.byte_characters[usize::from(byte)]).collect(),
+            Merger::Ranks(ranks) => ranks.tokens[id as usize]
+                .iter()
+                .map(|&byte| self.byte_characters[usize::from(byte)])
+                .collect(),
         }
     }
 
     /// One more than the largest id.
     pub fn id_count(&self) -> usize {
         match &self.merger {
-            Merger::Crate(tokenizer) => tokenizer.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1),
+            Merger::Crate(tokenizer) => tokenizer
+                .get_vocab(true)
+                .values()
+                .max()
+                .map_or(0, |&id| id as usize + 1),
             Merger::Ranks(ranks) => ranks.tokens.len(),
         }
     }
@@ -245,13 +287,20 @@ impl FileTokenizer {
         match &self.merger {
             Merger::Crate(tokenizer) => {
                 scratch.mapped.clear();
-                scratch.mapped.extend(word.bytes().map(|byte| self.byte_characters[usize::from(byte)]));
-                let tokens = tokenizer.get_model().tokenize(&scratch.mapped).map_err(|error| error.to_string())?;
+                scratch
+                    .mapped
+                    .extend(word.bytes().map(|byte| self.byte_characters[usize::from(byte)]));
+                let tokens = tokenizer
+                    .get_model()
+                    .tokenize(&scratch.mapped)
+                    .map_err(|error| error.to_string())?;
                 out.extend(tokens.iter().map(|token| token.id));
                 Ok(())
             }
             Merger::Ranks(ranks) => {
-                let Ok(()) = ranks.merge(word.as_bytes(), &mut scratch.merge, out).map_err(|never: Infallible| match never {});
+                let Ok(()) = ranks
+                    .merge(word.as_bytes(), &mut scratch.merge, out)
+                    .map_err(|never: Infallible| match never {});
                 Ok(())
             }
         }
@@ -264,14 +313,21 @@ fn load_json(path: &Path) -> Result<FileTokenizer> {
         let hint = "a SentencePiece model (binary) must be converted to tokenizer.json first";
         Error::input(path.display(), format!("is not a tokenizer.json: {error}")).hint(hint)
     })?;
-    let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| Error::input(path.display(), format!("is not a tokenizer.json: {error}")))?;
+    let mut tokenizer = Tokenizer::from_bytes(&bytes)
+        .map_err(|error| Error::input(path.display(), format!("is not a tokenizer.json: {error}")))?;
     tokenizer.with_padding(None);
-    tokenizer.with_truncation(None).map_err(|error| Error::input(path.display(), error))?;
+    tokenizer
+        .with_truncation(None)
+        .map_err(|error| Error::input(path.display(), error))?;
     if json["model"]["dropout"].as_f64().is_some_and(|dropout| dropout > 0.0) {
         return Err(Error::input(path.display(), "has BPE dropout: its tokens are random"));
     }
     let words = words_of(&json);
-    Ok(FileTokenizer { merger: Merger::Crate(Box::new(tokenizer)), words, byte_characters: byte_characters() })
+    Ok(FileTokenizer {
+        merger: Merger::Crate(Box::new(tokenizer)),
+        words,
+        byte_characters: byte_characters(),
+    })
 }
 
 /// The short way for this `tokenizer.json`, where every part of it is of a known kind.
@@ -291,7 +347,9 @@ fn words_of(json: &Value) -> Option<Words> {
         let pattern = (cutter["use_regex"] != false).then_some(Pattern::Gpt2)?;
         (pattern, cutter["add_prefix_space"] == true)
     } else {
-        let [split, bytes] = cutter["pretokenizers"].as_array()?.as_slice() else { return None };
+        let [split, bytes] = cutter["pretokenizers"].as_array()?.as_slice() else {
+            return None;
+        };
         let isolated = split["type"] == "Split" && split["behavior"] == "Isolated" && split["invert"] == false;
         let plain = is_byte_level(bytes) && bytes["add_prefix_space"] == false && bytes["use_regex"] == false;
         if cutter["type"] != "Sequence" || !isolated || !plain {
@@ -302,7 +360,10 @@ fn words_of(json: &Value) -> Option<Words> {
     let tokens = json["added_tokens"].as_array().map_or(&[][..], Vec::as_slice);
     let mut lists: [Vec<(String, u32)>; 2] = Default::default();
     for token in tokens {
-        if [&token["single_word"], &token["lstrip"], &token["rstrip"]].into_iter().any(|flag| flag != false) {
+        if [&token["single_word"], &token["lstrip"], &token["rstrip"]]
+            .into_iter()
+            .any(|flag| flag != false)
+        {
             return None;
         }
         let content = token["content"].as_str().filter(|content| !content.is_empty())?;
@@ -314,7 +375,12 @@ fn words_of(json: &Value) -> Option<Words> {
         lists[usize::from(is_normalized)].push((content.to_owned(), u32::try_from(token["id"].as_u64()?).ok()?));
     }
     let [raw, normalized] = lists;
-    Some(Words { pattern, add_prefix_space, nfc, added: [search_for(raw)?, search_for(normalized)?] })
+    Some(Words {
+        pattern,
+        add_prefix_space,
+        nfc,
+        added: [search_for(raw)?, search_for(normalized)?],
+    })
 }
 
 fn search_for(tokens: Vec<(String, u32)>) -> Option<Option<Added>> {
@@ -322,12 +388,16 @@ fn search_for(tokens: Vec<(String, u32)>) -> Option<Option<Added>> {
         return Some(None);
     }
     let (contents, ids): (Vec<String>, Vec<u32>) = tokens.into_iter().unzip();
-    let search = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&contents).ok()?;
+    let search = AhoCorasick::builder()
+        .match_kind(MatchKind::LeftmostLongest)
+        .build(&contents)
+        .ok()?;
     Some(Some(Added { search, ids }))
 }
 
 fn load_merges(vocabulary: &Path, merges: &Path, config: Option<&Path>) -> Result<FileTokenizer> {
-    let refused = |error: tokenizers::Error| Error::input(format!("{} with {}", vocabulary.display(), merges.display()), error);
+    let refused =
+        |error: tokenizers::Error| Error::input(format!("{} with {}", vocabulary.display(), merges.display()), error);
     let (Some(vocabulary_text), Some(merges_text)) = (vocabulary.to_str(), merges.to_str()) else {
         return Err(Error::usage(vocabulary.display(), "is not UTF-8"));
     };
@@ -340,13 +410,19 @@ fn load_merges(vocabulary: &Path, merges: &Path, config: Option<&Path>) -> Resul
         }
         None => Value::Null,
     };
-    let class = config["tokenizer_class"].as_str().unwrap_or("GPT2Tokenizer").trim_end_matches("Fast");
+    let class = config["tokenizer_class"]
+        .as_str()
+        .unwrap_or("GPT2Tokenizer")
+        .trim_end_matches("Fast");
     let (pattern, nfc) = match class {
         "GPT2Tokenizer" | "CodeGenTokenizer" | "RobertaTokenizer" | "BartTokenizer" => (Pattern::Gpt2, false),
         "Qwen2Tokenizer" => (Pattern::Modern { digits_max: 1 }, true),
         other => {
-            return Err(Error::input(vocabulary.display(), format!("is of class {other:?}, whose word pattern is in no file here"))
-                .hint("save it as tokenizer.json with transformers"));
+            return Err(Error::input(
+                vocabulary.display(),
+                format!("is of class {other:?}, whose word pattern is in no file here"),
+            )
+            .hint("save it as tokenizer.json with transformers"));
         }
     };
     if nfc {
@@ -356,7 +432,10 @@ fn load_merges(vocabulary: &Path, merges: &Path, config: Option<&Path>) -> Resul
     let mut added: Vec<(u32, AddedToken)> = Vec::new();
     for (id, token) in config["added_tokens_decoder"].as_object().into_iter().flatten() {
         let (Ok(id), Some(content)) = (id.parse(), token["content"].as_str()) else {
-            return Err(Error::input(vocabulary.display(), "tokenizer_config.json lists an added token without id or content"));
+            return Err(Error::input(
+                vocabulary.display(),
+                "tokenizer_config.json lists an added token without id or content",
+            ));
         };
         let token = AddedToken::from(content, token["special"] == true)
             .single_word(token["single_word"] == true)
@@ -371,13 +450,20 @@ fn load_merges(vocabulary: &Path, merges: &Path, config: Option<&Path>) -> Resul
         let content = token.content.clone();
         tokenizer.add_tokens([token]).map_err(refused)?;
         if tokenizer.token_to_id(&content) != Some(id) {
-            return Err(Error::input(vocabulary.display(), format!("added token {content:?} cannot have the id {id}")));
+            return Err(Error::input(
+                vocabulary.display(),
+                format!("added token {content:?} cannot have the id {id}"),
+            ));
         }
     }
     let text = tokenizer.to_string(false).map_err(refused)?;
     let json: Value = serde_json::from_str(&text).map_err(|error| Error::bug(vocabulary.display(), error))?;
     let words = words_of(&json);
-    Ok(FileTokenizer { merger: Merger::Crate(Box::new(tokenizer)), words, byte_characters: byte_characters() })
+    Ok(FileTokenizer {
+        merger: Merger::Crate(Box::new(tokenizer)),
+        words,
+        byte_characters: byte_characters(),
+    })
 }
 
 fn crate_cutter(pattern: Pattern) -> tokenizers::Result<tokenizers::PreTokenizerWrapper> {
@@ -389,7 +475,11 @@ fn crate_cutter(pattern: Pattern) -> tokenizers::Result<tokenizers::PreTokenizer
         Pattern::Modern { digits_max: 1 } => bytelevel::QWEN2,
         Pattern::Modern { .. } => bytelevel::CL100K,
     };
-    let split = Split::new(SplitPattern::Regex(expression.to_owned()), tokenizers::SplitDelimiterBehavior::Isolated, false)?;
+    let split = Split::new(
+        SplitPattern::Regex(expression.to_owned()),
+        tokenizers::SplitDelimiterBehavior::Isolated,
+        false,
+    )?;
     Ok(Sequence::new(vec![split.into(), ByteLevel::new(false, false, false).into()]).into())
 }
 
@@ -407,7 +497,12 @@ struct MergeScratch {
 
 impl Ranks {
     /// tiktoken's merge: while any two neighbours join to a known token, join the pair of lowest rank, leftmost first.
-    fn merge(&self, word: &[u8], scratch: &mut MergeScratch, out: &mut Vec<u32>) -> std::result::Result<(), Infallible> {
+    fn merge(
+        &self,
+        word: &[u8],
+        scratch: &mut MergeScratch,
+        out: &mut Vec<u32>,
+    ) -> std::result::Result<(), Infallible> {
         if let Some(&id) = self.by_bytes.get(word) {
             out.push(id);
             return Ok(());
@@ -434,31 +529,59 @@ fn load_ranks(path: &Path) -> Result<FileTokenizer> {
     let bytes = fs::read(path).at(path.display())?;
     let refused = |line: usize, cause: &str| Error::input(format!("{}:{line}", path.display()), cause);
     let text = std::str::from_utf8(&bytes).map_err(|_| {
-        Error::input(path.display(), "is not a tiktoken file (it may be a SentencePiece model)").hint("convert it to tokenizer.json with transformers")
+        Error::input(
+            path.display(),
+            "is not a tiktoken file (it may be a SentencePiece model)",
+        )
+        .hint("convert it to tokenizer.json with transformers")
     })?;
     let mut tokens: Vec<Vec<u8>> = Vec::new();
     for (index, line) in text.lines().filter(|line| !line.is_empty()).enumerate() {
-        let (token, rank) = line.split_once(' ').ok_or_else(|| refused(index + 1, "is not a base64 token and its rank"))?;
+        let (token, rank) = line
+            .split_once(' ')
+            .ok_or_else(|| refused(index + 1, "is not a base64 token and its rank"))?;
         if rank.parse::<usize>() != Ok(index) {
             return Err(refused(index + 1, "ranks are not 0, 1, 2, … in order"));
         }
-        tokens.push(base64::engine::general_purpose::STANDARD.decode(token).map_err(|_| refused(index + 1, "its token is not base64"))?);
+        tokens.push(
+            base64::engine::general_purpose::STANDARD
+                .decode(token)
+                .map_err(|_| refused(index + 1, "its token is not base64"))?,
+        );
     }
     let by_bytes: HashMap<Vec<u8>, u32> = tokens.iter().cloned().zip(0..).collect();
     if by_bytes.len() != tokens.len() {
         return Err(Error::input(path.display(), "lists a token twice"));
     }
     if let Some(byte) = (0..=255u8).find(|&byte| !by_bytes.contains_key(&[byte][..])) {
-        return Err(Error::input(path.display(), format!("has no token for the byte {byte:#04x}")));
+        return Err(Error::input(
+            path.display(),
+            format!("has no token for the byte {byte:#04x}"),
+        ));
     }
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let pattern = match name.as_str() {
         name if name.contains("cl100k") || name == "tokenizer.model" => Pattern::Modern { digits_max: 3 },
         name if ["gpt2", "r50k", "p50k"].iter().any(|known| name.contains(known)) => Pattern::Gpt2,
         _ => {
-            return Err(Error::input(path.display(), "its word pattern cannot be told from its name (known: cl100k, p50k, r50k, gpt2, tokenizer.model of Llama 3)"));
+            return Err(Error::input(
+                path.display(),
+                "its word pattern cannot be told from its name (known: cl100k, p50k, r50k, gpt2, tokenizer.model of Llama 3)",
+            ));
         }
     };
-    let words = Words { pattern, add_prefix_space: false, nfc: false, added: [None, None] };
-    Ok(FileTokenizer { merger: Merger::Ranks(Ranks { by_bytes, tokens }), words: Some(words), byte_characters: byte_characters() })
+    let words = Words {
+        pattern,
+        add_prefix_space: false,
+        nfc: false,
+        added: [None, None],
+    };
+    Ok(FileTokenizer {
+        merger: Merger::Ranks(Ranks { by_bytes, tokens }),
+        words: Some(words),
+        byte_characters: byte_characters(),
+    })
 }

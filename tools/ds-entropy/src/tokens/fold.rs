@@ -52,7 +52,10 @@ mod tests {
 
     #[test]
     fn typographic_marks_become_plain_and_letters_lower() {
-        let fold = Fold { lower: true, punctuation: true };
+        let fold = Fold {
+            lower: true,
+            punctuation: true,
+        };
         assert_eq!(fold.apply("“I can’t”—ÉTÉ…"), "\"i can't\"--été...");
         assert!(matches!(fold.apply("already plain"), Cow::Borrowed(_)));
         assert_eq!(Fold::default().apply("“A”"), "“A”");

@@ -24,7 +24,10 @@ pub struct Edges {
 
 impl Edges {
     #[cfg(test)]
-    pub const WHOLE: Edges = Edges { at_start: true, at_end: true };
+    pub const WHOLE: Edges = Edges {
+        at_start: true,
+        at_end: true,
+    };
 }
 
 /// The byte at which the part of a text begins that the end-anchored rules can see: from there to the end is one piece.
@@ -39,14 +42,23 @@ pub fn tail_start(text: &str) -> usize {
             || is_python_space(c)
     };
     let before_closing = text.trim_end_matches(is_closing);
-    let kept = if before_closing.ends_with('.') { before_closing } else { text.trim_end_matches(is_python_space) };
-    kept.char_indices().rev().find(|&(_, c)| is_python_space(c)).map_or(0, |(at, c)| at + c.len_utf8())
+    let kept = if before_closing.ends_with('.') {
+        before_closing
+    } else {
+        text.trim_end_matches(is_python_space)
+    };
+    kept.char_indices()
+        .rev()
+        .find(|&(_, c)| is_python_space(c))
+        .map_or(0, |(at, c)| at + c.len_utf8())
 }
 
 /// Whether a chunk that does not end its text is certainly one token: letters and digits, and no contraction of two words.
 pub fn is_one_token(chunk: &str) -> bool {
     chunk.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        && !["cannot", "gimme", "gonna", "gotta", "lemme", "wanna"].iter().any(|word| chunk.eq_ignore_ascii_case(word))
+        && !["cannot", "gimme", "gonna", "gotta", "lemme", "wanna"]
+            .iter()
+            .any(|word| chunk.eq_ignore_ascii_case(word))
 }
 
 impl Rules {
@@ -114,7 +126,11 @@ impl Rules {
             self.pass(|from, to| split_it(from, to, second));
         }
 
-        for token in self.from.split(|&c| is_python_space(c)).filter(|token| !token.is_empty()) {
+        for token in self
+            .from
+            .split(|&c| is_python_space(c))
+            .filter(|token| !token.is_empty())
+        {
             self.token.clear();
             self.token.extend(token);
             emit(&self.token);
@@ -189,9 +205,9 @@ fn split_leading_apostrophes(from: &[char], to: &mut Vec<char>) {
         if c == '\'' && (at == 0 || !is_python_word(from[at - 1])) {
             let rest = &from[at + 1..];
             let word_follows = rest.first().is_some_and(|&c| is_python_word(c));
-            let clitic_follows = ["re", "ve", "ll", "m", "t", "s", "d", "n"].iter().any(|clitic| {
-                starts_with(rest, clitic) && !rest.get(clitic.len()).is_some_and(|&c| is_python_word(c))
-            });
+            let clitic_follows = ["re", "ve", "ll", "m", "t", "s", "d", "n"]
+                .iter()
+                .any(|clitic| starts_with(rest, clitic) && !rest.get(clitic.len()).is_some_and(|&c| is_python_word(c)));
             if word_follows && !clitic_follows {
                 to.push(' ');
             }
@@ -201,13 +217,22 @@ fn split_leading_apostrophes(from: &[char], to: &mut Vec<char>) {
 
 /// `([^\.])(\.)([\]\)}>"\'»”’ ]*+)\s*$` → `\1 \2 \3 ` when `wide`, else `([^\.])(\.)([\]\)}>"\']*)\s*$` → `\1 \2\3 `
 fn split_final_stop(from: &[char], to: &mut Vec<char>, wide: bool) {
-    let closes = |c: char| {
-        matches!(c, ']' | ')' | '}' | '>' | '"' | '\'') || (wide && matches!(c, '»' | '”' | '’' | ' '))
-    };
-    let matched = from.iter().rposition(|&c| c == '.').filter(|&stop| stop > 0 && from[stop - 1] != '.').and_then(|stop| {
-        let closing_end = from[stop + 1..].iter().position(|&c| !closes(c)).map_or(from.len(), |n| stop + 1 + n);
-        from[closing_end..].iter().all(|&c| is_python_space(c)).then_some((stop, closing_end))
-    });
+    let closes =
+        |c: char| matches!(c, ']' | ')' | '}' | '>' | '"' | '\'') || (wide && matches!(c, '»' | '”' | '’' | ' '));
+    let matched = from
+        .iter()
+        .rposition(|&c| c == '.')
+        .filter(|&stop| stop > 0 && from[stop - 1] != '.')
+        .and_then(|stop| {
+            let closing_end = from[stop + 1..]
+                .iter()
+                .position(|&c| !closes(c))
+                .map_or(from.len(), |n| stop + 1 + n);
+            from[closing_end..]
+                .iter()
+                .all(|&c| is_python_space(c))
+                .then_some((stop, closing_end))
+        });
     let Some((stop, closing_end)) = matched else {
         to.extend(from);
         return;
@@ -241,7 +266,11 @@ fn split_colons_and_commas(from: &[char], to: &mut Vec<char>) {
 /// `([:,])$` → ` \1 `; the anchor also holds before a final line feed.
 fn split_final_colon(from: &[char], to: &mut Vec<char>) {
     let is_mark = |c: Option<&char>| matches!(c, Some(':' | ','));
-    let body = if from.last() == Some(&'\n') { &from[..from.len() - 1] } else { from };
+    let body = if from.last() == Some(&'\n') {
+        &from[..from.len() - 1]
+    } else {
+        from
+    };
     if is_mark(body.last()) {
         to.extend(&body[..body.len() - 1]);
         to.extend([' ', body[body.len() - 1], ' ']);
@@ -343,7 +372,11 @@ fn split_suffix(from: &[char], to: &mut Vec<char>, suffix_of: impl Fn(&[char]) -
     let mut at = 0;
     while at < from.len() {
         to.push(from[at]);
-        let suffix = if matches!(from[at], '\'' | ' ') { 0 } else { suffix_of(&from[at + 1..]) };
+        let suffix = if matches!(from[at], '\'' | ' ') {
+            0
+        } else {
+            suffix_of(&from[at + 1..])
+        };
         at += 1;
         if suffix > 0 {
             to.push(' ');
@@ -430,8 +463,8 @@ mod tests {
     fn the_reference_example_gives_the_reference_tokens() {
         let text = "Good muffins cost $3.88 (roughly 3,36 euros)\nin New York.  Please buy me\ntwo of them.\nThanks.";
         let expected = [
-            "Good", "muffins", "cost", "$", "3.88", "(", "roughly", "3,36", "euros", ")", "in", "New", "York.", "Please",
-            "buy", "me", "two", "of", "them.", "Thanks", ".",
+            "Good", "muffins", "cost", "$", "3.88", "(", "roughly", "3,36", "euros", ")", "in", "New", "York.",
+            "Please", "buy", "me", "two", "of", "them.", "Thanks", ".",
         ];
         assert_eq!(tokens(text), expected);
     }
@@ -440,7 +473,9 @@ mod tests {
     fn a_refusal_gives_the_tokens_of_the_papers_trigrams() {
         assert_eq!(
             tokens("I'm sorry, but I can't do \"that\"."),
-            ["I", "'m", "sorry", ",", "but", "I", "ca", "n't", "do", "``", "that", "''", "."]
+            [
+                "I", "'m", "sorry", ",", "but", "I", "ca", "n't", "do", "``", "that", "''", "."
+            ]
         );
     }
 

@@ -46,15 +46,26 @@ impl Vocabulary {
     pub fn intern(&mut self, token: &str) -> u32 {
         let Self { hasher, ids, strings } = self;
         let hash = hasher.hash_one(token);
-        match ids.entry(hash, |&id| strings.get(id) == token, |&id| hasher.hash_one(strings.get(id))) {
+        match ids.entry(
+            hash,
+            |&id| strings.get(id) == token,
+            |&id| hasher.hash_one(strings.get(id)),
+        ) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(vacant) => {
-                let id = u32::try_from(strings.len()).ok().filter(|&id| id < u32::MAX).expect("fewer than 2^32 - 1 distinct tokens");
+                let id = u32::try_from(strings.len())
+                    .ok()
+                    .filter(|&id| id < u32::MAX)
+                    .expect("fewer than 2^32 - 1 distinct tokens");
                 vacant.insert(id);
                 strings.push(token);
                 id
             }
         }
+    }
+
+    pub fn strings(&self) -> &Strings {
+        &self.strings
     }
 
     pub fn into_strings(self) -> Strings {

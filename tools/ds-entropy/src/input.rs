@@ -1,0 +1,617 @@
+//! Datasets to prepared samples: a reader cuts the inputs into blocks, workers parse and tokenise them, and the blocks come back in
+//! input order whatever the number of workers.
+//!
+//! Plain JSON lines in a file are only cut here and parsed by the workers; every other form is parsed by the reader.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use process::{Error, Result, ResultExt, Shard};
+use records::dataset::{Example, InputFormat, Options, Row, Schema};
+use records::{Fault, Lines, Place};
+use serde_json::Value;
+
+use crate::cli::{Turns, View};
+use crate::corpus::{LossShare, Score};
+use crate::loss::LossCounter;
+use crate::measure::view_name;
+use crate::plan::{Budget, CorpusPlan, GROUP_BY_FILE, Reading};
+use crate::refusals::is_refusal;
+use crate::tokens::{Tokenizer, Worker};
+
+/// A block ends with the row that reaches either bound.
+const BLOCK_BYTES: usize = 512 << 10;
+const BLOCK_ROWS: usize = 2048;
+
+/// Rows of one input, in order.
+struct Block {
+    sequence: u64,
+    input: usize,
+    /// Number of the first row in the whole input.
+    first_row: u64,
+    content: Content,
+}
+
+enum Content {
+    /// Lines as they are, and the number of the first.
+    Lines {
+        text: String,
+        first_line: u64,
+    },
+    Rows(Vec<Row>),
+    /// A place that could not be read; what follows it in the same input may be lost.
+    Fault(Error),
+}
+
+/// What a block became.
+pub struct Batch {
+    pub rows: Vec<PreparedRow>,
+    /// Texts and tokens of all samples, one after another.
+    pub text: String,
+    pub tokens: Vec<u32>,
+}
+
+pub struct PreparedRow {
+    pub input: usize,
+    pub index: u64,
+    /// Why the row cannot be used.
+    pub outcome: std::result::Result<Prepared, Error>,
+}
+
+pub struct Prepared {
+    pub schema: Schema,
+    pub group: String,
+    pub id: Option<String>,
+    pub score: Option<Score>,
+    pub loss: Option<LossShare>,
+    pub samples: Vec<Span>,
+    /// The row belongs to another shard.
+    pub is_foreign: bool,
+}
+
+/// One sample in its batch: how much of the text and the tokens is its.
+pub struct Span {
+    pub text_len: usize,
+    pub token_count: usize,
+}
+
+/// Everything the workers share.
+pub struct Shared {
+    pub tokenizer: Tokenizer,
+    plan: CorpusPlan,
+    shard: Shard,
+    inputs: Vec<PathBuf>,
+    options: Options,
+    loss: Option<LossCounter>,
+    /// The group of each input under `@file`.
+    labels: Vec<String>,
+}
+
+impl Shared {
+    pub fn new(reading: &Reading, shard: Shard) -> Result<Self> {
+        let mut fields: Vec<String> = Example::KEYS.iter().map(|&key| key.to_owned()).collect();
+        fields.extend(["id", "log_prob", "token_count"].map(str::to_owned));
+        fields.extend(reading.corpus.field.clone());
+        fields.extend(reading.corpus.group.clone());
+        Ok(Self {
+            tokenizer: Tokenizer::load(&reading.tokens, reading.corpus.tokens.fold)?,
+            plan: reading.corpus.clone(),
+            shard,
+            inputs: reading.inputs.clone(),
+            options: Options::new()
+                .format(reading.input_format)
+                .fields(&fields)
+                .accept_partial(reading.corpus.keep_going),
+            loss: reading.template.as_deref().map(LossCounter::open).transpose()?,
+            labels: reading.inputs.iter().map(|path| label(path)).collect(),
+        })
+    }
+
+    pub fn input_name(&self, input: usize) -> String {
+        name_of(&self.inputs[input])
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    if path.as_os_str() == "-" {
+        "stdin".to_owned()
+    } else {
+        path.display().to_string()
+    }
+}
+
+/// The file name without directories and extensions.
+fn label(path: &Path) -> String {
+    let name = path
+        .file_name()
+        .map_or_else(|| "stdin".to_owned(), |name| name.to_string_lossy().into_owned());
+    let name = if name == "-" { "stdin".to_owned() } else { name };
+    match name.find('.') {
+        Some(dot) if dot > 0 => name[..dot].to_owned(),
+        _ => name,
+    }
+}
+
+/// Reads all inputs and hands their batches to `absorb` in input order. Gives the shared state back, and the number of rows read.
+pub fn read(
+    shared: Shared,
+    budget: Budget,
+    mut absorb: impl FnMut(&Shared, Batch) -> Result<()>,
+) -> Result<(Shared, u64)> {
+    let shared = Arc::new(shared);
+    let window = 2 * budget.threads + 2;
+    // A permit is taken for every block that is read and given back when it is absorbed: so no worker runs far ahead of another.
+    let (permits, permits_back) = sync_channel::<()>(window);
+    let (blocks, blocks_out) = channel::<Block>();
+    let (batches, batches_out) = channel::<(u64, Batch)>();
+    let blocks_out = Arc::new(Mutex::new(blocks_out));
+    let mut threads = Vec::new();
+    {
+        let shared = shared.clone();
+        threads.push(thread::spawn(move || {
+            let mut reader = Reader {
+                shared: &shared,
+                permits,
+                blocks,
+                sequence: 0,
+                row_count: 0,
+            };
+            reader.run();
+            reader.row_count
+        }));
+    }
+    for _ in 0..budget.threads {
+        let (shared, blocks_out, batches) = (shared.clone(), blocks_out.clone(), batches.clone());
+        threads.push(thread::spawn(move || {
+            work(&shared, &blocks_out, &batches, budget.cache_bytes);
+            0
+        }));
+    }
+    drop((batches, blocks_out));
+
+    let mut next = 0;
+    let mut early: BTreeMap<u64, Batch> = BTreeMap::new();
+    for (sequence, batch) in batches_out {
+        early.insert(sequence, batch);
+        while let Some(batch) = early.remove(&next) {
+            process::signals::check()?;
+            absorb(&shared, batch)?;
+            next += 1;
+            // The reader may have ended already.
+            let _ = permits_back.recv();
+        }
+    }
+    let mut row_count = 0;
+    for thread in threads {
+        row_count += thread
+            .join()
+            .map_err(|_| Error::bug("reading", "a thread of it panicked"))?;
+    }
+    let shared = Arc::into_inner(shared).ok_or_else(|| Error::bug("reading", "a thread of it still runs"))?;
+    Ok((shared, row_count))
+}
+
+struct Reader<'a> {
+    shared: &'a Shared,
+    permits: SyncSender<()>,
+    blocks: Sender<Block>,
+    sequence: u64,
+    row_count: u64,
+}
+
+/// The other side is gone: whoever took it knows why.
+struct Stopped;
+
+impl Reader<'_> {
+    fn run(&mut self) {
+        for input in 0..self.shared.inputs.len() {
+            if self.rows_left() == 0 || self.read_input(input).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn rows_left(&self) -> u64 {
+        self.shared.plan.limit.map_or(u64::MAX, |limit| limit - self.row_count)
+    }
+
+    fn send(&mut self, input: usize, first_row: u64, content: Content) -> std::result::Result<(), Stopped> {
+        self.permits.send(()).map_err(|_| Stopped)?;
+        let block = Block {
+            sequence: self.sequence,
+            input,
+            first_row,
+            content,
+        };
+        self.sequence += 1;
+        self.blocks.send(block).map_err(|_| Stopped)
+    }
+
+    fn send_fault(
+        &mut self,
+        input: usize,
+        fault: impl std::error::Error + 'static,
+    ) -> std::result::Result<(), Stopped> {
+        let error = Err::<(), _>(fault)
+            .at(self.shared.input_name(input))
+            .expect_err("made of an error");
+        let row = self.row_count;
+        self.row_count += 1;
+        self.send(input, row, Content::Fault(error))
+    }
+
+    fn read_input(&mut self, input: usize) -> std::result::Result<(), Stopped> {
+        let path = self.shared.inputs[input].clone();
+        match plain_lines(&path, &self.shared.options) {
+            Ok(Some(file)) => self.read_lines(input, file),
+            Ok(None) => self.read_rows(input, &path),
+            Err(fault) => self.send_fault(input, fault),
+        }
+    }
+
+    /// Cuts a file of plain JSON lines into blocks of lines.
+    fn read_lines(&mut self, input: usize, file: File) -> std::result::Result<(), Stopped> {
+        let mut lines = Lines::new(file);
+        let (mut text, mut first_line, mut first_row, mut rows) = (String::new(), 1, self.row_count, 0);
+        loop {
+            let fault = match lines.next_line() {
+                Ok(Some(line)) => {
+                    if text.is_empty() {
+                        first_line = line.number;
+                    }
+                    if !line.is_blank() {
+                        rows += 1;
+                        self.row_count += 1;
+                    }
+                    text.push_str(line.text);
+                    text.push('\n');
+                    None
+                }
+                Ok(None) => Some(None),
+                Err(fault) => Some(Some(fault)),
+            };
+            let is_full = text.len() >= BLOCK_BYTES || rows >= BLOCK_ROWS || self.rows_left() == 0;
+            if (is_full || fault.is_some()) && !text.is_empty() {
+                self.send(
+                    input,
+                    first_row,
+                    Content::Lines {
+                        text: std::mem::take(&mut text),
+                        first_line,
+                    },
+                )?;
+                (first_row, rows) = (self.row_count, 0);
+            }
+            match fault {
+                None if self.rows_left() == 0 => return Ok(()),
+                None => {}
+                Some(None) => return Ok(()),
+                Some(Some(fault)) => {
+                    // A line that is not text is one bad line; anything else is the end of the input.
+                    let is_line = matches!(fault.fault, Fault::NotUtf8 { .. } | Fault::NulByte { .. });
+                    self.send_fault(input, fault)?;
+                    (first_row, rows) = (self.row_count, 0);
+                    if !is_line {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn read_rows(&mut self, input: usize, path: &Path) -> std::result::Result<(), Stopped> {
+        let dataset = match self.shared.options.open(path) {
+            Ok(dataset) => dataset,
+            Err(fault) => return self.send_fault(input, fault),
+        };
+        let (mut rows, mut bytes, mut first_row) = (Vec::new(), 0, self.row_count);
+        for row in dataset {
+            match row {
+                Ok(row) => {
+                    bytes += row.value.values().map(text_bytes).sum::<usize>();
+                    rows.push(row);
+                    self.row_count += 1;
+                    if bytes >= BLOCK_BYTES || rows.len() >= BLOCK_ROWS || self.rows_left() == 0 {
+                        self.send(input, first_row, Content::Rows(std::mem::take(&mut rows)))?;
+                        (bytes, first_row) = (0, self.row_count);
+                        if self.rows_left() == 0 {
+                            return Ok(());
+                        }
+                    }
+                }
+                Err(fault) => {
+                    if !rows.is_empty() {
+                        self.send(input, first_row, Content::Rows(std::mem::take(&mut rows)))?;
+                    }
+                    return self.send_fault(input, fault);
+                }
+            }
+        }
+        if !rows.is_empty() {
+            self.send(input, first_row, Content::Rows(rows))?;
+        }
+        Ok(())
+    }
+}
+
+/// The file itself, where it holds plain JSON lines: not compressed, and no record stream with marks of its own.
+fn plain_lines(path: &Path, options: &Options) -> records::Result<Option<File>> {
+    let open = || {
+        File::open(path).map_err(|error| records::Error {
+            place: Place::Input,
+            fault: Fault::Io(error),
+        })
+    };
+    if path.as_os_str() == "-" || !path.is_file() || options.open(path)?.format() != InputFormat::Jsonl {
+        return Ok(None);
+    }
+    let mut head = [0; 4];
+    let head_len = open()?.read(&mut head).map_err(|error| records::Error {
+        place: Place::Input,
+        fault: Fault::Io(error),
+    })?;
+    let is_compressed = matches!(
+        &head[..head_len],
+        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18]
+    );
+    if is_compressed {
+        return Ok(None);
+    }
+    let mut lines = Lines::new(open()?);
+    let begins = match lines.next_line() {
+        Ok(Some(line)) => serde_json::from_str::<Value>(line.text).is_ok_and(|value| value["type"] == "begin"),
+        _ => false,
+    };
+    // An empty file is for the reader of rows to refuse.
+    if begins || head_len == 0 {
+        Ok(None)
+    } else {
+        open().map(Some)
+    }
+}
+
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(text_bytes).sum(),
+        Value::Object(map) => map.values().map(text_bytes).sum(),
+        _ => 8,
+    }
+}
+
+fn work(shared: &Shared, blocks: &Mutex<Receiver<Block>>, batches: &Sender<(u64, Batch)>, cache_bytes: usize) {
+    let mut worker = shared.tokenizer.worker(cache_bytes);
+    loop {
+        let received = blocks.lock().expect("no holder panics").recv();
+        let Ok(block) = received else { return };
+        let sequence = block.sequence;
+        let batch = prepare(shared, &mut worker, block);
+        if batches.send((sequence, batch)).is_err() {
+            return;
+        }
+    }
+}
+
+fn prepare(shared: &Shared, worker: &mut Worker, block: Block) -> Batch {
+    let mut batch = Batch {
+        rows: Vec::new(),
+        text: String::new(),
+        tokens: Vec::new(),
+    };
+    let input = block.input;
+    match block.content {
+        Content::Fault(error) => batch.rows.push(PreparedRow {
+            input,
+            index: block.first_row,
+            outcome: Err(error),
+        }),
+        Content::Rows(rows) => {
+            for (row, index) in rows.into_iter().zip(block.first_row..) {
+                prepare_row(shared, worker, input, index, &row, &mut batch);
+            }
+        }
+        Content::Lines { text, first_line } => {
+            prepare_lines(shared, worker, input, block.first_row, text, first_line, &mut batch)
+        }
+    }
+    batch
+}
+
+/// Parses lines; after a bad one it goes on with the next.
+fn prepare_lines(
+    shared: &Shared,
+    worker: &mut Worker,
+    input: usize,
+    first_row: u64,
+    text: String,
+    first_line: u64,
+    batch: &mut Batch,
+) {
+    let options = shared.options.clone().format(InputFormat::Jsonl);
+    let text: Arc<[u8]> = text.into_bytes().into();
+    let (mut at, mut lines_before, mut index) = (0, first_line - 1, first_row);
+    while !text[at..].trim_ascii().is_empty() {
+        let mut cursor = Cursor::new(text.clone());
+        cursor.set_position(at as u64);
+        let mut fault = None;
+        for row in options.read(cursor).into_iter().flatten() {
+            match row {
+                Ok(mut row) => {
+                    row.line = row.line.map(|line| line + lines_before);
+                    prepare_row(shared, worker, input, index, &row, batch);
+                    index += 1;
+                }
+                Err(error) => fault = Some(error),
+            }
+        }
+        let Some(mut error) = fault else { return };
+        let line = match error.place {
+            Place::Line(line) => line,
+            // Nothing in memory can fail as a whole; were it so, the block ends here.
+            Place::Row(_) | Place::Input => u64::MAX - lines_before,
+        };
+        error.place = Place::Line(line + lines_before);
+        batch.rows.push(PreparedRow {
+            input,
+            index,
+            outcome: Err(error).at(shared.input_name(input)),
+        });
+        index += 1;
+        lines_before += line;
+        at += text[at..]
+            .split_inclusive(|&byte| byte == b'\n')
+            .take(usize::try_from(line).unwrap_or(usize::MAX))
+            .map(<[u8]>::len)
+            .sum::<usize>();
+    }
+}
+
+fn prepare_row(shared: &Shared, worker: &mut Worker, input: usize, index: u64, row: &Row, batch: &mut Batch) {
+    let (text_len, token_len) = (batch.text.len(), batch.tokens.len());
+    let outcome = samples_of(shared, worker, input, row, batch).at(shared.input_name(input));
+    if outcome.is_err() {
+        batch.text.truncate(text_len);
+        batch.tokens.truncate(token_len);
+    }
+    batch.rows.push(PreparedRow { input, index, outcome });
+}
+
+fn samples_of(
+    shared: &Shared,
+    worker: &mut Worker,
+    input: usize,
+    row: &Row,
+    batch: &mut Batch,
+) -> records::Result<Prepared> {
+    let plan = &shared.plan;
+    let example = Example::recognise(row, plan.field.as_deref())?;
+    let completion = example.completion().or(example.text.as_deref());
+    let prompt = example.prompt();
+    let mut group = match plan.group.as_deref() {
+        None => String::new(),
+        Some(GROUP_BY_FILE) => shared.labels[input].clone(),
+        Some(field) => row.group(field)?,
+    };
+    if plan.refusals {
+        let refuses = completion.is_some_and(is_refusal);
+        group = refusal_groups(&group)[usize::from(!refuses)].clone();
+    }
+    let id = if row.value.contains_key("id") {
+        Some(row.id()?).filter(|id| !id.starts_with('#'))
+    } else {
+        None
+    };
+    let mut prepared = Prepared {
+        schema: example.schema,
+        group,
+        id,
+        score: None,
+        loss: None,
+        samples: Vec::new(),
+        is_foreign: false,
+    };
+    if shared.shard != Shard::WHOLE {
+        let digest = records::text_digest(prompt.or(completion).unwrap_or_default());
+        let bucket = records::bucket(&digest).ok_or_else(|| row.refuse("has no bucket"))?;
+        if !shared.shard.owns(bucket) {
+            prepared.is_foreign = true;
+            return Ok(prepared);
+        }
+    }
+    let texts = texts_of(&example, completion, prompt, plan);
+    let is_complete = match plan.view {
+        View::Both => example.text.is_none() && prompt.is_some() && completion.is_some(),
+        View::Completion | View::Prompt => !texts.is_empty(),
+    };
+    if !is_complete {
+        return Err(row.refuse(format!("has no {}", view_name(plan.view))));
+    }
+    for text in texts {
+        if text.trim().is_empty() {
+            return Err(row.refuse(format!("its {} is empty", view_name(plan.view))));
+        }
+        let token_start = batch.tokens.len();
+        worker
+            .append(text, &mut batch.tokens)
+            .map_err(|cause| row.refuse(format!("cannot be tokenised: {cause}")))?;
+        batch.text.push_str(text);
+        prepared.samples.push(Span {
+            text_len: text.len(),
+            token_count: batch.tokens.len() - token_start,
+        });
+    }
+    prepared.score = score_of(row)?;
+    if let Some(counter) = &shared.loss {
+        if example.messages.is_empty() {
+            return Err(row.refuse("has no turns to render with --template"));
+        }
+        prepared.loss = Some(counter.count(&example.messages).map_err(|cause| row.refuse(cause))?);
+    }
+    Ok(prepared)
+}
+
+/// The texts of a row that are samples, in the order of the conversation.
+fn texts_of<'e>(
+    example: &'e Example,
+    completion: Option<&'e str>,
+    prompt: Option<&'e str>,
+    plan: &CorpusPlan,
+) -> Vec<&'e str> {
+    let wanted = |role: &str| match plan.view {
+        View::Completion => role == "assistant",
+        View::Prompt => role == "user",
+        View::Both => role == "assistant" || role == "user",
+    };
+    if plan.turns == Turns::All && !example.messages.is_empty() {
+        return example
+            .messages
+            .iter()
+            .filter(|message| wanted(&message.role))
+            .map(|message| message.content.as_str())
+            .collect();
+    }
+    match plan.view {
+        View::Completion => completion.into_iter().collect(),
+        View::Prompt => prompt.into_iter().collect(),
+        View::Both => prompt.into_iter().chain(completion).collect(),
+    }
+}
+
+/// What `lm-gen` says of a completion it was given: `log_prob` over `token_count` tokens.
+fn score_of(row: &Row) -> records::Result<Option<Score>> {
+    let Some(log_prob) = row.value.get("log_prob") else {
+        return Ok(None);
+    };
+    let log_prob_nats = log_prob
+        .as_f64()
+        .ok_or_else(|| row.refuse("log_prob is not a number"))?;
+    let token_count = row
+        .value
+        .get("token_count")
+        .and_then(Value::as_u64)
+        .filter(|&count| count > 0);
+    let token_count = token_count.ok_or_else(|| row.refuse("has log_prob but no positive token_count"))?;
+    if log_prob_nats > 0.0 {
+        return Err(row.refuse(format!("log_prob is {log_prob_nats}, a log-probability is at most 0")));
+    }
+    Ok(Some(Score {
+        log_prob_nats,
+        token_count,
+    }))
+}
+
+/// The two halves of a group under `--refusals`: refusals, and the rest.
+pub fn refusal_groups(group: &str) -> [String; 2] {
+    ["refusal", "rest"].map(|half| {
+        if group.is_empty() {
+            half.to_owned()
+        } else {
+            format!("{group}/{half}")
+        }
+    })
+}

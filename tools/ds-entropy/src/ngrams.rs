@@ -1,0 +1,508 @@
+//! Exact counts of n-grams. An n-gram is packed into one integer, 21 bits a token where the vocabulary allows it and 32 bits
+//! otherwise, so equal keys are equal n-grams: nothing is ever hashed.
+//!
+//! Keys are dealt into parts that fit a core's cache and counted part by part. When they do not fit in memory, they are sorted instead,
+//! runs of (key, count) go to a file and are merged at the end; the result is the same to the bit.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use numerics::entropy::Frequencies;
+use process::Result;
+use rayon::prelude::*;
+
+use crate::store::{Reader, Spill};
+use crate::tokens::Strings;
+
+pub const N_MAX: usize = 3;
+
+/// What is known of the n-grams of one n.
+#[derive(Debug, Default, PartialEq)]
+pub struct Counts {
+    pub frequencies: Frequencies,
+    /// The most frequent ones, in descending order of their counts; equal counts in the order of their tokens' texts.
+    pub top: Vec<Ngram>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ngram {
+    pub tokens: Vec<u32>,
+    pub count: u64,
+}
+
+/// Counts the n-grams of all samples; none crosses the border of a sample. `bytes_max` bounds what is held in memory.
+pub fn count(reader: &Reader, n: usize, top_count: usize, strings: &Strings, bytes_max: usize) -> Result<Counts> {
+    if strings.len() <= 1 << 21 {
+        count_packed::<u64, 21>(reader, n, top_count, strings, bytes_max)
+    } else {
+        count_packed::<u128, 32>(reader, n, top_count, strings, bytes_max)
+    }
+}
+
+/// An integer that holds up to three token ids of `BITS` bits, the first token in the highest place.
+trait Key: Copy + Ord + Hash + Send + Sync + bytemuck::Pod {
+    const EMPTY: Self;
+    /// Which of [`PART_COUNT`] parts it belongs to; equal keys belong to the same one.
+    fn part(self) -> usize;
+    fn then(self, token: u32, bits: usize) -> Self;
+    fn token(self, place_from_last: usize, bits: usize) -> u32;
+}
+
+impl Key for u64 {
+    const EMPTY: Self = 0;
+
+    fn part(self) -> usize {
+        (self.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as usize
+    }
+
+    fn then(self, token: u32, bits: usize) -> Self {
+        self << bits | u64::from(token)
+    }
+
+    fn token(self, place_from_last: usize, bits: usize) -> u32 {
+        (self >> (place_from_last * bits)) as u32 & (u32::MAX >> (32 - bits))
+    }
+}
+
+impl Key for u128 {
+    const EMPTY: Self = 0;
+
+    fn part(self) -> usize {
+        ((self >> 64) as u64 ^ self as u64).part()
+    }
+
+    fn then(self, token: u32, bits: usize) -> Self {
+        self << bits | u128::from(token)
+    }
+
+    fn token(self, place_from_last: usize, bits: usize) -> u32 {
+        (self >> (place_from_last * bits)) as u32 & (u32::MAX >> (32 - bits))
+    }
+}
+
+fn count_packed<K: Key, const BITS: usize>(
+    reader: &Reader,
+    n: usize,
+    top_count: usize,
+    strings: &Strings,
+    bytes_max: usize,
+) -> Result<Counts> {
+    let unpack = |key: K| -> Vec<u32> { (0..n).rev().map(|place| key.token(place, BITS)).collect() };
+    let tally = || Tally::new(top_count, strings, unpack);
+    if n == 1 {
+        return count_tokens::<K>(reader, tally(), strings.len());
+    }
+    // Parts grow by doubling, so up to twice the keys' size may be held.
+    let fits = reader.ngram_count(n).saturating_mul(2 * size_of::<K>() as u64) <= bytes_max as u64;
+    if fits {
+        count_parts::<K, BITS, _>(reader, n, tally)
+    } else {
+        count_runs::<K, BITS>(reader, n, tally(), bytes_max / size_of::<K>())
+    }
+}
+
+/// Single tokens need no keys: there is a counter for each id.
+fn count_tokens<K: Key>(
+    reader: &Reader,
+    mut tally: Tally<K, impl Fn(K) -> Vec<u32>>,
+    vocabulary_len: usize,
+) -> Result<Counts> {
+    let mut counts = vec![0u64; vocabulary_len];
+    reader.for_each(|tokens| {
+        tokens.iter().for_each(|&token| counts[token as usize] += 1);
+        Ok(())
+    })?;
+    for (id, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+        tally.add(K::EMPTY.then(id as u32, 0), count);
+    }
+    Ok(tally.finish())
+}
+
+const PART_COUNT: usize = 256;
+
+fn count_parts<'a, K: Key, const BITS: usize, F: Fn(K) -> Vec<u32> + Send>(
+    reader: &Reader,
+    n: usize,
+    tally: impl Fn() -> Tally<'a, K, F> + Sync,
+) -> Result<Counts> {
+    let expected = (reader.ngram_count(n) / PART_COUNT as u64) as usize;
+    let mut parts: Vec<Vec<K>> = (0..PART_COUNT)
+        .map(|_| Vec::with_capacity(expected + expected / 16))
+        .collect();
+    reader.for_each(|tokens| {
+        for ngram in tokens.windows(n) {
+            let key = pack::<K, BITS>(ngram);
+            parts[key.part()].push(key);
+        }
+        Ok(())
+    })?;
+    let tallies: Vec<Tally<K, F>> = parts
+        .into_par_iter()
+        .map(|keys| {
+            let mut tally = tally();
+            let mut counts: HashMap<K, u64> = HashMap::with_capacity(keys.len() / 4);
+            for key in keys {
+                *counts.entry(key).or_default() += 1;
+            }
+            counts.into_iter().for_each(|(key, count)| tally.add(key, count));
+            tally
+        })
+        .collect();
+    Ok(tallies.into_iter().fold(tally(), Tally::and).finish())
+}
+
+fn count_runs<K: Key, const BITS: usize>(
+    reader: &Reader,
+    n: usize,
+    mut tally: Tally<K, impl Fn(K) -> Vec<u32>>,
+    key_count_max: usize,
+) -> Result<Counts> {
+    let key_count_max = key_count_max.max(1 << 10);
+    let mut keys: Vec<K> = Vec::new();
+    let mut runs: Runs<K> = Runs::default();
+    reader.for_each(|tokens| {
+        if keys.len() + tokens.len() > key_count_max && !keys.is_empty() {
+            runs.add(&mut keys)?;
+        }
+        keys.extend(tokens.windows(n).map(pack::<K, BITS>));
+        Ok(())
+    })?;
+    runs.add(&mut keys)?;
+    drop(keys);
+    runs.merge(|key, count| tally.add(key, count))?;
+    Ok(tally.finish())
+}
+
+fn pack<K: Key, const BITS: usize>(ngram: &[u32]) -> K {
+    ngram.iter().fold(K::EMPTY, |key, &token| key.then(token, BITS))
+}
+
+fn for_each_equal<K: Key>(sorted: &[K], mut see: impl FnMut(K, u64)) {
+    for equal in sorted.chunk_by(|a, b| a == b) {
+        see(equal[0], equal.len() as u64);
+    }
+}
+
+/// Takes keys with their final counts, in any order.
+struct Tally<'a, K, F> {
+    /// Number of types by count, for counts that are small; the others in a list.
+    small: Vec<u64>,
+    large: Vec<(u64, u64)>,
+    top_count: usize,
+    top: Vec<(u64, K)>,
+    /// Keys below this count cannot be among the top.
+    least: u64,
+    strings: &'a Strings,
+    unpack: F,
+}
+
+const SMALL_COUNTS: usize = 1 << 12;
+
+impl<'a, K: Key, F: Fn(K) -> Vec<u32>> Tally<'a, K, F> {
+    fn new(top_count: usize, strings: &'a Strings, unpack: F) -> Self {
+        Self {
+            small: vec![0; SMALL_COUNTS],
+            large: Vec::new(),
+            top_count,
+            top: Vec::new(),
+            least: 1,
+            strings,
+            unpack,
+        }
+    }
+
+    fn add(&mut self, key: K, count: u64) {
+        match self.small.get_mut(count as usize) {
+            Some(types) => *types += 1,
+            None => self.large.push((count, 1)),
+        }
+        if count >= self.least && self.top_count > 0 {
+            self.top.push((count, key));
+            if self.top.len() >= 1024.max(4 * self.top_count) {
+                self.cut();
+            }
+        }
+    }
+
+    /// Keeps the best; whatever is not among the best so far never will be.
+    fn cut(&mut self) {
+        let (strings, unpack) = (self.strings, &self.unpack);
+        let text_of = |&id: &u32| strings.get(id);
+        self.top.sort_unstable_by(|(count_a, a), (count_b, b)| {
+            count_b
+                .cmp(count_a)
+                .then_with(|| unpack(*a).iter().map(text_of).cmp(unpack(*b).iter().map(text_of)))
+        });
+        self.top.truncate(self.top_count);
+        if self.top.len() == self.top_count {
+            self.least = self.top.last().map_or(1, |(count, _)| *count);
+        }
+    }
+
+    /// Both together, where no key is in both.
+    fn and(mut self, other: Self) -> Self {
+        self.small
+            .iter_mut()
+            .zip(&other.small)
+            .for_each(|(types, more)| *types += more);
+        self.large.extend(other.large);
+        self.top.extend(other.top);
+        self.cut();
+        self
+    }
+
+    fn finish(mut self) -> Counts {
+        self.cut();
+        let small = self
+            .small
+            .iter()
+            .enumerate()
+            .filter(|(_, types)| **types > 0)
+            .map(|(count, &types)| (count as u64, types));
+        let classes = small.chain(self.large).collect();
+        let top = self
+            .top
+            .iter()
+            .map(|&(count, key)| Ngram {
+                tokens: (self.unpack)(key),
+                count,
+            })
+            .collect();
+        Counts {
+            frequencies: Frequencies::from_table(classes),
+            top,
+        }
+    }
+}
+
+/// Sorted runs of keys and counts in a file.
+struct Runs<K> {
+    spill: Option<Spill>,
+    /// Byte range of each run.
+    ranges: Vec<(u64, u64)>,
+    key: std::marker::PhantomData<K>,
+}
+
+impl<K> Default for Runs<K> {
+    fn default() -> Self {
+        Self {
+            spill: None,
+            ranges: Vec::new(),
+            key: std::marker::PhantomData,
+        }
+    }
+}
+
+/// Entries written and read at a time.
+const CHUNK_ENTRIES: usize = 1 << 12;
+
+impl<K: Key> Runs<K> {
+    /// Sorts the keys, writes one entry for each distinct one, and empties the list.
+    fn add(&mut self, keys: &mut Vec<K>) -> Result<()> {
+        keys.par_sort_unstable();
+        let spill = match &mut self.spill {
+            Some(spill) => spill,
+            none => none.insert(Spill::create()?),
+        };
+        let start = spill.byte_count();
+        let mut bytes = Vec::with_capacity(CHUNK_ENTRIES * entry_bytes::<K>());
+        let mut written = Ok(());
+        for_each_equal(keys, |key, count| {
+            bytes.extend_from_slice(bytemuck::bytes_of(&key));
+            bytes.extend_from_slice(&count.to_ne_bytes());
+            if bytes.len() >= CHUNK_ENTRIES * entry_bytes::<K>() && written.is_ok() {
+                written = spill.append(&bytes).map(drop);
+                bytes.clear();
+            }
+        });
+        written?;
+        spill.append(&bytes)?;
+        self.ranges.push((start, spill.byte_count()));
+        keys.clear();
+        process::signals::check()
+    }
+
+    /// Every distinct key with its count over all runs, in ascending order.
+    fn merge(self, mut see: impl FnMut(K, u64)) -> Result<()> {
+        let Some(spill) = self.spill else { return Ok(()) };
+        let spill = Arc::new(spill);
+        let mut cursors: Vec<Cursor<K>> = self
+            .ranges
+            .iter()
+            .map(|&(start, end)| Cursor::new(spill.clone(), start, end))
+            .collect();
+        let mut heads = BinaryHeap::new();
+        for (run, cursor) in cursors.iter_mut().enumerate() {
+            if let Some((key, count)) = cursor.next()? {
+                heads.push(Reverse((key, run, count)));
+            }
+        }
+        let mut current: Option<(K, u64)> = None;
+        while let Some(Reverse((key, run, count))) = heads.pop() {
+            current = match current {
+                Some((same, sum)) if same == key => Some((key, sum + count)),
+                earlier => {
+                    if let Some((key, count)) = earlier {
+                        see(key, count);
+                    }
+                    Some((key, count))
+                }
+            };
+            if let Some((key, count)) = cursors[run].next()? {
+                heads.push(Reverse((key, run, count)));
+            }
+        }
+        if let Some((key, count)) = current {
+            see(key, count);
+        }
+        Ok(())
+    }
+}
+
+const fn entry_bytes<K>() -> usize {
+    size_of::<K>() + size_of::<u64>()
+}
+
+/// Reads one run forwards.
+struct Cursor<K> {
+    spill: Arc<Spill>,
+    at: u64,
+    end: u64,
+    bytes: Vec<u8>,
+    taken: usize,
+    key: std::marker::PhantomData<K>,
+}
+
+impl<K: Key> Cursor<K> {
+    fn new(spill: Arc<Spill>, at: u64, end: u64) -> Self {
+        Self {
+            spill,
+            at,
+            end,
+            bytes: Vec::new(),
+            taken: 0,
+            key: std::marker::PhantomData,
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<(K, u64)>> {
+        if self.taken == self.bytes.len() {
+            let byte_count = (self.end - self.at).min((CHUNK_ENTRIES * entry_bytes::<K>()) as u64) as usize;
+            if byte_count == 0 {
+                return Ok(None);
+            }
+            self.bytes.resize(byte_count, 0);
+            self.spill.read(self.at, &mut self.bytes)?;
+            self.at += byte_count as u64;
+            self.taken = 0;
+        }
+        let entry = &self.bytes[self.taken..self.taken + entry_bytes::<K>()];
+        self.taken += entry.len();
+        let (key, count) = entry.split_at(size_of::<K>());
+        Ok(Some((
+            bytemuck::pod_read_unaligned(key),
+            bytemuck::pod_read_unaligned(count),
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Stream;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn strings(count: usize) -> Strings {
+        let mut strings = Strings::default();
+        for id in 0..count {
+            // Texts in the opposite order of the ids: ties must follow the texts.
+            strings.push(&format!("t{:07}", count - id));
+        }
+        strings
+    }
+
+    fn stream_of(samples: &[Vec<u32>]) -> Stream {
+        let mut stream = Stream::default();
+        samples.iter().for_each(|tokens| stream.push(tokens));
+        stream
+    }
+
+    fn naive(samples: &[Vec<u32>], n: usize, top_count: usize, strings: &Strings) -> Counts {
+        let mut counts: BTreeMap<Vec<u32>, u64> = BTreeMap::new();
+        for ngram in samples.iter().flat_map(|tokens| tokens.windows(n)) {
+            *counts.entry(ngram.to_vec()).or_default() += 1;
+        }
+        let frequencies = Frequencies::new(counts.values().copied());
+        let mut top: Vec<Ngram> = counts
+            .into_iter()
+            .map(|(tokens, count)| Ngram { tokens, count })
+            .collect();
+        let text = |ngram: &Ngram| {
+            ngram
+                .tokens
+                .iter()
+                .map(|&id| strings.get(id).to_owned())
+                .collect::<Vec<_>>()
+        };
+        top.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| text(a).cmp(&text(b))));
+        top.truncate(top_count);
+        Counts { frequencies, top }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn counts_are_exact_in_memory_and_through_the_file(
+            samples in prop::collection::vec(prop::collection::vec(0u32..12, 0..40), 0..60),
+            n in 1usize..=N_MAX, top_count in 0usize..20,
+        ) {
+            let strings = strings(12);
+            let stream = stream_of(&samples);
+            let reader = Reader::new(&stream, None);
+            let expected = naive(&samples, n, top_count, &strings);
+            for bytes_max in [usize::MAX, 0] {
+                prop_assert_eq!(&count_packed::<u64, 21>(&reader, n, top_count, &strings, bytes_max).unwrap(), &expected);
+                prop_assert_eq!(&count_packed::<u128, 32>(&reader, n, top_count, &strings, bytes_max).unwrap(), &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn runs_that_fill_many_chunks_merge_exactly() {
+        let samples: Vec<Vec<u32>> = (0..200u32)
+            .map(|s| (0..300u32).map(|t| (s * 7919 + t * t * 31) % 997).collect())
+            .collect();
+        let strings = strings(997);
+        let stream = stream_of(&samples);
+        let reader = Reader::new(&stream, None);
+        for n in 1..=N_MAX {
+            assert_eq!(
+                count(&reader, n, 25, &strings, 0).unwrap(),
+                naive(&samples, n, 25, &strings)
+            );
+        }
+    }
+
+    #[test]
+    fn the_largest_ids_keep_their_places() {
+        let largest = (1 << 21) - 1;
+        let key = [largest, 0, largest]
+            .iter()
+            .fold(0u64, |key, &token| key.then(token, 21));
+        assert_eq!(
+            (key.token(2, 21), key.token(1, 21), key.token(0, 21)),
+            (largest, 0, largest)
+        );
+        let key = [u32::MAX, 7, u32::MAX]
+            .iter()
+            .fold(0u128, |key, &token| key.then(token, 32));
+        assert_eq!(
+            (key.token(2, 32), key.token(1, 32), key.token(0, 32)),
+            (u32::MAX, 7, u32::MAX)
+        );
+    }
+}
