@@ -31,27 +31,39 @@ pub enum Prompt {
 
 /// How texts become tokens under one model.
 pub struct Speller {
-    pub tokenizer: Tokenizer,
+    /// Absent where the model directory has none: then pairs are tokens.
+    pub tokenizer: Option<Tokenizer>,
     /// Present with --chat.
     pub template: Option<Template>,
     pub bos: Bos,
 }
 
 impl Speller {
-    pub fn tokens(&self, prompt: &Prompt) -> model::Result<Vec<u32>> {
+    pub fn tokens(&self, prompt: &Prompt) -> std::result::Result<Vec<u32>, String> {
         let text = match prompt {
             Prompt::Tokens(tokens) => return Ok(tokens.clone()),
             Prompt::Text(text) => text,
         };
-        match &self.template {
-            Some(template) => {
-                let turn = Message::new("user", text);
-                // The template writes its own special tokens.
-                self.tokenizer
-                    .encode(&template.render(&[turn], &self.tokenizer, true)?, Bos::Off)
-            }
-            None => self.tokenizer.encode(text, self.bos),
-        }
+        let tokenizer = self
+            .tokenizer
+            .as_ref()
+            .ok_or("the model has no tokenizer, and this prompt is a text")?;
+        let encoded = match &self.template {
+            // The template writes its own special tokens.
+            Some(template) => template
+                .render(&[Message::new("user", text)], tokenizer, true)
+                .and_then(|text| tokenizer.encode(&text, Bos::Off)),
+            None => tokenizer.encode(text, self.bos),
+        };
+        encoded.map_err(|cause| cause.to_string())
+    }
+
+    /// The text of tokens, where the model has a tokenizer.
+    pub fn text(&self, tokens: &[u32]) -> model::Result<Option<String>> {
+        self.tokenizer
+            .as_ref()
+            .map(|tokenizer| tokenizer.decode(tokens, false))
+            .transpose()
     }
 }
 
@@ -247,6 +259,12 @@ fn windows(args: &Args, count: usize, speller: &Speller, digests: &mut Vec<Strin
             "a window of one token has no prefix; 2 is the least",
         ));
     }
+    let Some(tokenizer) = &speller.tokenizer else {
+        return Err(Error::input(
+            "--random",
+            "the model has no tokenizer to cut the texts with",
+        ));
+    };
     let mut texts: Vec<Vec<u32>> = Vec::new();
     for path in &args.texts {
         for row in rows(path, args.input_format, digests)? {
@@ -254,8 +272,7 @@ fn windows(args: &Args, count: usize, speller: &Speller, digests: &mut Vec<Strin
             let text = example
                 .text
                 .or_else(|| example.messages.last().map(|turn| turn.content.clone()));
-            let tokens = speller
-                .tokenizer
+            let tokens = tokenizer
                 .encode(&text.unwrap_or_default(), Bos::Off)
                 .at(path.display())?;
             if tokens.len() >= args.length {

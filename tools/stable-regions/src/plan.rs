@@ -50,7 +50,8 @@ pub struct Compute {
 #[derive(Serialize)]
 pub struct Opened {
     pub model_digest: String,
-    pub tokenizer_digest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer_digest: Option<String>,
     pub layers: Vec<usize>,
     pub read_layer: usize,
     /// Passes of one token, prefixes aside.
@@ -206,7 +207,19 @@ fn open(args: &Args, path: &Path, dtype: DType, device: &Device) -> Result<Opene
     let config_text = directory.read("config.json").at(&name)?;
     let config = Config::parse(&config_text).at(&name)?;
     let weights = Weights::open(&directory, dtype, device).at(&name)?;
-    let tokenizer = Tokenizer::open(&directory).at(&name)?;
+    let spells = [
+        "tokenizer.json",
+        "tokenizer.model",
+        "vocab.json",
+        "vocab.bpe",
+        "encoder.json",
+    ];
+    let mut tokenizer = None;
+    for file in spells {
+        if tokenizer.is_none() && directory.has(file).at(&name)? {
+            tokenizer = Some(Tokenizer::open(&directory).at(&name)?);
+        }
+    }
     let template = match args.chat {
         true => Some(
             Template::open(&directory)
@@ -226,7 +239,9 @@ fn open(args: &Args, path: &Path, dtype: DType, device: &Device) -> Result<Opene
     let layers = layers(&args.layer, read_layer, last, &name)?;
     Ok(Opened {
         model_digest: format!("blake3:{}", weights.digest(&config_text).to_hex()),
-        tokenizer_digest: format!("blake3:{}", tokenizer.digest().to_hex()),
+        tokenizer_digest: tokenizer
+            .as_ref()
+            .map(|tokenizer| format!("blake3:{}", tokenizer.digest().to_hex())),
         layers,
         read_layer,
         one_token_passes: 0,

@@ -51,8 +51,11 @@ pub struct Measured {
     pub delta_norm: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cosine: Option<f64>,
-    pub token_a: String,
-    pub token_b: String,
+    /// The texts of the top tokens, where the model has a tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_a: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_b: Option<String>,
     pub token_id_a: u32,
     pub token_id_b: u32,
     /// An α at which the top token stops being A's, found by halving on the grid.
@@ -161,8 +164,10 @@ pub struct PairRow<'a> {
     pub id_a: &'a str,
     pub id_b: &'a str,
     pub group: &'a str,
-    pub a: String,
-    pub b: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub a: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub b: Option<String>,
     pub tokens_a: Vec<u32>,
     pub tokens_b: Vec<u32>,
 }

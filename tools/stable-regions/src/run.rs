@@ -145,7 +145,7 @@ fn list(plan: &Plan) -> Result<process::Outcome> {
         let Ok([tokens_a, tokens_b]) = ready.tokens else {
             continue;
         };
-        let text = |tokens: &[u32]| opened.speller.tokenizer.decode(tokens, false).at(&opened.name);
+        let text = |tokens: &[u32]| opened.speller.text(tokens).at(&opened.name);
         let row = PairRow {
             id: &ready.pair.id,
             id_a: &ready.pair.id_a,

@@ -43,7 +43,7 @@ pub fn run(plan: &Plan, opened: &Opened, engine: &Engine, progress: &Progress) -
         let tokens: Vec<Vec<u32>> = triple
             .prompts
             .iter()
-            .map(|prompt| opened.speller.tokens(prompt).map_err(|cause| refuse(cause.to_string())))
+            .map(|prompt| opened.speller.tokens(prompt).map_err(refuse))
             .collect::<Result<_>>()?;
         let limit = opened.config.position_count;
         if let Some(count) = tokens.iter().map(Vec::len).find(|&count| count < 2 || count > limit) {

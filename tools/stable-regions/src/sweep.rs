@@ -522,7 +522,7 @@ impl Sweeps<'_> {
         b: &[f32],
     ) -> Result<Vec<(Distance, std::result::Result<Measured, String>)>> {
         let alpha = self.plan.alpha();
-        let token = |id: u32| self.opened.speller.tokenizer.decode(&[id], false).at(&self.opened.name);
+        let token = |id: u32| self.opened.speller.text(&[id]).at(&self.opened.name);
         let (token_a, token_b) = (token(pending.tokens.0)?, token(pending.tokens.1)?);
         let mut boundaries = pending.boundaries.into_iter();
         let one = |((distance, scale), curve): ((Distance, std::result::Result<Scale, String>), Vec<f64>)| {

@@ -6,6 +6,7 @@ use crate::figure::{Axis, Figure, Mark, Panel, Weight};
 use crate::source::{Series, Source, series_name};
 use process::{Error, Result};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 
 /// Up to this many single curves are drawn behind the median.
 const SINGLE_CURVES_MAX: usize = 40;
@@ -18,6 +19,9 @@ struct Region {
     model_digest: String,
     distance: String,
     path_kind: String,
+    layer_index: Option<usize>,
+    /// Present where the way went in a random direction.
+    baseline: Option<String>,
     #[serde(default)]
     skipped: Option<String>,
     #[serde(default)]
@@ -52,22 +56,31 @@ pub fn figure(sources: &[Source]) -> Result<Option<Figure>> {
                 models.push(&row.model_digest);
             }
         }
-        let mut keys: Vec<(String, &str, &str)> = Vec::new();
+        let layers: BTreeSet<Option<usize>> = rows.iter().map(|row| row.layer_index).collect();
+        let key = |row: &Region| {
+            let texts = [&row.distance, &row.model_digest, &row.group].map(String::clone);
+            (texts, row.layer_index, row.baseline.is_some())
+        };
+        let mut keys = Vec::new();
         for row in &rows {
-            let key = (row.distance.clone(), row.model_digest.as_str(), row.group.as_str());
+            let key = key(row);
             if !keys.contains(&key) {
                 keys.push(key);
             }
         }
-        for (distance, model, group) in keys {
-            let chosen: Vec<&Region> = rows
-                .iter()
-                .filter(|r| r.distance == distance && r.model_digest == model && r.group == group)
-                .collect();
-            let mut label = series_name(sources, source, group);
+        for chosen_key in keys {
+            let chosen: Vec<&Region> = rows.iter().filter(|row| key(row) == chosen_key).collect();
+            let ([distance, model, group], layer, is_baseline) = chosen_key;
+            let mut label = series_name(sources, source, &group);
             if models.len() > 1 {
-                let number = models.iter().position(|m| *m == model).unwrap_or(0) + 1;
+                let number = models.iter().position(|m| **m == model).unwrap_or(0) + 1;
                 label = format!("{label} model {number}").trim().to_string();
+            }
+            if let (true, Some(layer)) = (layers.len() > 1, layer) {
+                label = format!("{label} after block {layer}").trim().to_string();
+            }
+            if is_baseline {
+                label = format!("{label} random direction").trim().to_string();
             }
             let index = match panels.iter().position(|(known, _)| *known == distance) {
                 Some(index) => index,
@@ -93,8 +106,8 @@ fn empty_panel(distance: &str, path: &str) -> Panel {
     let (name, unit) = match distance {
         "l2" => ("distance d(α) / d(1)", ""),
         "relative" => ("relative distance", ""),
-        "kl" => ("KL from A", "nats"),
-        "logit" => ("logit difference of the two top tokens", "logits"),
+        "kl" => ("KL(A ‖ X(α)) / KL(A ‖ X(1))", ""),
+        "logit" => ("share of the way of the score difference", ""),
         other => (other, ""),
     };
     Panel::new(
