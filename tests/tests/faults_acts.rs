@@ -1183,3 +1183,46 @@ fn the_corpora_of_the_container_fuzz_targets_are_replayed() {
         assert!(count >= seeds.len(), "{target} has a corpus");
     }
 }
+
+#[test]
+fn mutations_with_repaired_digests_never_make_the_readers_disagree() {
+    // MUTATIONS=1000000 for a night; the fuzz target container_repaired goes deeper.
+    let count = std::env::var("MUTATIONS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1500u64);
+    let seeds = [
+        fixture(),
+        Craft::new(&soft_bytes(1, 60), 25).build(),
+        with_tensor(&tensor("x", "u8", "[3]", 10)),
+    ];
+    for case in 0..count {
+        let random = bytes_of(case + 77, 64);
+        let mut bytes = seeds[usize::from(random[0]) % seeds.len()].clone();
+        for edit in random[1..].chunks_exact(6).take(1 + usize::from(random[1] % 4)) {
+            let at = usize::from(u16::from_le_bytes([edit[0], edit[1]])) % bytes.len();
+            match edit[2] % 6 {
+                0 => bytes[at] ^= 1 << (edit[3] % 8),
+                1 => bytes[at] = edit[4],
+                // Interesting numbers where a length or offset may stand.
+                2 => {
+                    let number = [0u32, 1, u32::MAX, 1 << 31, 64, 0x184D_2A51][usize::from(edit[3]) % 6];
+                    let end = bytes.len().min(at + 4);
+                    bytes[at..end].copy_from_slice(&number.to_le_bytes()[..end - at]);
+                }
+                3 => bytes.truncate(at),
+                4 => drop(bytes.drain(at..bytes.len().min(at + usize::from(edit[3])))),
+                _ => {
+                    let piece = bytes[at..bytes.len().min(at + usize::from(edit[3]))].to_vec();
+                    bytes.splice(at..at, piece);
+                }
+            }
+            if bytes.is_empty() {
+                break;
+            }
+        }
+        container::open(&bytes);
+        container::stream(&bytes);
+        container::repaired(&bytes);
+    }
+}
