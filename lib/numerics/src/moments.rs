@@ -18,8 +18,10 @@ const BLOCK_ROW_COUNT: usize = 1024;
 const SINGLE_ROW_COUNT: usize = 256;
 /// Under [`Precision::Single`] these first rows are still multiplied in f64: short data are exact, in long data rounding averages out.
 const DOUBLE_PREFIX_ROW_COUNT: usize = 2048;
-/// Rows of the second moment that one task computes.
-const STRIP_WIDTH: usize = 128;
+/// Rows of the second moment that one task computes: wide ones pack their right side less often, narrow ones leave enough tasks.
+const fn strip_width(width: usize) -> usize {
+    if width < 2048 { 128 } else { 256 }
+}
 /// Columns that one task sums.
 const COLUMN_CHUNK: usize = 64;
 
@@ -286,13 +288,13 @@ impl Moments {
     }
 }
 
-/// Splits a packed triangle into strips of [`STRIP_WIDTH`] rows and runs them in parallel: (first row, rows, their packed numbers).
+/// Splits a packed triangle into strips of [`strip_width`] rows and runs them in parallel: (first row, rows, their packed numbers).
 fn for_each_strip(width: usize, packed: &mut [f64], work: impl Fn(usize, usize, &mut [f64]) + Sync) {
-    let mut strips = Vec::with_capacity(width.div_ceil(STRIP_WIDTH));
+    let mut strips = Vec::with_capacity(width.div_ceil(strip_width(width)));
     let mut rest = packed;
     let mut first_row = 0;
     while first_row < width {
-        let row_count = STRIP_WIDTH.min(width - first_row);
+        let row_count = strip_width(width).min(width - first_row);
         let len = packed_row_start(width, first_row + row_count) - packed_row_start(width, first_row);
         let (strip, tail) = rest.split_at_mut(len);
         strips.push((first_row, row_count, strip));
@@ -461,18 +463,33 @@ impl Update<'_> {
     /// `centred` is (row_count, width); products span `product_row_count` rows and are added up in f64.
     fn apply<T: Real>(&self, centred: &[T], product_row_count: usize, m2: &mut [f64]) {
         let width = self.width;
+        let quarter = strip_width(width) / 4;
         for_each_strip(width, m2, |first_row, strip_row_count, packed| {
             let column_count = width - first_row;
             let mut product = vec![T::ZERO; strip_row_count * column_count];
             for first in (0..self.row_count).step_by(product_row_count) {
                 let rows = product_row_count.min(self.row_count - first);
-                let panel = &centred[first * width + first_row..];
-                product::multiply(
-                    View::new(panel, rows, strip_row_count, width).transposed(), // (strip, rows)
-                    View::new(panel, rows, column_count, width),                 // (rows, columns)
-                    &mut product,
-                    column_count,
-                );
+                let panel =
+                    |column: usize, count: usize| View::new(&centred[first * width + column..], rows, count, width);
+                // Inside the block on the diagonal, quarter by quarter, only what touches the upper triangle is formed; right of it,
+                // one product over the whole strip, so that its right side is packed once.
+                for top in (0..strip_row_count).step_by(quarter) {
+                    let count = quarter.min(strip_row_count - top);
+                    product::multiply(
+                        panel(first_row + top, count).transposed(),    // (quarter, rows)
+                        panel(first_row + top, strip_row_count - top), // (rows, rest of the block)
+                        &mut product[top * column_count + top..],
+                        column_count,
+                    );
+                }
+                if column_count > strip_row_count {
+                    product::multiply(
+                        panel(first_row, strip_row_count).transposed(), // (strip, rows)
+                        panel(first_row + strip_row_count, column_count - strip_row_count), // (rows, columns)
+                        &mut product[strip_row_count..],
+                        column_count,
+                    );
+                }
                 let mut offset = 0;
                 for row in 0..strip_row_count {
                     let target = &mut packed[offset..offset + column_count - row];

@@ -14,8 +14,8 @@ use rayon::prelude::*;
 const DIRECT_ORDER_MAX: usize = 768;
 
 /// Accepted residual of leading vectors, and applications of the matrix before LAPACK is asked instead.
-const TOLERANCE: f64 = 1e-12;
-const PASS_COUNT_MAX: usize = 48;
+const TOLERANCE: f64 = 1e-10;
+const PASS_COUNT_MAX: usize = 24;
 
 /// Rows of a product that one task computes.
 const STRIP: usize = 128;

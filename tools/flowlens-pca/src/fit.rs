@@ -112,6 +112,8 @@ struct Stack<'a> {
 }
 
 enum StackForm {
+    /// One layer is its own stack: nothing is solved twice.
+    OneLayer,
     /// Few rows in all: kept.
     Rows {
         labels: Vec<u32>,
@@ -169,7 +171,7 @@ impl Fit {
                         layer,
                         columns: columns.as_deref(),
                     };
-                    fit_layer(plan, &rows, reduced, group_count, component_count, contrast)
+                    fit_layer(plan, &rows, reduced, component_count, contrast)
                 })
                 .collect();
             for layer in fitted {
@@ -406,18 +408,24 @@ fn fit_layer(
     plan: &Plan,
     source_rows: &Rows<'_>,
     reduced: Reduced,
-    group_count: usize,
     component_count: usize,
     contrast: Option<(usize, usize)>,
 ) -> Result<LayerFit> {
     let subject = format!("{}: layer {}", source_rows.source.name(), source_rows.layer.index);
     let whole_norms = source_rows.columns.is_none() || source_rows.source.has_rows();
     let (all, groups, contrast) = match reduced {
-        Reduced::Moments(groups) => {
-            let mut whole = Moments::empty(source_rows.width());
-            for group in &groups {
-                whole.merge(group).at(&subject)?;
-            }
+        Reduced::Moments(mut groups) => {
+            // A single group is the whole: its triangle is not held twice.
+            let whole = match &mut groups[..] {
+                [only] if source_rows.source.groups.is_empty() => std::mem::replace(only, Moments::empty(0)),
+                many => {
+                    let mut whole = Moments::empty(source_rows.width());
+                    for group in many.iter() {
+                        whole.merge(group).at(&subject)?;
+                    }
+                    whole
+                }
+            };
             let contrast = contrast.map(|(a, b)| Contrasted {
                 a,
                 b,
@@ -431,10 +439,10 @@ fn fit_layer(
             };
             let all = fit(&whole)?;
             drop(whole);
-            let groups = if group_count > 1 || !source_rows.source.groups.is_empty() {
-                groups.iter().map(fit).collect::<Result<Vec<Part>>>()?
-            } else {
+            let groups = if source_rows.source.groups.is_empty() {
                 Vec::new()
+            } else {
+                groups.iter().map(fit).collect::<Result<Vec<Part>>>()?
             };
             (all, groups, contrast)
         }
@@ -644,6 +652,8 @@ impl<'a> Stack<'a> {
                 gram: vec![0.0; (row_count * row_count) as usize],
                 width: 0,
             }
+        } else if layer_count == 1 && plan.center == Center::Global {
+            StackForm::OneLayer
         } else if !source.has_rows() || row_count > width as u64 {
             StackForm::Merged(vec![Moments::empty(width); group_count])
         } else if row_count * layer_count <= width as u64 {
@@ -668,6 +678,9 @@ impl<'a> Stack<'a> {
     }
 
     fn add(&mut self, reduced: &Reduced) -> std::result::Result<(), numerics::moments::MomentsError> {
+        if matches!(self.form, StackForm::OneLayer) {
+            return Ok(());
+        }
         let layer_mean = match self.plan.center {
             Center::Layer => Some(reduced.mean(self.width)?),
             Center::Global => None,
@@ -728,7 +741,7 @@ impl<'a> Stack<'a> {
                         labels.clone_from(row_labels);
                         *total += width;
                     }
-                    StackForm::Merged(_) => {}
+                    StackForm::Merged(_) | StackForm::OneLayer => {}
                 }
             }
             (_, Reduced::Moments(_)) => {}
@@ -767,6 +780,16 @@ impl<'a> Stack<'a> {
         };
         let every: Vec<usize> = (0..norm_sums.len()).collect();
         match self.form {
+            StackForm::OneLayer => {
+                let [layer] = layers else {
+                    return Err(Error::bug("stack", "one layer was planned"));
+                };
+                Ok(StackFit {
+                    all: layer.all.clone(),
+                    groups: layer.groups.clone(),
+                    segments: None,
+                })
+            }
             StackForm::Rows { labels, rows } => {
                 let part = |rows: &[f64], groups: &[usize]| -> Result<Part> {
                     let summary = with_norms(Summary::of_rows(rows, width), groups);
@@ -803,14 +826,6 @@ impl<'a> Stack<'a> {
                 finish_moments(plan, groups, named, component_count, &subject, &with_norms, &every)
             }
             StackForm::Merged(groups) => {
-                // One layer is its own stack: nothing to solve twice.
-                if let ([layer], Center::Global) = (layers, plan.center) {
-                    return Ok(StackFit {
-                        all: layer.all.clone(),
-                        groups: layer.groups.clone(),
-                        segments: None,
-                    });
-                }
                 finish_moments(plan, groups, named, component_count, &subject, &with_norms, &every)
             }
             StackForm::Gram {

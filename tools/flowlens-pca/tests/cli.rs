@@ -38,7 +38,11 @@ impl Dump {
     }
 
     fn group(prompt: usize) -> &'static str {
-        if prompt % 2 == 0 { "harmful" } else { "harmless" }
+        if prompt.is_multiple_of(2) {
+            "harmful"
+        } else {
+            "harmless"
+        }
     }
 
     fn digest(prompt: usize, mark: &str) -> String {
@@ -47,7 +51,7 @@ impl Dump {
 
     fn row(&self, layer: u32, prompt: usize, token: usize) -> Vec<f32> {
         let rng = Rng::new(7 + u64::from(layer), "dump");
-        let side = if prompt % 2 == 0 { 1.0 } else { -1.0 };
+        let side = if prompt.is_multiple_of(2) { 1.0 } else { -1.0 };
         let unit = (prompt * 64 + token) as u64;
         (0..self.width)
             .map(|j| {
