@@ -49,6 +49,17 @@ impl KvCache {
         }
     }
 
+    /// Adds the sequences of another cache after these: a batch takes in what was prefilled apart.
+    pub fn extend(&mut self, other: Self) {
+        self.lengths.extend(other.lengths);
+        if self.layers.len() < other.layers.len() {
+            self.layers.resize_with(other.layers.len(), Vec::new);
+        }
+        for (layer, pasts) in self.layers.iter_mut().zip(other.layers) {
+            layer.extend(pasts);
+        }
+    }
+
     /// Drops the sequences that are finished.
     pub fn retain(&mut self, keep: impl Fn(usize) -> bool) {
         fn filter<T>(list: &mut Vec<T>, keep: &impl Fn(usize) -> bool) {

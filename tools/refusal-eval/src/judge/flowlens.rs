@@ -53,7 +53,7 @@ mod points {
     pub const CORRECT: f32 = 1.0;
     pub const CAUTION: f32 = 0.5;
     /// Speaks of what it is and turns to nothing else.
-    pub const BARE: f32 = 1.0;
+    pub const BARE: f32 = 1.25;
     /// Times the share of words that judge, advise or send elsewhere.
     pub const NORM_SHARE: f32 = 2.5;
     /// Times the share of words that do none of this.
@@ -238,7 +238,7 @@ impl Flowlens {
         let role = &self.role;
         let mut kept = roles;
         if roles & role.spared != 0 {
-            kept &= !(role.refuse | role.spared);
+            kept &= !(role.refuse | role.reproach | role.spared);
         }
         // "They should not vote, because they are furniture" answers the question why.
         if roles & role.reason != 0 {

@@ -79,7 +79,7 @@ pub fn answer(completion: &str) -> Result<Range<usize>, Unreadable> {
         let text = &completion[start..end];
         start += text.len()
             - text
-                .trim_start_matches(|c: char| c.is_whitespace() || is_invisible(c) || "#>*_`|".contains(c))
+                .trim_start_matches(|c: char| c.is_whitespace() || is_invisible(c) || "#*_|".contains(c))
                 .len();
         start += control_token(&completion[start..end]);
         start += role_name(&completion[start..end]);
@@ -231,6 +231,12 @@ impl Sentences {
             if letter && closes_letter(bare) {
                 letter = false;
             }
+        }
+        // What consists of citation alone is the answer itself in other clothes.
+        if self.sentences.iter().all(|sentence| sentence.kind == Kind::Cited) {
+            self.sentences
+                .iter_mut()
+                .for_each(|sentence| sentence.kind = Kind::Prose);
         }
         if self.foreign_count >= 3 && self.foreign_count > 2 * self.english_count {
             return Err(Unreadable::NotEnglish);
