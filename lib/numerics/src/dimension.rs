@@ -6,7 +6,7 @@ use crate::neighbours::Neighbours;
 const DISCARDED_SHARE: f64 = 0.1;
 
 /// TwoNN (Facco et al. 2017), as scikit-dimension computes it: μ = r₂/r₁ per row, the largest tenth set aside, slope through the
-/// origin of −ln(1 − i/N) on ln μ. Rows with a duplicate (r₁ = 0) are left out. `None` when too little is left to fit.
+/// origin of −ln(1 − i/N), i from 1, on ln μ. Rows with a duplicate (r₁ = 0) are left out. `None` when too little is left to fit.
 pub fn two_nn(neighbours: &Neighbours) -> Option<f64> {
     let mut log_ratios: Vec<f64> = neighbours
         .rows()
@@ -18,9 +18,12 @@ pub fn two_nn(neighbours: &Neighbours) -> Option<f64> {
     log_ratios.sort_unstable_by(f64::total_cmp);
     let row_count = log_ratios.len() as f64;
     let kept = (row_count * (1.0 - DISCARDED_SHARE)) as usize;
+    if kept < 2 {
+        return None;
+    }
     let (mut product, mut square) = (0.0, 0.0);
     for (index, log_ratio) in log_ratios[..kept].iter().enumerate() {
-        product -= log_ratio * libm::log(1.0 - index as f64 / row_count);
+        product -= log_ratio * libm::log(1.0 - (index + 1) as f64 / row_count);
         square += log_ratio * log_ratio;
     }
     (square > 0.0).then(|| product / square)
@@ -92,6 +95,16 @@ mod tests {
     fn a_flat_embedding_changes_nothing_much() {
         let neighbours = nearest(&cube(3, 40, 2000), 40, 2).unwrap();
         assert!((two_nn(&neighbours).unwrap() - 3.0).abs() < 0.3);
+    }
+
+    #[test]
+    fn two_nn_agrees_with_scikit_dimension() {
+        // Rows (i·√2 mod 1, i·√3 mod 1, i·√5 mod 1) for i < 40, as f32; skdim.id.TwoNN().fit(rows).dimension_
+        let rows: Vec<f32> = (0..40)
+            .flat_map(|i| [2.0_f64, 3.0, 5.0].map(|n| (f64::from(i) * n.sqrt()).fract() as f32))
+            .collect();
+        let found = two_nn(&nearest(&rows, 3, 2).unwrap()).unwrap();
+        assert!((found - 3.3409175715662727).abs() < 1e-6, "{found}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use numerics::measures;
 use numerics::moments::{Accumulator, Moments, Precision, norm};
 use numerics::product::{self, View};
 use numerics::spectrum::{self, Spectrum};
-use process::{Error, Result, ResultExt};
+use process::{Error, Progress, Result, ResultExt};
 use rayon::prelude::*;
 
 /// Components kept beside the intrinsic dimension: the leading eight are reported everywhere.
@@ -131,9 +131,9 @@ enum StackForm {
 }
 
 impl Fit {
-    pub fn new(plan: &Plan, source: &Source, component_count: usize) -> Result<Self> {
+    pub fn new(plan: &Plan, source: &Source, component_count: usize, progress: &Progress) -> Result<Self> {
         let columns = columns(plan, source)?;
-        Self::with_columns(plan, source, component_count, columns)
+        Self::with_columns(plan, source, component_count, columns, progress)
     }
 
     /// With the dimensions that another dump's fit kept: the two must live in one space.
@@ -142,12 +142,13 @@ impl Fit {
         source: &Source,
         component_count: usize,
         columns: Option<Vec<usize>>,
+        progress: &Progress,
     ) -> Result<Self> {
         if source.has_rows() && source.row_count() == 0 {
             return Err(Error::input(source.name(), "holds no rows"));
         }
         if by_passes(plan, source, columns.as_deref()) {
-            return Self::leading(source, component_count, columns);
+            return Self::leading(source, component_count, columns, progress);
         }
         let group_count = source.groups.len().max(1);
         let contrast = contrast_groups(plan, source)?;
@@ -176,13 +177,19 @@ impl Fit {
                 .collect();
             for layer in fitted {
                 layers.push(layer?);
+                progress.advance(1);
             }
         }
         let stack = stack.finish(source, &layers, columns.as_deref(), component_count)?;
         Ok(Self { columns, layers, stack })
     }
 
-    fn leading(source: &Source, component_count: usize, columns: Option<Vec<usize>>) -> Result<Self> {
+    fn leading(
+        source: &Source,
+        component_count: usize,
+        columns: Option<Vec<usize>>,
+        progress: &Progress,
+    ) -> Result<Self> {
         let rows: Vec<Rows<'_>> = source
             .layers
             .iter()
@@ -201,6 +208,7 @@ impl Fit {
                 groups: Vec::new(),
                 contrast: None,
             });
+            progress.advance(1);
         }
         let all = match &layers[..] {
             [only] => only.all.clone(),

@@ -11,7 +11,7 @@ use crate::source::Source;
 use crate::spread::Spreads;
 use crate::trajectory::{self, Axes};
 use crate::{stability, table};
-use process::{Error, Outcome, Result, ResultExt};
+use process::{Error, Outcome, Progress, Result, ResultExt};
 use records::{Begin, Status};
 
 pub fn run(args: Args) -> Result<Outcome> {
@@ -45,7 +45,10 @@ pub fn run(args: Args) -> Result<Outcome> {
 
 fn analyse(args: &Args, plan: &Plan, source: &Source, reference: Option<&Reference>, end: &mut End) -> Result<Report> {
     let component_count = component_count(plan, source, reference);
-    let fit = Fit::new(plan, source, component_count)?;
+    let sides = 1 + usize::from(matches!(reference, Some(Reference::Dump(_))));
+    let total = (sides * source.layers.len()) as u64;
+    let progress = Progress::start(&args.common, "layers", Some(total), "layer");
+    let fit = Fit::new(plan, source, component_count, &progress)?;
     if let Some(columns) = &fit.columns {
         let width = source.layers[0].width;
         end.dropped_dims = Some((0..width).filter(|dim| !columns.contains(dim)).collect());
@@ -64,7 +67,7 @@ fn analyse(args: &Args, plan: &Plan, source: &Source, reference: Option<&Referen
             }
         }
         Some(Reference::Dump(other)) => {
-            let other_fit = Fit::with_columns(plan, other, component_count, fit.columns.clone())?;
+            let other_fit = Fit::with_columns(plan, other, component_count, fit.columns.clone(), &progress)?;
             let sides = (
                 Side { source, fit: &fit },
                 Side {
@@ -79,6 +82,7 @@ fn analyse(args: &Args, plan: &Plan, source: &Source, reference: Option<&Referen
         }
         None => {}
     }
+    progress.finish();
     let inputs = read_paths(&args.inputs, args.against.as_ref());
     if let Some(path) = &args.basis {
         container::write_basis(path, existing(args.force), &inputs, plan, source, &fit, component_id)?;

@@ -45,13 +45,12 @@ impl<'a> Axes<'a> {
         }
     }
 
-    fn names(&self, width: usize) -> Vec<(String, usize)> {
-        let count = self
-            .components
-            .iter()
-            .map(|rows| rows.len() / width.max(1))
-            .min()
-            .unwrap_or(0);
+    fn names(&self, fit: &Fit) -> Vec<(String, usize)> {
+        let counts = self.components.iter().zip(&fit.layers).map(|(rows, layer)| {
+            let width = layer.all.summary.mean.len();
+            rows.len() / width.max(1)
+        });
+        let count = counts.min().unwrap_or(0);
         let mut names = Vec::new();
         if count > 0 {
             names.push(("1".to_owned(), 0));
@@ -79,8 +78,7 @@ struct PromptProjections {
 
 pub fn all(plan: &Plan, source: &Source, fit: &Fit, axes: &Axes<'_>) -> Result<Vec<Trajectory>> {
     let mut found = Vec::new();
-    let first_width = fit.layers[0].all.summary.mean.len();
-    let names = axes.names(first_width);
+    let names = axes.names(fit);
     if names.is_empty() {
         return Ok(found);
     }

@@ -776,6 +776,58 @@ fn what_is_wrong_with_the_input_is_said_in_one_line() {
 }
 
 #[test]
+fn layers_of_different_widths_share_no_space_but_lie_side_by_side() {
+    let dir = temp_dir();
+    let rng = Rng::new(2, "widths");
+    let mut header = Header::new("test", "1", &process::sha256(b"widths"), None);
+    for (layer, width) in [(0, 3_u64), (1, 5)] {
+        header
+            .tensors
+            .push(TensorSpec::new(format!("data.{layer}"), Dtype::F32, &[width]));
+    }
+    header.fix_blocks().unwrap();
+    let mut writer = Writer::new(Vec::new(), header, 1).unwrap();
+    for (tensor, width) in [(0, 3), (1, 5)] {
+        let values: Vec<f32> = (0..20 * width).map(|i| rng.normal(tensor, i) as f32).collect();
+        writer.push_f32(tensor as usize, &values).unwrap();
+    }
+    let path = dir.path().join("widths.acts");
+    std::fs::write(&path, writer.finish().unwrap().0).unwrap();
+    pca()
+        .arg(&path)
+        .output()
+        .refused(3, "layer 0 is 3 wide and layer 1 is 5");
+    let records = run(&["--layout", "concat"], &[&path]).records();
+    assert_eq!(rows(&records, "stack")[0]["row_count"], 20);
+    assert_eq!(
+        rows(&records, "trajectory")[0]["projection"].as_array().unwrap().len(),
+        2
+    );
+}
+
+#[test]
+fn leading_components_by_passes_over_the_rows_are_those_of_the_whole_spectrum() {
+    let dir = temp_dir();
+    let (row_count, width) = (1300, 1152);
+    let rng = Rng::new(3, "passes");
+    let values: Vec<f32> = (0..row_count * width)
+        .map(|i| (5.0 + rng.normal((i / width) as u64, (i % width) as u64) / (1.0 + (i % width) as f64)) as f32)
+        .collect();
+    let path = plain(&dir, "wide.acts", width, &values);
+    let whole = run(&["--exact", "--measures", "moments"], &[&path]).records();
+    let leading = run(&["--components", "1"], &[&path]).records();
+    let (whole, leading) = (rows(&whole, "layer")[0], rows(&leading, "layer")[0]);
+    near(
+        leading["eigenvalues"][0].as_f64().unwrap(),
+        whole["eigenvalues"][0].as_f64().unwrap(),
+        1e-7,
+    );
+    near(number(&leading["c_k"], "1"), number(&whole["c_k"], "1"), 1e-7);
+    near(number(leading, "norm_mean"), number(whole, "norm_mean"), 1e-12);
+    near(number(leading, "anisotropy"), number(whole, "anisotropy"), 1e-12);
+}
+
+#[test]
 fn a_table_is_for_people() {
     let dir = temp_dir();
     let path = Dump::new(40, 1).write(&dir.path().join("a.acts"));
