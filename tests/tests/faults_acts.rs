@@ -978,6 +978,29 @@ fn m_03_a_file_replaced_or_unlinked_is_read_on_from_the_old_inode() {
 }
 
 #[test]
+fn m_04_a_reader_beside_a_writer_that_commits_sees_the_old_or_the_new_file() {
+    let directory = temp_dir();
+    let path = directory.path().join("x.acts");
+    let versions = [fixture(), Craft::new(&soft_bytes(1, 400), 100).build()];
+    std::fs::write(&path, &versions[0]).unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for turn in 0..200 {
+                let partial = directory.path().join("partial");
+                std::fs::write(&partial, &versions[turn % 2]).unwrap();
+                std::fs::rename(&partial, &path).unwrap();
+            }
+        });
+        let mut opens = 0;
+        while !writer.is_finished() || opens < 300 {
+            let file = File::open(&path, OpenOptions::default()).unwrap();
+            file.verify(Depth::Full, |damage| panic!("{:?}", damage.error)).unwrap();
+            opens += 1;
+        }
+    });
+}
+
+#[test]
 fn m_05_a_container_on_a_fifo_is_read_as_a_stream() {
     let directory = temp_dir();
     let (path, fifo) = (directory.path().join("x.acts"), directory.path().join("fifo"));

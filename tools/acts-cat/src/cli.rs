@@ -18,7 +18,7 @@ pub struct Args {
     #[arg(value_name = "FILE", required_unless_present = "from")]
     pub inputs: Vec<PathBuf>,
 
-    /// Make a container of npy or safetensors files, or of a directory of vLLM dumps.
+    /// Make a container of npy or safetensors files, or of a directory of vLLM dumps; `-` is stdin.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["inputs", "merge", "salvage", "header", "head", "rows", "tensor", "to"])]
     pub from: Vec<PathBuf>,
 

@@ -8,7 +8,7 @@ use crate::{npy, source};
 use acts::{Codec, Dtype, Header, Role, Summary, TensorSpec, Writer};
 use process::{Error, Output, Result, ResultExt};
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -81,10 +81,10 @@ fn open(paths: &[PathBuf]) -> Result<Inputs> {
     let mut files = Vec::new();
     for path in paths {
         let name = path.display().to_string();
-        if path == Path::new("-") {
-            return Err(Error::usage("--from -", "is read from files, which can be sought in"));
-        }
-        let mut file = File::open(path).at(&name)?;
+        let mut file = match path == Path::new("-") {
+            true => spool()?,
+            false => File::open(path).at(&name)?,
+        };
         let mut hash = blake3::Hasher::new();
         hash.update_reader(&mut file).at(&name)?;
         all.push(format!("blake3:{}", hash.finalize().to_hex()));
@@ -95,6 +95,28 @@ fn open(paths: &[PathBuf]) -> Result<Inputs> {
         many => process::sha256(many.join("\n").as_bytes()),
     };
     Ok(Inputs { files, digest })
+}
+
+/// Stdin in a file without a name, which can be sought in. What cannot be an array is refused by its first bytes, however long it is.
+fn spool() -> Result<File> {
+    let mut source = std::io::stdin().lock();
+    let mut head = Vec::new();
+    source.by_ref().take(9).read_to_end(&mut head).at("stdin")?;
+    if !head.starts_with(npy::MAGIC) && head.get(8) != Some(&b'{') {
+        return Err(Error::input("stdin", "neither an npy nor a safetensors file"));
+    }
+    let mut copy = tempfile::tempfile().at("temporary file")?;
+    copy.write_all(&head).at("temporary file")?;
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        process::signals::check()?;
+        match source.read(&mut piece).at("stdin")? {
+            0 => break,
+            count => copy.write_all(&piece[..count]).at("temporary file")?,
+        }
+    }
+    copy.seek(SeekFrom::Start(0)).at("temporary file")?;
+    Ok(copy)
 }
 
 fn read_arrays(inputs: &Inputs, file: usize, plan: &Plan) -> Result<Vec<Array>> {

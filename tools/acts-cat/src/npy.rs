@@ -5,7 +5,7 @@ use acts::Dtype;
 use process::{Error, Result, ResultExt};
 use std::io::Read;
 
-const MAGIC: &[u8; 6] = b"\x93NUMPY";
+pub const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// numpy leaves room for the first axis to grow in place; the same room gives the same bytes.
 const FIRST_AXIS_DIGITS: usize = 21;
 /// BOUND: a header describes one array; numpy itself refuses more than 10,000 bytes.

@@ -87,6 +87,22 @@ fn an_array_goes_into_a_container_and_back_to_the_same_bytes() {
 }
 
 #[test]
+fn an_array_comes_through_a_pipe_too() {
+    let directory = temp_dir();
+    let path = npy(directory.path(), "x.npy", "<f4", "(100, 8)", &noise(3200, 5));
+    cat_in(directory.path(), "--from x.npy -o x.acts").expect(0);
+    let run = |bytes: Vec<u8>| {
+        Run::new(env!("CARGO_BIN_EXE_acts-cat"))
+            .args(["--from", "-", "-o", "-"])
+            .stdin(bytes)
+            .output()
+    };
+    let piped = run(std::fs::read(path).unwrap()).expect(0);
+    assert!(piped.stdout == std::fs::read(directory.path().join("x.acts")).unwrap());
+    run(noise(1 << 20, 2)).refused(3, "neither an npy nor a safetensors file");
+}
+
+#[test]
 fn codec_zstd_is_plain_zstd() {
     let Some(zstd) = harness::program("zstd") else { return };
     let directory = temp_dir();
