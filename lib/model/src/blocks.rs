@@ -335,13 +335,10 @@ impl Attention {
             }
         }
         if let Some(limit) = self.clip {
-            if tape.is_recording() {
-                candle_core::bail!("clip_qkv has no gradient here");
-            }
             (q, k, v) = (
-                q.clamp(-limit, limit)?,
-                k.clamp(-limit, limit)?,
-                v.clamp(-limit, limit)?,
+                ops::clamp(tape, &q, limit)?,
+                ops::clamp(tape, &k, limit)?,
+                ops::clamp(tape, &v, limit)?,
             );
         }
         if let Some((QkNorm::Head, q_norm, k_norm)) = &self.qk_norm {

@@ -50,7 +50,7 @@ pub fn forward(decoder: &Decoder, job: &Job, samples: &[&Sample]) -> Result<Vec<
         rows,
         seen: vec![None; job.points.len()],
     };
-    let tape = Tape::off();
+    let tape = Tape::off().steady();
     let depth = job
         .points
         .iter()

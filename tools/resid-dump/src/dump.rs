@@ -72,7 +72,7 @@ impl<'a> Dump<'a> {
             return Ok(Dump::with(job, writer, None, Mark::default(), records));
         }
         output.keep_partial();
-        if !resume || output.resumed_bytes()? == 0 {
+        if !resume {
             let journal = Journal::create(path, &job.plan)?;
             let writer = Writer::new(output, header, threads).at(&shown)?;
             return Ok(Dump::with(job, writer, Some(journal), Mark::default(), records));

@@ -42,6 +42,12 @@ pub fn run(args: Args) -> Result<Outcome> {
     if job.plan.moments {
         moments::check_memory(&job, args.max_memory)?;
     }
+    // accumulators live in memory: a stopped run of moments starts over
+    let existing = if job.plan.moments && args.resume {
+        Existing::Replace
+    } else {
+        existing
+    };
     let output = Output::create_binary(path, existing, &inputs(&args))?;
     let run = Run {
         args: &args,
@@ -100,7 +106,9 @@ fn already(args: &Args, job: &Job, path: &Path) -> Result<Outcome> {
         let samples = file.tensor("samples").at(&shown)?;
         let lines = file.to_bytes(samples, 0..file.row_count(samples)).at(&shown)?;
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let record: records::Sample = serde_json::from_slice(line).map_err(|cause| Error::input(&shown, cause))?;
+            let mut record: records::Sample =
+                serde_json::from_slice(line).map_err(|cause| Error::input(&shown, cause))?;
+            record.rest.remove("type"); // the tag is written again
             records.row(&record)?;
         }
         let (figures, summary) = figures_of(job, path)?;

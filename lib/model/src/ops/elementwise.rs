@@ -57,6 +57,19 @@ pub fn scale(tape: &Tape, x: &Tensor, factor: f64) -> Result<Tensor> {
     Ok(output)
 }
 
+/// `x` within ±limit; a gradient passes where `x` lies inside, the border included.
+pub fn clamp(tape: &Tape, x: &Tensor, limit: f64) -> Result<Tensor> {
+    let output = x.detach().clamp(-limit, limit)?;
+    if tape.tracks(x) {
+        let x = x.clone();
+        tape.record("clamp", &output, move |gradient, backward| {
+            let inside = x.abs()?.le(limit)?.to_dtype(gradient.dtype())?;
+            backward.send(&x, (gradient * inside)?)
+        });
+    }
+    Ok(output)
+}
+
 /// The same elements in another shape.
 pub fn reshape(tape: &Tape, x: &Tensor, shape: impl candle_core::shape::ShapeWithOneHole) -> Result<Tensor> {
     let output = x.reshape(shape)?.detach();

@@ -1,8 +1,9 @@
 //! The matrix product with a weight, frozen or learning, with or without a low-rank adapter.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{CpuStorage, DType, Result, Storage, Tensor};
 use rayon::prelude::*;
 
+use super::panel::{self, Unit};
 use super::product::{Matrix, SKINNY_ROWS, Target, multiply, skinny};
 use super::tape::Place;
 use super::{Tape, add, cpu, scale};
@@ -10,7 +11,7 @@ use super::{Tape, add, cpu, scale};
 /// `x · wᵀ + bias`; x (rows, in), w (out, in), bias (out) → (rows, out). An adapter that the tape holds for `w` is added.
 /// A frozen weight costs no gradient and no memory.
 pub fn linear(tape: &Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let output = forward(x, w, bias)?;
+    let output = forward(x, w, bias, tape.is_steady())?;
     if tape.tracks_any(&[Some(x), Some(w), bias].into_iter().flatten().collect::<Vec<_>>()) {
         // the input's values are kept only for the weight's gradient
         let kept = tape.learns(w).then(|| x.clone());
@@ -43,7 +44,7 @@ pub fn linear(tape: &Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Res
     }
 }
 
-fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, steady: bool) -> Result<Tensor> {
     let (rows, k) = x.dims2()?;
     let (n, _) = w.dims2()?;
     if !cpu::is_host(x) {
@@ -54,27 +55,32 @@ fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         };
     }
     let dtype = x.dtype();
-    let (x, w) = (cpu::wide(x)?, cpu::wide(w)?);
-    let (x_values, w_values) = (cpu::view(&x)?, cpu::view(&w)?);
-    if w_values.len() != n * k {
-        return Err(candle_core::Error::Msg(format!(
-            "linear of {:?} by {:?}",
-            x.shape(),
-            w.shape()
-        )));
-    }
-    let mut y = if rows <= SKINNY_ROWS {
-        skinny(&x_values, &w_values, rows, n, k)
-    } else {
-        let (a, b) = (
-            Matrix::new(&x_values, rows, k),
-            Matrix::new(&w_values, n, k).transposed(),
-        );
-        // SAFETY: the product writes every element; the buffer is new.
-        unsafe {
-            cpu::fresh(rows * n, |y| {
-                multiply(Target::uninitialised(y, n), false, 1.0, a, b, true)
-            })
+    let mut y = match by_panels(x, w, steady)? {
+        Some(y) => y,
+        None => {
+            let (x, w) = (cpu::wide(x)?, cpu::wide(w)?);
+            let (x_values, w_values) = (cpu::view(&x)?, cpu::view(&w)?);
+            if w_values.len() != n * k {
+                return Err(candle_core::Error::Msg(format!(
+                    "linear of {:?} by {:?}",
+                    x.shape(),
+                    w.shape()
+                )));
+            }
+            if rows <= SKINNY_ROWS {
+                skinny(&x_values, &w_values, rows, n, k)
+            } else {
+                let (a, b) = (
+                    Matrix::new(&x_values, rows, k),
+                    Matrix::new(&w_values, n, k).transposed(),
+                );
+                // SAFETY: the product writes every element; the buffer is new.
+                unsafe {
+                    cpu::fresh(rows * n, |y| {
+                        multiply(Target::uninitialised(y, n), false, 1.0, a, b, true)
+                    })
+                }
+            }
         }
     };
     if let Some(bias) = bias {
@@ -84,6 +90,60 @@ fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
             .for_each(|y| y.iter_mut().zip(bias.iter()).for_each(|(y, bias)| *y += bias));
     }
     Tensor::from_vec(y, (rows, n), x.device())?.to_dtype(dtype)
+}
+
+/// The product by panels, where the processor, the types and the shapes allow it; f32 with few rows only where bits must
+/// not depend on their number, for reading the weight once is then all there is to do.
+#[cfg(target_arch = "x86_64")]
+fn by_panels(x: &Tensor, w: &Tensor, steady: bool) -> Result<Option<Vec<f32>>> {
+    let ((rows, k), (n, width)) = (x.dims2()?, w.dims2()?);
+    let both = |dtype| x.dtype() == dtype && w.dtype() == dtype;
+    let unit = match () {
+        () if both(DType::F32) && (steady || rows > SKINNY_ROWS) => Unit::F32,
+        () if both(DType::BF16) && k % 2 == 0 => Unit::Bf16Pair,
+        () => return Ok(None),
+    };
+    if !(panel::supports(unit) && w.is_contiguous() && k == width && k > 0) {
+        return Ok(None);
+    }
+    let x = x.contiguous()?;
+    let ((x_storage, x_layout), (w_storage, w_layout)) = (x.storage_and_layout(), w.storage_and_layout());
+    let (Storage::Cpu(x_storage), Storage::Cpu(w_storage)) = (&*x_storage, &*w_storage) else {
+        return Ok(None);
+    };
+    fn units<'a>(storage: &'a CpuStorage, start: usize, len: usize) -> Option<&'a [u32]> {
+        match storage {
+            CpuStorage::F32(values) => bytemuck::try_cast_slice(values.get(start..start + len)?).ok(),
+            CpuStorage::BF16(values) => bytemuck::try_cast_slice(values.get(start..start + len)?).ok(),
+            _ => None,
+        }
+    }
+    let x_units = units(x_storage, x_layout.start_offset(), rows * k);
+    let w_units = units(w_storage, w_layout.start_offset(), n * k);
+    // a view that begins between two units cannot be read as units
+    let (Some(x_units), Some(w_units)) = (x_units, w_units) else {
+        return Ok(None);
+    };
+    // SAFETY: `supports` was asked; the buffer has rows · n elements, and the product writes all of them.
+    let y = unsafe {
+        cpu::fresh(rows * n, |y| {
+            panel::multiply(
+                unit,
+                x_units,
+                w_units,
+                y.as_mut_ptr().cast(),
+                rows,
+                n,
+                w_units.len() / n,
+            )
+        })
+    };
+    Ok(Some(y))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn by_panels(_: &Tensor, _: &Tensor, _: bool) -> Result<Option<Vec<f32>>> {
+    Ok(None)
 }
 
 /// gradient (rows, out) · w (out, in) → (rows, in).

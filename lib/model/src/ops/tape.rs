@@ -65,6 +65,7 @@ pub struct Tape<'m> {
     learning: Rc<Learning>,
     recording: Option<RefCell<Recording<'m>>>,
     checkpointing: bool,
+    steady: bool,
     /// The largest attention score seen, when `observing`.
     logit_max: Rc<Cell<f32>>,
     observing: bool,
@@ -88,6 +89,7 @@ impl<'m> Tape<'m> {
             learning,
             recording: None,
             checkpointing: false,
+            steady: false,
             logit_max: Rc::new(Cell::new(f32::NEG_INFINITY)),
             observing: false,
         }
@@ -104,6 +106,16 @@ impl<'m> Tape<'m> {
     /// `checkpoint` keeps only its input and computes its stretch again on the way back.
     pub fn with_checkpoints(self, checkpointing: bool) -> Self {
         Self { checkpointing, ..self }
+    }
+
+    /// Products take one kernel whatever the number of rows, so that a sequence's bits do not depend on its batch; few rows
+    /// (decoding) are slower for it.
+    pub fn steady(self) -> Self {
+        Self { steady: true, ..self }
+    }
+
+    pub(super) fn is_steady(&self) -> bool {
+        self.steady
     }
 
     /// Attention notes its largest score (before the mask, after scale and cap).
@@ -190,6 +202,7 @@ impl<'m> Tape<'m> {
             learning: self.learning.clone(),
             recording: None,
             checkpointing: false,
+            steady: self.steady,
             logit_max: self.logit_max.clone(),
             observing: self.observing,
         };

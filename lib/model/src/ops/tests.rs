@@ -287,6 +287,11 @@ fn embedding_narrow_and_reshape_agree() {
 }
 
 #[test]
+fn a_clamp_agrees() {
+    agree(&[numbers(1, &[6, 8])], |tape, i| clamp(tape, &i[0], 0.7), |i| i[0].clamp(-0.7, 0.7));
+}
+
+#[test]
 fn checkpoints_change_no_bit_of_a_gradient() {
     let (x, w) = (numbers(1, &[20, 16]), numbers(2, &[16, 16]));
     let run = |checkpointing: bool| {
