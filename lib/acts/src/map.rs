@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 pub(crate) enum Source {
     Map(GuardedMap),
@@ -54,6 +54,7 @@ impl Source {
             Source::Map(map) => {
                 let result = read(slice(&map.map).and_then(|range| map.map.get(range)).unwrap_or_default());
                 map.check()?;
+                map.shed(length);
                 result
             }
             Source::Pread(file, _) => {
@@ -85,9 +86,14 @@ fn truncated_underneath() -> Error {
     }
 }
 
+/// Mapped pages count as this process's memory until they are given back: beyond this many bytes touched, they are.
+const RESIDENT_BYTES_MAX: u64 = 128 << 20;
+
 pub(crate) struct GuardedMap {
     map: memmap2::Mmap,
     slot: &'static Slot,
+    /// Bytes read since pages were last given back.
+    touched: AtomicU64,
 }
 
 impl GuardedMap {
@@ -107,7 +113,22 @@ impl GuardedMap {
         slot.hit.store(false, Ordering::Release);
         slot.length.store(map.len(), Ordering::Release);
         slot.start.store(map.as_ptr().addr(), Ordering::Release);
-        Some(GuardedMap { map, slot })
+        Some(GuardedMap {
+            map,
+            slot,
+            touched: AtomicU64::new(0),
+        })
+    }
+
+    /// Gives the pages back once many have been touched: the kernel keeps them cached, and a reader beside us only faults them in again.
+    fn shed(&self, length: u64) {
+        if self.touched.fetch_add(length, Ordering::Relaxed).saturating_add(length) < RESIDENT_BYTES_MAX {
+            return;
+        }
+        self.touched.store(0, Ordering::Relaxed);
+        // SAFETY: the map is a read-only view of a file; DONTNEED drops page table entries, and the next touch reads the same file.
+        // Advice that is refused costs nothing but memory.
+        let _ = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
     }
 
     fn check(&self) -> Result<()> {
