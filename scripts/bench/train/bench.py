@@ -95,6 +95,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--only", nargs="*", help="contestants whose name holds one of these words")
     parser.add_argument("--bin", default=ROOT / "target/release/vcl-train", type=pathlib.Path)
     parser.add_argument("--reference", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -121,12 +122,15 @@ def main():
         }
         if args.compile:
             contestants["PyTorch compile, medium"] = lambda: torch_side("medium compile")
+        if args.only:
+            contestants = {name: run for name, run in contestants.items() if any(word in name for word in args.only)}
         found = {name: [] for name in contestants}
         for _ in range(args.rounds):
             for name, contestant in contestants.items():
                 found[name].append(contestant())
-        base = statistics.median(row["seconds"] for row in found["PyTorch eager"])
-        base_peak = statistics.median(row["peak"] for row in found["PyTorch eager"])
+        rows = found.get("PyTorch eager") or next(iter(found.values()))
+        base = statistics.median(row["seconds"] for row in rows)
+        base_peak = statistics.median(row["peak"] for row in rows)
         print(f"{'':40} tokens/s   x eager   peak GB   x eager   phases (share)")
         for name, rows in found.items():
             seconds = statistics.median(row["seconds"] for row in rows)

@@ -295,6 +295,48 @@ fn a_damaged_newest_checkpoint_falls_back_to_the_one_before() {
 }
 
 #[test]
+fn a_full_disk_at_a_checkpoint_keeps_the_one_before() {
+    let world = World::new();
+    let plan = ["--checkpoint-every", "3"];
+    world.train("whole", &plan).expect(0);
+    let size = |name: &str| fs::metadata(world.path(name)).unwrap().len();
+    // room for the weights of a checkpoint, not for its moments
+    let (weights, moments) = (
+        size("whole/model.safetensors"),
+        size("whole/checkpoints/step-00000012/optimizer.safetensors"),
+    );
+    assert!(weights + 1024 < moments);
+    let limited = |limit: u64, more: &[&str]| {
+        let blocks = limit / 512;
+        let run = Run::new("/bin/sh").args(["-c", &format!("ulimit -f {blocks}; exec \"$0\" \"$@\""), TOOL]);
+        run.args(world.arguments("out", &[&plan[..], more].concat())).output()
+    };
+    let full = limited(weights + 1024, &[]).expect(4);
+    assert!(full.stderr.contains("optimizer.safetensors"), "{}", full.stderr);
+    assert!(!world.path("out").exists());
+    world.kill("killed", &plan, 7);
+    fs::rename(world.path(".killed.partial"), world.path(".out2.partial")).unwrap();
+    let run = |more: &[&str]| world.arguments("out2", &[&plan[..], &["--resume"], more].concat());
+    Run::new("/bin/sh")
+        .args([
+            "-c",
+            &format!("ulimit -f {}; exec \"$0\" \"$@\"", (weights + 1024) / 512),
+            TOOL,
+        ])
+        .args(run(&[]))
+        .output()
+        .expect(4);
+    Run::new(TOOL).args(run(&[])).output().expect(0);
+    for name in ["model.safetensors", "metrics.jsonl"] {
+        assert_eq!(
+            world.bytes(&format!("whole/{name}")),
+            world.bytes(&format!("out2/{name}")),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn a_signal_saves_and_the_run_goes_on_later() {
     let world = World::new();
     let (mut child, output) = world.start("out", &["--steps", "400", "--checkpoint-every", "400"], 6);
