@@ -33,6 +33,10 @@ man: setup ## render the man pages and README blocks anew
 install: build ## binaries, man pages and completions under PREFIX
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' TARGET='$(TARGET)/release' scripts/install $(TOOLS)
 
+demo: build ## the first paper on a little made world: demo-out/report.html (FULL=1 for all shares)
+	$(MAKE) --no-print-directory -C scripts/repro BIN='$(abspath $(TARGET))/release' OUT='$(CURDIR)/demo-out'
+	@echo "demo: open demo-out/report.html"
+
 dist: setup ## an archive that runs on older machines with no BLAS
 	@scripts/dist $(TOOLS)
 
