@@ -111,7 +111,7 @@ fn by_panels(x: &Tensor, w: &Tensor, steady: bool) -> Result<Option<Vec<f32>>> {
     let (Storage::Cpu(x_storage), Storage::Cpu(w_storage)) = (&*x_storage, &*w_storage) else {
         return Ok(None);
     };
-    fn units<'a>(storage: &'a CpuStorage, start: usize, len: usize) -> Option<&'a [u32]> {
+    fn units(storage: &CpuStorage, start: usize, len: usize) -> Option<&[u32]> {
         match storage {
             CpuStorage::F32(values) => bytemuck::try_cast_slice(values.get(start..start + len)?).ok(),
             CpuStorage::BF16(values) => bytemuck::try_cast_slice(values.get(start..start + len)?).ok(),
