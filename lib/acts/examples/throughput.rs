@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let rows = file.row_count(0);
             let row_bytes = file.spec(0)?.row_bytes()?;
             // As a consumer that works through a file larger than memory: one window of rows after another, the buffer used again.
-            let step = ((64 << 20) / row_bytes).max(1);
+            let step = ((32 << 20) / row_bytes).max(1);
             let mut window = vec![0; usize::try_from(step.min(rows) * row_bytes)?];
             for first in (0..rows).step_by(usize::try_from(step)?) {
                 let end = rows.min(first + step);

@@ -3,7 +3,7 @@
 //! A zstd frame is looked at by our own parser before libzstd sees it, because libzstd accepts more than the format: windows of gigabytes,
 //! frames without a size or checksum, dictionaries, and a declared size that decodes to something else.
 
-use crate::error::{reserve, resize};
+use crate::error::resize;
 use crate::frame::{Bytes, FRAME_HEAD, STORED_MAGIC, frame_length, narrow, skippable_head, wide};
 use crate::{Codec, Error, Result, limits};
 use std::hash::Hasher;
@@ -53,11 +53,27 @@ impl Encoder {
     }
 
     /// `raw` must be non-empty and a multiple of `element_bytes`.
-    pub fn encode(&mut self, codec: Codec, level: i32, element_bytes: usize, raw: &[u8]) -> Result<Payload> {
-        let mut payload = Payload::default();
+    /// `buffer` becomes the payload: fresh memory of this size costs more than the coding does.
+    pub fn encode(
+        &mut self,
+        codec: Codec,
+        level: i32,
+        element_bytes: usize,
+        raw: &[u8],
+        mut buffer: Vec<u8>,
+    ) -> Result<Payload> {
+        buffer.clear();
+        let mut payload = Payload {
+            bytes: buffer,
+            frames: Vec::new(),
+        };
         match codec {
             Codec::Stored => {
-                payload.bytes = reserve(raw.len().saturating_add(FRAME_HEAD))?;
+                let length = raw.len().saturating_add(FRAME_HEAD);
+                payload
+                    .bytes
+                    .try_reserve(length)
+                    .map_err(|_| Error::out_of_memory(length))?;
                 let length = frame_length("block", raw.len())?;
                 payload.bytes.extend_from_slice(&skippable_head(STORED_MAGIC, length));
                 payload.bytes.extend_from_slice(raw);
@@ -492,7 +508,7 @@ mod tests {
     use super::*;
 
     fn round_trip(codec: Codec, element_bytes: usize, raw: &[u8]) -> Payload {
-        let payload = Encoder::new().encode(codec, 1, element_bytes, raw).unwrap();
+        let payload = Encoder::new().encode(codec, 1, element_bytes, raw, Vec::new()).unwrap();
         let mut out = vec![0; raw.len()];
         Decoder::new()
             .decode(codec, element_bytes, &payload.bytes, &mut out, 0)

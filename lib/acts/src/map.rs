@@ -52,6 +52,7 @@ impl Source {
         match self {
             Source::Memory(bytes) => read(slice(bytes).and_then(|range| bytes.get(range)).unwrap_or_default()),
             Source::Map(map) => {
+                map.populate(narrow(offset), narrow(length));
                 let result = read(slice(&map.map).and_then(|range| map.map.get(range)).unwrap_or_default());
                 map.check()?;
                 map.shed(length);
@@ -89,6 +90,10 @@ fn truncated_underneath() -> Error {
 /// Mapped pages count as this process's memory until they are given back: beyond this many bytes touched, they are.
 const RESIDENT_BYTES_MAX: u64 = 128 << 20;
 
+/// Below this a fault or two is cheaper than the call.
+#[cfg(target_os = "linux")]
+const POPULATE_BYTES_MIN: usize = 128 << 10;
+
 pub(crate) struct GuardedMap {
     map: memmap2::Mmap,
     slot: &'static Slot,
@@ -118,6 +123,17 @@ impl GuardedMap {
             slot,
             touched: AtomicU64::new(0),
         })
+    }
+
+    /// Maps the pages of a block in one system call instead of a fault for each few of them.
+    fn populate(&self, offset: usize, length: usize) {
+        #[cfg(target_os = "linux")]
+        if length >= POPULATE_BYTES_MIN {
+            // A kernel that does not know this advice, or a file that has shrunk, is met again at the touch.
+            let _ = self.map.advise_range(memmap2::Advice::PopulateRead, offset, length);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (offset, length);
     }
 
     /// Gives the pages back once many have been touched: the kernel keeps them cached, and a reader beside us only faults them in again.

@@ -29,6 +29,8 @@ struct Job {
     /// All but the digest and the payload's length.
     descriptor: Descriptor,
     raw: Vec<u8>,
+    /// A used buffer for the payload.
+    buffer: Vec<u8>,
     done: SyncSender<Result<Done>>,
 }
 
@@ -47,10 +49,11 @@ impl Job {
             key,
             mut descriptor,
             raw,
+            mut buffer,
             done,
         } = self;
         let mut encode = || {
-            let payload = encoder.encode(codec, level, dtype.bytes(), &raw)?;
+            let payload = encoder.encode(codec, level, dtype.bytes(), &raw, std::mem::take(&mut buffer))?;
             descriptor.payload_bytes = frame_length("block", payload.bytes.len())?;
             descriptor.digest = descriptor.digest_of(&key, &payload.bytes);
             Ok((payload, NonFinite::count(dtype, &raw)))
@@ -142,7 +145,9 @@ pub struct Writer<W: Write> {
     pool: Pool,
     in_flight: VecDeque<Receiver<Result<Done>>>,
     in_flight_max: usize,
+    /// Buffers to be filled again, of rows and of payloads.
     spare: Vec<Vec<u8>>,
+    spare_payloads: Vec<Vec<u8>>,
 }
 
 impl<W: Write> Writer<W> {
@@ -184,6 +189,7 @@ impl<W: Write> Writer<W> {
             in_flight: VecDeque::new(),
             in_flight_max,
             spare: Vec::new(),
+            spare_payloads: Vec::new(),
         })
     }
 
@@ -368,6 +374,7 @@ impl<W: Write> Writer<W> {
             key: *self.ledger.key(),
             descriptor,
             raw,
+            buffer: self.spare_payloads.pop().unwrap_or_default(),
             done,
         };
         self.pool.submit(job);
@@ -407,6 +414,7 @@ impl<W: Write> Writer<W> {
         raw.clear();
         if self.spare.len() < self.in_flight_max {
             self.spare.push(raw);
+            self.spare_payloads.push(payload.bytes);
         }
         Ok(())
     }
