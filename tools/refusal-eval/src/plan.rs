@@ -50,7 +50,7 @@ impl Panel {
             }
             seen.push(*judge);
             match judge {
-                JudgeName::Flowlens => panel.text.push(Judge::Flowlens(Flowlens::new())),
+                JudgeName::Flowlens => panel.text.push(Judge::Flowlens(Box::new(Flowlens::new()))),
                 JudgeName::Prefix => {
                     panel
                         .text
@@ -117,13 +117,18 @@ impl Panel {
         if self.wildguard.is_some() {
             seats.push(Seat {
                 judge: "wildguard".into(),
-                digest: String::new(),
+                digest: self.wildguard.as_deref().map_or_else(String::new, model_identity),
             });
         }
         if let Some(logprob) = &self.logprob {
             seats.push(Seat {
                 judge: "logprob".into(),
-                digest: format!("{} > {}", logprob.openings.digest, logprob.threshold),
+                digest: format!(
+                    "{} > {} of {}",
+                    logprob.openings.digest,
+                    logprob.threshold,
+                    model_identity(&logprob.model)
+                ),
             });
         }
         seats.extend(self.external.iter().map(|external| Seat {
@@ -163,6 +168,11 @@ fn model(path: Option<&Path>, flag: &str) -> Result<PathBuf> {
         ));
     }
     Ok(path.to_path_buf())
+}
+
+/// What a plan says of a judge model without reading its weights: its configuration. The weights' own digest stands in what lm-gen writes.
+fn model_identity(path: &Path) -> String {
+    std::fs::read(path.join("config.json")).map_or_else(|_| String::new(), |bytes| process::sha256(&bytes))
 }
 
 /// The plan of `judge` and of the judging half of `run` and `calibrate`.

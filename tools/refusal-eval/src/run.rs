@@ -560,9 +560,9 @@ fn pair(new: &[Verdict], base: &[Verdict], flags: &ReportFlags) -> Result<Vec<Re
     let mut order: Vec<Key> = Vec::new();
     let mut groups: HashMap<Key, Group> = HashMap::new();
     let group_of = |groups: &mut HashMap<Key, Group>, order: &mut Vec<Key>, key: Key| {
-        if !groups.contains_key(&key) {
-            order.push(key.clone());
-            groups.insert(key, Group::default());
+        if let std::collections::hash_map::Entry::Vacant(slot) = groups.entry(key) {
+            order.push(slot.key().clone());
+            slot.insert(Group::default());
         }
     };
     for verdict in new {

@@ -33,6 +33,9 @@ impl Symbol {
 /// Longer words are `WORD` unless a rule could name them, which the reader of the grammar refuses.
 const WORD_BYTES_MAX: usize = 16;
 
+/// States the automaton may remember per thread. English answers need a third of this; with too little it forgets and remakes states.
+const CACHE_BYTES_MAX: usize = 64 << 20;
+
 /// What the grammar file says, and where it goes wrong: `line` is 1-based.
 #[derive(Debug)]
 pub struct GrammarError {
@@ -105,7 +108,7 @@ impl Grammar {
                     .dot_matches_new_line(true),
             )
             .thompson(regex_automata::nfa::thompson::Config::new().utf8(false))
-            .configure(DFA::config().match_kind(MatchKind::All).cache_capacity(16 << 20))
+            .configure(DFA::config().match_kind(MatchKind::All).cache_capacity(CACHE_BYTES_MAX))
             .build_many(&patterns)
             .map_err(|error| GrammarError {
                 line: 0,

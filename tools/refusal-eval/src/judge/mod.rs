@@ -94,7 +94,7 @@ impl Reason {
 /// A judge of text.
 pub enum Judge {
     Phrases(&'static str, Phrases),
-    Flowlens(Flowlens),
+    Flowlens(Box<Flowlens>),
 }
 
 impl Judge {
