@@ -527,7 +527,7 @@ impl<'a> Bytes<'a> {
 
     fn read_on(&mut self) -> acts::Result<bool> {
         let rows = (WINDOW_BYTES as u64 / self.row_bytes.max(1))
-            .clamp(1, u64::MAX)
+            .max(1)
             .min(self.row_count - self.next_row);
         if rows == 0 {
             return Ok(false);

@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 use numerics::entropy::Frequencies;
@@ -90,24 +91,23 @@ fn count_packed<K: Key, const BITS: usize>(
     strings: &Strings,
     bytes_max: usize,
 ) -> Result<Counts> {
-    let unpack = |key: K| -> Vec<u32> { (0..n).rev().map(|place| key.token(place, BITS)).collect() };
-    let tally = || Tally::new(top_count, strings, unpack);
+    let tally = || Tally::<K, BITS>::new(n, top_count, strings);
     if n == 1 {
-        return count_tokens::<K>(reader, tally(), strings.len());
+        return count_tokens(reader, tally(), strings.len());
     }
     // Parts grow by doubling, so up to twice the keys' size may be held.
     let fits = reader.ngram_count(n).saturating_mul(2 * size_of::<K>() as u64) <= bytes_max as u64;
     if fits {
-        count_parts::<K, BITS, _>(reader, n, tally)
+        count_parts(reader, n, tally)
     } else {
-        count_runs::<K, BITS>(reader, n, tally(), bytes_max / size_of::<K>())
+        count_runs(reader, n, tally(), bytes_max / size_of::<K>())
     }
 }
 
 /// Single tokens need no keys: there is a counter for each id.
-fn count_tokens<K: Key>(
+fn count_tokens<K: Key, const BITS: usize>(
     reader: &Reader,
-    mut tally: Tally<K, impl Fn(K) -> Vec<u32>>,
+    mut tally: Tally<K, BITS>,
     vocabulary_len: usize,
 ) -> Result<Counts> {
     let mut counts = vec![0u64; vocabulary_len];
@@ -116,17 +116,17 @@ fn count_tokens<K: Key>(
         Ok(())
     })?;
     for (id, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-        tally.add(K::EMPTY.then(id as u32, 0), count);
+        tally.add(K::EMPTY.then(id as u32, BITS), count);
     }
     Ok(tally.finish())
 }
 
 const PART_COUNT: usize = 256;
 
-fn count_parts<'a, K: Key, const BITS: usize, F: Fn(K) -> Vec<u32> + Send>(
+fn count_parts<'a, K: Key, const BITS: usize>(
     reader: &Reader,
     n: usize,
-    tally: impl Fn() -> Tally<'a, K, F> + Sync,
+    tally: impl Fn() -> Tally<'a, K, BITS> + Sync,
 ) -> Result<Counts> {
     let expected = (reader.ngram_count(n) / PART_COUNT as u64) as usize;
     let mut parts: Vec<Vec<K>> = (0..PART_COUNT)
@@ -139,15 +139,20 @@ fn count_parts<'a, K: Key, const BITS: usize, F: Fn(K) -> Vec<u32> + Send>(
         }
         Ok(())
     })?;
-    let tallies: Vec<Tally<K, F>> = parts
+    // What one part needs to be among the top, every part needs.
+    let least = AtomicU64::new(1);
+    let tallies: Vec<Tally<K, BITS>> = parts
         .into_par_iter()
         .map(|keys| {
-            let mut tally = tally();
             let mut counts: HashMap<K, u64> = HashMap::with_capacity(keys.len() / 4);
             for key in keys {
                 *counts.entry(key).or_default() += 1;
             }
+            let mut tally = tally();
+            tally.least = least.load(Ordering::Relaxed);
             counts.into_iter().for_each(|(key, count)| tally.add(key, count));
+            tally.drop_rare();
+            least.fetch_max(tally.least, Ordering::Relaxed);
             tally
         })
         .collect();
@@ -157,7 +162,7 @@ fn count_parts<'a, K: Key, const BITS: usize, F: Fn(K) -> Vec<u32> + Send>(
 fn count_runs<K: Key, const BITS: usize>(
     reader: &Reader,
     n: usize,
-    mut tally: Tally<K, impl Fn(K) -> Vec<u32>>,
+    mut tally: Tally<K, BITS>,
     key_count_max: usize,
 ) -> Result<Counts> {
     let key_count_max = key_count_max.max(1 << 10);
@@ -187,7 +192,9 @@ fn for_each_equal<K: Key>(sorted: &[K], mut see: impl FnMut(K, u64)) {
 }
 
 /// Takes keys with their final counts, in any order.
-struct Tally<'a, K, F> {
+struct Tally<'a, K, const BITS: usize> {
+    n: usize,
+    strings: &'a Strings,
     /// Number of types by count, for counts that are small; the others in a list.
     small: Vec<u64>,
     large: Vec<(u64, u64)>,
@@ -195,22 +202,20 @@ struct Tally<'a, K, F> {
     top: Vec<(u64, K)>,
     /// Keys below this count cannot be among the top.
     least: u64,
-    strings: &'a Strings,
-    unpack: F,
 }
 
-const SMALL_COUNTS: usize = 1 << 12;
+const SMALL_COUNTS: usize = 1 << 10;
 
-impl<'a, K: Key, F: Fn(K) -> Vec<u32>> Tally<'a, K, F> {
-    fn new(top_count: usize, strings: &'a Strings, unpack: F) -> Self {
+impl<'a, K: Key, const BITS: usize> Tally<'a, K, BITS> {
+    fn new(n: usize, top_count: usize, strings: &'a Strings) -> Self {
         Self {
+            n,
+            strings,
             small: vec![0; SMALL_COUNTS],
             large: Vec::new(),
             top_count,
             top: Vec::new(),
             least: 1,
-            strings,
-            unpack,
         }
     }
 
@@ -222,21 +227,38 @@ impl<'a, K: Key, F: Fn(K) -> Vec<u32>> Tally<'a, K, F> {
         if count >= self.least && self.top_count > 0 {
             self.top.push((count, key));
             if self.top.len() >= 1024.max(4 * self.top_count) {
-                self.cut();
+                self.drop_rare();
+                // Where ties alone fill the list, only their texts can thin it.
+                if self.top.len() >= 512.max(2 * self.top_count) {
+                    self.cut();
+                }
             }
         }
     }
 
-    /// Keeps the best; whatever is not among the best so far never will be.
+    /// Drops what is less frequent than the last of the top.
+    fn drop_rare(&mut self) {
+        if self.top_count > 0 && self.top.len() > self.top_count {
+            let (_, (least, _), _) = self
+                .top
+                .select_nth_unstable_by(self.top_count - 1, |(a, _), (b, _)| b.cmp(a));
+            self.least = self.least.max(*least);
+            self.top.retain(|(count, _)| *count >= self.least);
+        }
+    }
+
+    /// Keeps the top, in order.
     fn cut(&mut self) {
-        let (strings, unpack) = (self.strings, &self.unpack);
-        let text_of = |&id: &u32| strings.get(id);
-        self.top.sort_unstable_by(|(count_a, a), (count_b, b)| {
-            count_b
-                .cmp(count_a)
-                .then_with(|| unpack(*a).iter().map(text_of).cmp(unpack(*b).iter().map(text_of)))
-        });
-        self.top.truncate(self.top_count);
+        let (n, strings) = (self.n, self.strings);
+        let texts = |key: K| (0..n).rev().map(move |place| strings.get(key.token(place, BITS)));
+        let order = |(count_a, a): &(u64, K), (count_b, b): &(u64, K)| {
+            count_b.cmp(count_a).then_with(|| texts(*a).cmp(texts(*b)))
+        };
+        if self.top_count < self.top.len() {
+            self.top.select_nth_unstable_by(self.top_count, order);
+            self.top.truncate(self.top_count);
+        }
+        self.top.sort_unstable_by(order);
         if self.top.len() == self.top_count {
             self.least = self.top.last().map_or(1, |(count, _)| *count);
         }
@@ -249,25 +271,25 @@ impl<'a, K: Key, F: Fn(K) -> Vec<u32>> Tally<'a, K, F> {
             .zip(&other.small)
             .for_each(|(types, more)| *types += more);
         self.large.extend(other.large);
+        self.least = self.least.max(other.least);
         self.top.extend(other.top);
-        self.cut();
+        self.top.retain(|(count, _)| *count >= self.least);
         self
     }
 
     fn finish(mut self) -> Counts {
         self.cut();
-        let small = self
-            .small
-            .iter()
-            .enumerate()
-            .filter(|(_, types)| **types > 0)
-            .map(|(count, &types)| (count as u64, types));
-        let classes = small.chain(self.large).collect();
+        let small = self.small.iter().enumerate().filter(|(_, types)| **types > 0);
+        let classes = small
+            .map(|(count, &types)| (count as u64, types))
+            .chain(self.large)
+            .collect();
+        let unpack = |key: K| (0..self.n).rev().map(|place| key.token(place, BITS)).collect();
         let top = self
             .top
             .iter()
             .map(|&(count, key)| Ngram {
-                tokens: (self.unpack)(key),
+                tokens: unpack(key),
                 count,
             })
             .collect();

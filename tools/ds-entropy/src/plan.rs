@@ -28,15 +28,19 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CorpusPlan {
     pub input_format: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
     pub view: View,
     pub turns: Turns,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     pub refusals: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
     pub keep_going: bool,
     pub tokens: TokensPlan,
     /// Digest of the chat template and its tokenizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template_digest: Option<String>,
 }
 
@@ -72,6 +76,7 @@ impl TokensKind {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MeasurePlan {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<u64>,
     pub draws: u32,
     pub seed: u64,

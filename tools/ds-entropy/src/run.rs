@@ -225,12 +225,10 @@ impl<'a> Intake<'a> {
                     row.index, prepared.schema
                 );
                 self.refuse(Error::input(shared.input_name(row.input), cause).hint("name the text with --field"))?;
-            } else if !prepared.is_foreign {
-                if self.plan.refusals {
-                    let base = prepared.group.rsplit_once('/').map_or("", |(base, _)| base);
-                    for half in refusal_groups(base) {
-                        see(Entry::Group(&half))?;
-                    }
+            } else if !prepared.is_foreign && self.plan.refusals {
+                let base = prepared.group.rsplit_once('/').map_or("", |(base, _)| base);
+                for half in refusal_groups(base) {
+                    see(Entry::Group(&half))?;
                 }
             }
             for span in &prepared.samples {
