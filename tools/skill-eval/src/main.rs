@@ -1,1 +1,17 @@
-fn main() {}
+//! skill-eval: measure general ability on MMLU, GSM8K, BBH and HumanEval.
+
+mod answer;
+mod bench;
+mod cli;
+mod extract;
+mod generator;
+mod lm_eval;
+mod plan;
+mod report;
+mod run;
+mod sandbox;
+mod tally;
+
+fn main() -> ! {
+    process::main::<cli::Args>(run::run)
+}
