@@ -29,6 +29,7 @@ use crate::publish::{self, Entry};
 pub struct Run {
     pub partial: PathBuf,
     target: PathBuf,
+    keep: Keep,
     _lock: File,
 }
 
@@ -47,7 +48,7 @@ pub struct Found {
 
 impl Run {
     /// Claims `.DIR.partial`. `resume` continues one that is there, `force` starts over.
-    pub fn open(target: &Path, plan: &serde_json::Value, resume: bool, force: bool) -> Result<Self> {
+    pub fn open(target: &Path, plan: &serde_json::Value, keep: Keep, resume: bool, force: bool) -> Result<Self> {
         let partial = process::beside(target, ".partial");
         let subject = target.display();
         if fs::symlink_metadata(target).is_ok() && !force {
@@ -95,6 +96,7 @@ impl Run {
         Ok(Self {
             partial,
             target: target.to_path_buf(),
+            keep,
             _lock: lock,
         })
     }
@@ -116,7 +118,6 @@ impl Run {
         aux: &dyn Auxiliary,
         metrics: &[u8],
         files: impl FnOnce(&Path) -> Result<()>,
-        keep: Keep,
     ) -> Result<()> {
         let name = format!("step-{step:08}");
         let making = self.checkpoints().join(format!(".{name}.partial"));
@@ -144,7 +145,7 @@ impl Run {
         remove(&done)?;
         fs::rename(&making, &done).at(done.display())?;
         sync_directory(&self.checkpoints())?;
-        if let Keep::Newest(count) = keep {
+        if let Keep::Newest(count) = self.keep {
             let steps = self.steps()?;
             for (_, path) in steps.iter().rev().skip(count) {
                 remove(path)?;

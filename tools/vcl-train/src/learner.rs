@@ -163,17 +163,16 @@ fn targets(parameters: &[Parameter], names: Option<&[String]>) -> Result<Vec<Par
             .unwrap_or_default()
             .to_string()
     };
-    if let Some(names) = names {
-        if let Some(unknown) = names
+    if let Some(names) = names
+        && let Some(unknown) = names
             .iter()
             .find(|name| in_blocks.iter().all(|parameter| module(parameter) != **name))
-        {
-            let mut known: Vec<String> = in_blocks.iter().map(|parameter| module(parameter)).collect();
-            known.sort();
-            known.dedup();
-            let cause = format!("no matrix is called {unknown:?} (known: {})", known.join(", "));
-            return Err(Error::usage("--lora-targets", cause));
-        }
+    {
+        let mut known: Vec<String> = in_blocks.iter().map(|parameter| module(parameter)).collect();
+        known.sort();
+        known.dedup();
+        let cause = format!("no matrix is called {unknown:?} (known: {})", known.join(", "));
+        return Err(Error::usage("--lora-targets", cause));
     }
     let wanted = |parameter: &Parameter| names.is_none_or(|names| names.contains(&module(parameter)));
     Ok(in_blocks

@@ -40,7 +40,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         return probe(trainer(&inputs)?, &plan, &inputs);
     }
     let target = plan::output(&args)?;
-    let directory = Run::open(&target, &plan.value()?, args.resume, args.force)?;
+    let directory = Run::open(&target, &plan.value()?, args.keep_checkpoints, args.resume, args.force)?;
     let mut trainer = trainer(&inputs)?;
     train(&args, &plan, &inputs, &mut trainer, directory, &target, manifest)
 }
@@ -308,7 +308,6 @@ fn save(
         trainer.aux.as_ref(),
         log.bytes(),
         |path| write_model(args, plan, inputs, &trainer.learner, path, false),
-        args.keep_checkpoints,
     )
 }
 
