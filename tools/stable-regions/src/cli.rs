@@ -1,7 +1,7 @@
 //! The arguments of stable-regions. The doc comments are the help text and the man page.
 
 use clap::{ArgGroup, Parser, ValueEnum};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Find plateaus and boundaries of the residual stream.
@@ -154,6 +154,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(2..))]
     pub batch_rows: u32,
 
+    /// Join the records of all shards of this plan: verify that they cover it once, restore the order of one run, summarise
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["shard", "list_pairs"])]
+    pub merge: Vec<PathBuf>,
+
     #[command(flatten)]
     pub output: process::OutputFlags,
 
@@ -164,7 +168,7 @@ pub struct Args {
     pub common: process::Common,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Bos {
     /// As the tokenizer does it
@@ -175,7 +179,7 @@ pub enum Bos {
     Off,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Read {
     /// The residual itself
@@ -186,7 +190,7 @@ pub enum Read {
     Logits,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PathKind {
     Linear,
@@ -194,7 +198,7 @@ pub enum PathKind {
     Slerp,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Distance {
     /// d(α) / d(1), d the distance from A's read-out
@@ -226,6 +230,10 @@ EXAMPLES:
 
   Sharper with training? The same pairs through three checkpoints:
     stable-regions --model step-100 step-1000 step-9000 --random 200 book.txt --summary --format table
+
+  Four shards on four machines, then one result:
+    stable-regions --model DIR --pairs pairs.jsonl --shard 0/4 > 0.jsonl
+    stable-regions --model DIR --pairs pairs.jsonl --merge 0.jsonl 1.jsonl 2.jsonl 3.jsonl
 
   Where is the border between benign and harmful prompts, and does a false refusal sit behind it?
     stable-regions --model DIR --across label prompts.csv --field prompt --bisect 1e-3 --verdicts verdicts.jsonl

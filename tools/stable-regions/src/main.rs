@@ -3,6 +3,7 @@
 mod cli;
 mod distance;
 mod engine;
+mod merge;
 mod pairs;
 mod plan;
 mod report;

@@ -1,10 +1,24 @@
 //! The records of stable-regions: every JSON field name lives here.
 
 use crate::cli::{Distance, PathKind, Read};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Baseline {
+    Random,
+}
+
+impl records::Record for Region {
+    const TYPE: &'static str = "region";
+}
+
+impl records::Record for Slice {
+    const TYPE: &'static str = "slice";
+}
 
 /// One pair at one layer under one distance.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "region")]
 pub struct Region {
     pub id: String,
@@ -17,9 +31,9 @@ pub struct Region {
     pub read_layer_index: usize,
     pub path_kind: PathKind,
     pub distance: Distance,
-    /// `random`: from A in a random direction instead of to B.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub baseline: Option<&'static str>,
+    /// From A in a random direction instead of to B.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Baseline>,
     #[serde(flatten)]
     pub outcome: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,14 +42,14 @@ pub struct Region {
     pub verdict_b: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Outcome {
     Measured(Box<Measured>),
     Skipped { skipped: String },
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Measured {
     pub alpha: Vec<f64>,
     pub curve: Vec<f64>,
@@ -74,7 +88,7 @@ pub struct Summary {
     pub layer_index: usize,
     pub distance: Distance,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub baseline: Option<&'static str>,
+    pub baseline: Option<Baseline>,
     pub pair_count: usize,
     pub skipped_count: usize,
     #[serde(flatten)]
@@ -136,7 +150,7 @@ pub struct ByVerdict {
 }
 
 /// A plane through three prompts. Rows of a field go by β, columns by α; each field is divided by its maximum.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "slice")]
 pub struct Slice {
     pub id: String,

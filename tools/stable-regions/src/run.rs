@@ -4,9 +4,9 @@ use crate::cli::{Args, Distance, Format};
 use crate::engine::Engine;
 use crate::pairs::Pair;
 use crate::plan::{Opened, Plan};
-use crate::report::{PairRow, Region};
+use crate::report::{PairRow, Region, Slice};
 use crate::sweep::Sweeps;
-use crate::{slices, summary, table};
+use crate::{merge, slices, summary, table};
 use model::Decoder;
 use process::{Error, Progress, Result, ResultExt, Stdout};
 use records::{Begin, Status, Writer};
@@ -65,37 +65,26 @@ pub fn run(args: Args) -> Result<process::Outcome> {
     let progress = Progress::start(&args.common, "sweeping", Some(total as u64), "points");
 
     let mut by_model: Vec<Vec<Region>> = Vec::new();
-    let mut fields = Vec::new();
+    let mut fields: Vec<Slice> = Vec::new();
     let mut failed = false;
-    for opened in &plan.models {
-        let decoder = Decoder::from_weights(opened.config.clone(), &opened.weights).at(&opened.name)?;
-        let engine = Engine {
-            decoder: &decoder,
-            read_layer: opened.read_layer,
-            read: plan.read,
-            scores: plan
-                .distances
-                .iter()
-                .any(|d| matches!(d, Distance::Kl | Distance::Logit)),
-        };
-        let ready = ready(&plan, opened)?;
-        let mut sweeps = Sweeps {
-            plan: &plan,
-            opened,
-            engine: &engine,
-            progress: &progress,
-            failed: false,
-        };
-        let mut regions = Vec::new();
-        for row in sweeps.all(&ready)?.into_iter().flatten() {
-            if !args.summary {
-                sink.row(&row)?;
-            }
-            regions.push(row);
+    if args.merge.is_empty() {
+        compute(
+            &plan,
+            &progress,
+            &mut by_model,
+            &mut fields,
+            &mut failed,
+            |row| match args.summary {
+                true => Ok(()),
+                false => sink.row(row),
+            },
+        )?;
+    } else {
+        let merged = merge::read(&plan, &args.merge)?;
+        (by_model, fields, failed) = (merged.by_model, merged.slices, merged.partial);
+        if !args.summary {
+            by_model.iter().flatten().try_for_each(|row| sink.row(row))?;
         }
-        failed |= sweeps.failed;
-        by_model.push(regions);
-        fields.extend(slices::run(&plan, opened, &engine, &progress)?);
     }
     progress.finish();
 
@@ -129,6 +118,46 @@ pub fn run(args: Args) -> Result<process::Outcome> {
     } else {
         process::Outcome::Complete
     })
+}
+
+/// Every model over every pair and slice of the shard.
+fn compute(
+    plan: &Plan,
+    progress: &Progress,
+    by_model: &mut Vec<Vec<Region>>,
+    fields: &mut Vec<Slice>,
+    failed: &mut bool,
+    mut each: impl FnMut(&Region) -> Result<()>,
+) -> Result<()> {
+    for opened in &plan.models {
+        let decoder = Decoder::from_weights(opened.config.clone(), &opened.weights).at(&opened.name)?;
+        let engine = Engine {
+            decoder: &decoder,
+            read_layer: opened.read_layer,
+            read: plan.read,
+            scores: plan
+                .distances
+                .iter()
+                .any(|d| matches!(d, Distance::Kl | Distance::Logit)),
+        };
+        let ready = ready(plan, opened)?;
+        let mut sweeps = Sweeps {
+            plan,
+            opened,
+            engine: &engine,
+            progress,
+            failed: false,
+        };
+        let mut regions = Vec::new();
+        for row in sweeps.all(&ready)?.into_iter().flatten() {
+            each(&row)?;
+            regions.push(row);
+        }
+        *failed |= sweeps.failed;
+        by_model.push(regions);
+        fields.extend(slices::run(plan, opened, &engine, progress)?);
+    }
+    Ok(())
 }
 
 /// --list-pairs: what would be measured, in a form that --pairs reads.

@@ -5,7 +5,7 @@ use crate::distance::{Answer, Scale, top_token};
 use crate::engine::{Engine, Prefixes};
 use crate::pairs::Pair;
 use crate::plan::{Opened, Plan};
-use crate::report::{Measured, Outcome, Region};
+use crate::report::{Baseline, Measured, Outcome, Region};
 use crate::run::{Ready, spell};
 use crate::verdicts;
 use numerics::regions::{self, Way};
@@ -14,7 +14,6 @@ use process::{Error, Progress, Result, ResultExt};
 
 /// Points inside a bracket that one pass of a bisection looks at: the bracket becomes this plus one times narrower.
 const BISECTION_POINTS: usize = 7;
-const BASELINE: &str = "random";
 
 /// Why a pair has no curve.
 enum Refusal {
@@ -85,8 +84,8 @@ impl Sweeps<'_> {
             true => Some(self.clouds()?),
             false => None,
         };
-        let baselines: &[Option<&'static str>] = if self.plan.baseline {
-            &[None, Some(BASELINE)]
+        let baselines: &[Option<Baseline>] = if self.plan.baseline {
+            &[None, Some(Baseline::Random)]
         } else {
             &[None]
         };
@@ -136,13 +135,7 @@ impl Sweeps<'_> {
     }
 
     /// The records of one pair at one layer; a pair that cannot be measured stops the run unless --keep-going.
-    fn rows(
-        &mut self,
-        pair: &Pair,
-        layer: usize,
-        baseline: Option<&'static str>,
-        outcome: Swept,
-    ) -> Result<Vec<Region>> {
+    fn rows(&mut self, pair: &Pair, layer: usize, baseline: Option<Baseline>, outcome: Swept) -> Result<Vec<Region>> {
         let verdict = |id: &str| {
             let verdict = self.plan.verdicts.as_ref().and_then(|verdicts| verdicts.of(id));
             verdict.map(|verdict| verdicts::word(verdict.verdict).to_string())

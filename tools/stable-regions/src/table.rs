@@ -41,7 +41,7 @@ pub fn print(plan: &Plan, summaries: &[Summary], compares: &[Compare], by_verdic
             safe_text(&row.group).to_string(),
             row.layer_index.to_string(),
             word(row.distance).to_string(),
-            row.baseline.unwrap_or("A to B").to_string(),
+            row.baseline.map_or("A to B", |_| "random").to_string(),
             row.pair_count.to_string(),
             row.skipped_count.to_string(),
             slope(|s| s.max_slope_median),

@@ -389,6 +389,54 @@ fn shards_share_the_pairs_out_and_change_no_curve() {
 }
 
 #[test]
+fn merged_shards_are_one_run_and_what_is_missing_is_named() {
+    let directory = harness::temp_dir();
+    let pairs = write(directory.path(), "pairs.jsonl", &some_pairs(12, 5));
+    let base = || {
+        let run = tool().arg("--model").arg(fixture("llama")).arg("--pairs").arg(&pairs);
+        run.args(["--steps", "5", "--distance", "l2,relative", "--baseline"])
+    };
+    let shards: Vec<PathBuf> = ["0/2", "1/2"]
+        .iter()
+        .map(|shard| {
+            let path = directory.path().join(format!("{}.jsonl", &shard[..1]));
+            fs::write(&path, base().args(["--shard", shard]).output().expect(0).stdout).unwrap();
+            path
+        })
+        .collect();
+    let whole = base().output().expect(0).records();
+    let merged = base().arg("--merge").args(&shards).output().expect(0).records();
+    let ids = |rows: &[Value]| {
+        rows.iter()
+            .map(|row| {
+                (
+                    row["type"].clone(),
+                    row["id"].clone(),
+                    row["distance"].clone(),
+                    row["baseline"].clone(),
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&whole), ids(&merged));
+    base()
+        .arg("--merge")
+        .arg(&shards[0])
+        .output()
+        .refused(3, "shard 1/2 is missing");
+    base()
+        .arg("--merge")
+        .args([&shards[0], &shards[0]])
+        .output()
+        .refused(3, "in two shards");
+    base()
+        .args(["--seed", "2", "--merge"])
+        .args(&shards)
+        .output()
+        .refused(5, "another plan");
+}
+
+#[test]
 fn checkpoints_are_compared_pair_by_pair() {
     let directory = harness::temp_dir();
     let model = untrained(directory.path());
