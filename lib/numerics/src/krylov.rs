@@ -11,6 +11,9 @@ use crate::rng::Rng;
 /// Directions sought beside those asked for, so that a gap lies where convergence needs one.
 const EXTRA_COLUMN_COUNT: usize = 8;
 
+/// A projected problem that is solved at every pass.
+const SMALL_SIZE: usize = 160;
+
 #[derive(Clone, Copy, Debug)]
 pub struct Goal {
     /// Eigenpairs asked for.
@@ -59,8 +62,8 @@ pub fn leading<E: From<LapackError>>(
         projected = grow(projected, &basis, &image, known, size, order);
         let exhausted = added == 0 || size == order;
         let last = exhausted || pass_count >= goal.pass_count_max;
-        // The projected problem costs little, but not nothing: it is solved at every second pass.
-        if last || pass_count % 2 == 0 {
+        // The projected problem costs next to nothing while it is small; later it is solved at every second pass.
+        if last || size <= SMALL_SIZE || pass_count % 2 == 0 {
             let ritz = lapack::eigen(projected.clone(), size)?;
             let rotation = View::new(&ritz.vectors, count.min(size), size, size);
             let vectors = multiply(rotation, &basis, size, order);

@@ -21,8 +21,9 @@ pub const COMPONENT_COUNT: usize = 8;
 /// Components kept where rows are resampled: the space in which resamples are solved.
 pub const RESAMPLED_COMPONENT_COUNT: usize = 64;
 
-/// Residual of leading pairs that are found by passes over rows, and passes before they are taken as they are.
-const ROWS_TOLERANCE: f64 = 1e-6;
+/// Residual of leading pairs that are found by passes over rows (an eigenvalue errs by its square over the gap), and passes before they
+/// are taken as they are.
+const ROWS_TOLERANCE: f64 = 1e-4;
 const ROWS_PASS_COUNT_MAX: usize = 24;
 
 /// A pass costs the work of a covariance times block rows over width; some ten passes are needed, at a lower rate than a square product's.
