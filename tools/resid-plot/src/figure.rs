@@ -72,14 +72,18 @@ pub enum Mark {
         points: Vec<Depth2>,
     },
     /// The same path in three dimensions, drawn in a turned box.
-    Space {
-        axis_names: [String; 3],
-        paths: Vec<(String, Vec<([f64; 3], f64)>)>,
-    },
+    Space { axis_names: [String; 3], paths: Vec<Path3> },
     /// Cells over the panel's ranges, row 0 at the bottom; each a colour.
     Cells { columns: usize, rows: Vec<Cell> },
     /// A labelled position.
     Label { text: String, at: (f64, f64) },
+}
+
+/// A named path through three dimensions: places and their depths.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Path3 {
+    pub name: String,
+    pub points: Vec<([f64; 3], f64)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

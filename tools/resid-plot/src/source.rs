@@ -62,6 +62,15 @@ pub fn plain(text: &str) -> String {
         .collect()
 }
 
+/// The first letter of a title.
+pub fn capital(text: &str) -> String {
+    let mut characters = text.chars();
+    characters
+        .next()
+        .map(|first| first.to_uppercase().chain(characters).collect())
+        .unwrap_or_default()
+}
+
 /// Stable series indices in order of first use, so that one name has one colour in every panel.
 #[derive(Default)]
 pub struct Series(Vec<String>);

@@ -3,7 +3,7 @@
 
 use super::palette::{self, Marker};
 use super::{Area, DrawError, FONT, GRID, refused, style};
-use crate::figure::{Cell, Mark, Panel, Scale, Weight};
+use crate::figure::{Cell, Mark, Panel, Path3, Scale, Weight};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -279,15 +279,10 @@ fn colour_bar(area: &Area, name: &str) -> Result<(), DrawError> {
 }
 
 /// A turned box with its three axes named; the colour of a path is its depth.
-fn space(
-    area: &Area,
-    panel: &Panel,
-    axis_names: &[String; 3],
-    paths: &[(String, Vec<([f64; 3], f64)>)],
-) -> Result<(), DrawError> {
+fn space(area: &Area, panel: &Panel, axis_names: &[String; 3], paths: &[Path3]) -> Result<(), DrawError> {
     let mut low = [f64::INFINITY; 3];
     let mut high = [f64::NEG_INFINITY; 3];
-    for (point, _) in paths.iter().flat_map(|(_, points)| points) {
+    for (point, _) in paths.iter().flat_map(|path| &path.points) {
         for axis in 0..3 {
             low[axis] = low[axis].min(point[axis]);
             high[axis] = high[axis].max(point[axis]);
@@ -339,7 +334,7 @@ fn space(
                 .map(|(name, at)| Text::new(name, at, style(12).pos(Pos::new(HPos::Center, VPos::Center)))),
         )
         .map_err(refused)?;
-    for (series, (_, points)) in paths.iter().enumerate() {
+    for (series, Path3 { points, .. }) in paths.iter().enumerate() {
         let at = |p: &([f64; 3], f64)| (p.0[0], p.0[1], p.0[2]);
         for pair in points.windows(2) {
             let colour = palette::depth((pair[0].1 + pair[1].1) / 2.0);

@@ -1,7 +1,7 @@
 //! Numbers of `layer` records against depth: the variance concentration C_k, or any other field by name.
 
 use crate::figure::{Axis, Figure, Mark, Panel, Weight};
-use crate::source::{Series, Source, plain, series_name};
+use crate::source::{Series, Source, capital, plain, series_name};
 use process::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -83,14 +83,6 @@ fn unit(field: &str) -> &'static str {
         "k90" => "components",
         _ => "",
     }
-}
-
-fn capital(text: &str) -> String {
-    let mut characters = text.chars();
-    characters
-        .next()
-        .map(|first| first.to_uppercase().chain(characters).collect())
-        .unwrap_or_default()
 }
 
 fn curves(sources: &[Source], value: impl Fn(&Layer) -> Option<f64>) -> Result<Vec<Curve>> {

@@ -1,6 +1,6 @@
 //! The path of each group's centre through the first three components, coloured by depth (the first paper's Figure 4).
 
-use crate::figure::{Axis, Depth2, Figure, Mark, Panel};
+use crate::figure::{Axis, Depth2, Figure, Mark, Panel, Path3};
 use crate::source::{Series, Source, series_name};
 use process::{Error, Result};
 use serde::Deserialize;
@@ -90,7 +90,10 @@ fn panels(paths: &[Path], basis: &str) -> [Panel; 2] {
         axis_names: ["PC1", "PC2", "PC3"].map(str::to_string),
         paths: chosen
             .iter()
-            .map(|path| (path.name.clone(), path.points.clone()))
+            .map(|path| Path3 {
+                name: path.name.clone(),
+                points: path.points.clone(),
+            })
             .collect(),
     });
     let mut plane = Panel::new(format!("{basis} basis, two components"), axis(1), axis(2));

@@ -29,7 +29,7 @@ pub fn figure(sources: &[Source]) -> Result<Option<Figure>> {
     for source in sources {
         for row in source.all::<Spectrum>("stack")? {
             let name = series_name(sources, source, &row.group);
-            let points = ranked(&row.evr).map(|(rank, share)| (rank, share)).collect();
+            let points = ranked(&row.evr).collect();
             stack.marks.push(Mark::Line {
                 series: series.index(&name),
                 name,

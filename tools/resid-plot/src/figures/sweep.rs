@@ -2,7 +2,7 @@
 //! against γ. Sources of one series and x are repeats (seeds): each is a point, the line joins their means.
 
 use crate::figure::{Axis, Figure, Mark, Panel, Scale, Weight};
-use crate::source::{Series, Source, plain};
+use crate::source::{Series, Source, capital, plain};
 use process::{Error, Result};
 use serde_json::Value;
 
@@ -73,7 +73,7 @@ pub fn figure(sources: &[Source], record: &str, field: &str) -> Result<Option<Fi
     }
     Ok(Some(Figure {
         kind: "sweep",
-        title: readable,
+        title: capital(&readable),
         caption: format!(
             "{} of the {record} records; every marker is one run, lines join the means of runs with the same x.",
             plain(field)
