@@ -9,7 +9,7 @@ use records::dataset::InputFormat;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::aux::{Rows, Spec};
+use crate::aux::Spec;
 use crate::cli::{Args, NoCompletion, OverLength};
 use crate::data::{self, Counts, Mix, Reader, Sample, Source};
 use crate::recipe::{Recipe, Settings};
@@ -190,7 +190,6 @@ impl Plan {
             trained,
             batch_tokens_max,
             args.recompute,
-            aux.rows(),
         );
         let digest = |bytes: &[u8]| format!("blake3:{}", blake3::hash(bytes).to_hex());
         let plan = Self {
@@ -415,15 +414,7 @@ fn trained_count(config: &Config, settings: &Settings) -> u64 {
 }
 
 /// Bytes needed at the peak: weights, gradients, moments, activations of one micro-batch, one chunk of logits.
-fn memory(
-    config: &Config,
-    settings: &Settings,
-    dtype: DType,
-    trained: u64,
-    tokens: u64,
-    recompute: bool,
-    _rows: Rows,
-) -> u64 {
+fn memory(config: &Config, settings: &Settings, dtype: DType, trained: u64, tokens: u64, recompute: bool) -> u64 {
     let width = dtype.size_in_bytes() as u64;
     let state = trained * (4 + model::optimiser::AdamW::bytes_per_element(dtype));
     let (d, heads) = (
