@@ -95,15 +95,14 @@ fn sign(before: &str) -> (Option<usize>, bool) {
     let operand = bare[..start].trim_end_matches(['$', '€', '£', '¥', '\\']);
     let is_operand = |c: char| c.is_alphanumeric() || matches!(c, ')' | ']' | '}' | '%' | '-' | '$');
     let touches = operand.chars().next_back().is_some_and(is_operand);
-    // `x = 3 -4` is rare, `3 - 4` is not: only a minus that stands away from what precedes it and touches its number is a sign.
-    let is_sign = !touches && !(operand.ends_with(' ') && before.len() > bare.len() && before.ends_with(' '));
     let after_operand = operand.ends_with(' ')
         && operand
             .trim_end()
             .chars()
             .next_back()
             .is_some_and(|c| c.is_ascii_digit() || c == ')');
-    if is_sign && !after_operand {
+    // In `3 - 4` the minus stands away from its operand.
+    if !touches && !after_operand {
         (Some(start), true)
     } else {
         (None, false)
