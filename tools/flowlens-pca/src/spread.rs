@@ -47,6 +47,22 @@ impl Spreads {
             });
         }
         let drawn = Drawn::new(plan, source);
+        if let ([layer], [layer_fit]) = (&source.layers[..], &fit.layers[..])
+            && plan.center == Center::Global
+            && plan.layout == Layout::Stacked
+        {
+            // One layer is its own stack: nothing is searched twice.
+            let rows = Rows {
+                source,
+                layer,
+                columns: fit.columns.as_deref(),
+            };
+            let only = layer_spread(&rows, layer_fit, &drawn)?;
+            return Ok(Self {
+                layers: vec![only.clone()],
+                stack: only,
+            });
+        }
         let mut layers = Vec::with_capacity(fit.layers.len());
         let mut stack = StackRows::new(plan, source, &drawn);
         for (layer, layer_fit) in source.layers.iter().zip(&fit.layers) {
