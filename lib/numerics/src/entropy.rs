@@ -150,7 +150,13 @@ fn expected_share_bits(population: f64, sample: f64, count: f64) -> f64 {
     let least = (sample + count - population).max(0.0);
     let most = count.min(sample);
     let mode = libm::floor((sample + 1.0) * (count + 1.0) / (population + 2.0)).clamp(least, most);
-    let share_bits = |k: f64| if k > 0.0 { -(k / sample) * libm::log2(k / sample) } else { 0.0 };
+    let share_bits = |k: f64| {
+        if k > 0.0 {
+            -(k / sample) * libm::log2(k / sample)
+        } else {
+            0.0
+        }
+    };
     let (mut weights, mut bits) = (1.0, share_bits(mode));
     let (mut k, mut weight) = (mode, 1.0);
     while k < most && weight >= NEGLIGIBLE {
@@ -252,11 +258,21 @@ mod tests {
 
     #[test]
     fn drawing_everything_changes_nothing_even_with_very_common_types() {
-        let frequencies = Frequencies::from_table(vec![(1, 500_000), (3, 70_000), (40_000, 2), (1_000_000, 1), (2_500_000, 1), (3, 1)]);
+        let frequencies = Frequencies::from_table(vec![
+            (1, 500_000),
+            (3, 70_000),
+            (40_000, 2),
+            (1_000_000, 1),
+            (2_500_000, 1),
+            (3, 1),
+        ]);
         let all = frequencies.token_count();
         assert!((frequencies.rarefied_type_count(all).unwrap() - frequencies.type_count() as f64).abs() < 1e-6);
         assert!((frequencies.rarefied_entropy_bits(all).unwrap() - frequencies.entropy_bits()).abs() < 1e-12);
-        let one = (frequencies.rarefied_type_count(1).unwrap(), frequencies.rarefied_entropy_bits(1).unwrap());
+        let one = (
+            frequencies.rarefied_type_count(1).unwrap(),
+            frequencies.rarefied_entropy_bits(1).unwrap(),
+        );
         assert!((one.0 - 1.0).abs() < 1e-9 && one.1 == 0.0);
         assert!(frequencies.rarefied_entropy_bits(all / 2).unwrap() < frequencies.entropy_bits());
     }
