@@ -228,7 +228,7 @@ pub fn skills(random: &mut Random) -> Vec<Skill> {
     for a in 0..=10 {
         for b in [1, 4, 7] {
             let (one, other) = (NUMBERS[a], NUMBERS[b]);
-            let near = NUMBERS.iter().copied().collect();
+            let near = NUMBERS.to_vec();
             add(
                 "sums",
                 format!("How much is {one} plus {other}?"),

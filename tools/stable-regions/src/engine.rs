@@ -47,7 +47,7 @@ impl<'m> Engine<'m> {
         let batch = Batch::pack(prompts);
         let residual = self.decoder.residual(&Tape::off(), &batch, layer + 1, &mut (), None)?;
         let last = Tensor::new(batch.last_rows(), residual.device())?;
-        Ok(rows(&residual.index_select(&last, 0)?)?)
+        rows(&residual.index_select(&last, 0)?)
     }
 
     /// The same for prompts whose prefixes are cached.

@@ -287,8 +287,7 @@ impl Sweeps<'_> {
                 return Err(Error::bug("sweep", "an end has no answer"));
             };
             let moved = regions::distance(&start.read, &end.read);
-            // NaN compares false: such a read-out is refused as well.
-            if !(moved > self.plan.min_distance) {
+            if moved.is_nan() || moved <= self.plan.min_distance {
                 outcomes[p] = Err(Refusal::Dropped(format!(
                     "the read-out moves by {moved:.3e}, and --min-distance is {}",
                     self.plan.min_distance
