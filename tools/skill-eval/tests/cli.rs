@@ -453,3 +453,13 @@ fn every_target_of_bbh_is_read_back_from_the_sentence_that_announces_it() {
         .count();
     assert_eq!(wrong, 0, "strict reads the published form");
 }
+
+#[test]
+fn a_line_without_end_is_refused_at_the_limit() {
+    let endless = vec![b'y'; 40 << 20];
+    let done = tool()
+        .args(["score", "--bench", "gsm8k", "--input-format", "jsonl"])
+        .stdin(endless)
+        .output();
+    refused(&done, 3, "longer than 16777216 bytes");
+}
