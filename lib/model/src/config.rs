@@ -373,7 +373,7 @@ impl Config {
 
     fn check(&self) -> Result<()> {
         let refuse = |cause: String| Err(Error::Config(cause));
-        if self.head_count % self.kv_head_count != 0 {
+        if !self.head_count.is_multiple_of(self.kv_head_count) {
             return refuse(format!(
                 "num_attention_heads = {} is not a multiple of num_key_value_heads = {}",
                 self.head_count, self.kv_head_count

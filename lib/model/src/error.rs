@@ -39,7 +39,18 @@ pub enum Error {
     Device(String),
     #[cfg(feature = "decoder")]
     #[error("{0}")]
-    Candle(#[from] candle_core::Error),
+    Candle(#[source] candle_core::Error),
+}
+
+#[cfg(feature = "decoder")]
+impl From<candle_core::Error> for Error {
+    /// Without the backtrace that RUST_BACKTRACE adds: a refusal is one line.
+    fn from(error: candle_core::Error) -> Self {
+        match error {
+            candle_core::Error::WithBacktrace { inner, .. } => Self::from(*inner),
+            error => Self::Candle(error),
+        }
+    }
 }
 
 impl Error {

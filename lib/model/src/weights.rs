@@ -371,7 +371,7 @@ fn header(path: &Path, bytes: &[u8], file: usize) -> Result<Vec<(String, Entry)>
             },
         ));
     }
-    entries.sort_by(|(_, a), (_, b)| (a.bytes.start, a.bytes.end).cmp(&(b.bytes.start, b.bytes.end)));
+    entries.sort_by_key(|(_, entry)| (entry.bytes.start, entry.bytes.end));
     let mut covered = 8 + length;
     for (name, entry) in &entries {
         if entry.bytes.start != covered {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::exit::{Error, Result};
+use crate::exit::Result;
 use crate::shard::Shard;
 
 /// How progress is shown.
@@ -123,14 +123,6 @@ pub fn parse_bytes(text: &str) -> std::result::Result<u64, String> {
         return Err(malformed());
     }
     Ok(bytes as u64)
-}
-
-/// Refuses two flags that contradict each other where clap cannot see it.
-pub fn exclusive(first: (&str, bool), second: (&str, bool)) -> Result<()> {
-    if first.1 && second.1 {
-        return Err(Error::usage(first.0, format!("cannot be used with {}", second.0)));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

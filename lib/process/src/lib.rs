@@ -14,6 +14,7 @@ pub mod plan;
 mod progress;
 mod render;
 mod shard;
+mod sibling;
 pub mod signals;
 mod stdout;
 mod text;
@@ -29,14 +30,15 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 
 pub use exit::{Error, Exit, Outcome, Result, ResultExt};
-pub use flags::{Common, OutputFlags, ProgressMode, ShardFlags, exclusive, parse_bytes};
+pub use flags::{Common, OutputFlags, ProgressMode, ShardFlags, parse_bytes};
 pub use journal::Journal;
 pub use manifest::Manifest;
 pub use output::{Existing, Output, beside, check_target};
 pub use progress::Progress;
-pub use shard::{BUCKET_COUNT, Shard, bucket};
+pub use shard::Shard;
+pub use sibling::run_sibling;
 pub use stdout::{Stdout, stdout};
-pub use text::{hex, safe_text, sha256, text_digest};
+pub use text::{hex, safe_text, sha256};
 pub use usage::Usage;
 
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

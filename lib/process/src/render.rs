@@ -98,7 +98,10 @@ fn closing_sections(text: &str, roff: &mut Vec<u8>) -> std::io::Result<()> {
         let mut section = Roff::new();
         section.control("SH", [title.as_str()]);
         section.control("nf", []);
-        let end = lines.iter().rposition(|line| !line.is_empty()).map_or(0, |last| last + 1);
+        let end = lines
+            .iter()
+            .rposition(|line| !line.is_empty())
+            .map_or(0, |last| last + 1);
         for line in &lines[..end] {
             section.text([roman(*line)]);
         }

@@ -7,7 +7,7 @@ use std::env;
 
 use crate::exit::{Error, Result};
 
-pub const BUCKET_COUNT: u32 = 64;
+const BUCKET_COUNT: u32 = 64;
 
 /// Shard `index` (0-based) of `count`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +50,6 @@ impl Shard {
     pub fn from_environment() -> Result<Option<Shard>> {
         from_lookup(|name| env::var(name).ok())
     }
-}
-
-/// The bucket of a `sha256:<hex>` digest: its first six bits.
-pub fn bucket(digest: &str) -> Option<u8> {
-    let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
-    u8::from_str_radix(hex.get(..2)?, 16).ok().map(|byte| byte >> 2)
 }
 
 fn from_lookup(get: impl Fn(&str) -> Option<String>) -> Result<Option<Shard>> {
@@ -120,13 +114,6 @@ mod tests {
                 assert_eq!(owners, 1, "bucket {bucket} of {count} shards");
             }
         }
-    }
-
-    #[test]
-    fn the_bucket_is_the_first_six_bits() {
-        assert_eq!(bucket("sha256:ff00"), Some(63));
-        assert_eq!(bucket("sha256:0400"), Some(1));
-        assert_eq!(bucket("sha256:"), None);
     }
 
     #[test]

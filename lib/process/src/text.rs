@@ -42,11 +42,6 @@ pub fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{}", hex(&Sha256::digest(bytes)))
 }
 
-/// The digest that identifies a prompt: of its UTF-8 bytes, before stripping and template.
-pub fn text_digest(text: &str) -> String {
-    sha256(text.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,9 +57,9 @@ mod tests {
     }
 
     #[test]
-    fn text_digest_is_that_of_sha256sum() {
+    fn sha256_is_that_of_sha256sum() {
         assert_eq!(
-            text_digest("abc"),
+            sha256(b"abc"),
             "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
     }

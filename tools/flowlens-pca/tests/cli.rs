@@ -162,7 +162,7 @@ impl Dump {
         for bucket in 0..64_u8 {
             let mut rows = Vec::new();
             for &prompt in &self.prompts {
-                if process::bucket(&Self::digest(prompt, self.mark)) == Some(bucket) && Self::group(prompt) == group {
+                if records::bucket(&Self::digest(prompt, self.mark)) == Some(bucket) && Self::group(prompt) == group {
                     for token in (0..self.rows_each).filter(|token| (*token == 0) == (class == "bos")) {
                         rows.extend(self.row(layer, prompt, token));
                     }
@@ -180,7 +180,7 @@ impl Dump {
 
     fn shard(&self, index: u32, count: u32) -> Self {
         let owns = |prompt: &usize| {
-            let bucket = process::bucket(&Self::digest(*prompt, self.mark)).unwrap();
+            let bucket = records::bucket(&Self::digest(*prompt, self.mark)).unwrap();
             u32::from(bucket) * count / 64 == index
         };
         Self {

@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
                 .value
                 .get("text_digest")
                 .and_then(Value::as_str)
-                .and_then(process::bucket);
+                .and_then(records::bucket);
             if !digest.is_some_and(|bucket| part.shard.owns(bucket)) {
                 return Err(Error::input(
                     part.path.display(),

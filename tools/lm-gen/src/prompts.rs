@@ -50,7 +50,7 @@ pub fn read(
     let mut items = Vec::new();
     let mut seen = std::collections::HashSet::new();
     let mut count = 0;
-    while let Some(row) = rows.next() {
+    for row in rows.by_ref() {
         let row = row.at(&subject)?;
         if let Some(kind) = row.value.get("type").and_then(Value::as_str)
             && records::TYPES.contains(&kind)
@@ -84,7 +84,7 @@ pub fn read(
             ));
         };
         let text_digest = records::text_digest(text);
-        let bucket = process::bucket(&text_digest).ok_or_else(|| Error::bug("text_digest", "is no digest"))?;
+        let bucket = records::bucket(&text_digest).ok_or_else(|| Error::bug("text_digest", "is no digest"))?;
         // Keys that this tool writes are not carried over from another run.
         let given = match prompt.rest.shift_remove("completion") {
             Some(Value::String(text)) => Some(text),

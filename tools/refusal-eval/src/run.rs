@@ -10,11 +10,12 @@ use rayon::prelude::*;
 use records::dataset::InputFormat;
 use records::{Begin, Class, JoinKey, Prompt, Reader, Status, Verdict, Writer};
 use serde_json::{Map, Value};
+use tempfile::TempDir;
 
 use crate::answers::{Answer, Answers, Reading, Text};
 use crate::benchmarks;
 use crate::cli::{Args, CalibrateArgs, Command, Format, JudgeArgs, PromptsArgs, ReportArgs, ReportFlags, RunArgs};
-use crate::generator::{Generator, Scratch, write_prompts};
+use crate::generator::{Generator, write_prompts};
 use crate::judge::{self, Bench, Finding, Word, class_word};
 use crate::plan::{JudgePlan, Panel, PromptsPlan, ReportPlan};
 use crate::report::{self, Calibration, RefusalPair, RefusalReport, Summary, VerdictRow};
@@ -836,14 +837,14 @@ fn confusions_of(labelled: &Labelled, verdicts: &[Verdict]) -> Result<Vec<(Strin
 /// Where the files of a whole pipe go.
 enum Place {
     Kept(PathBuf),
-    Passing(Scratch),
+    Passing(TempDir),
 }
 
 impl Place {
     fn file(&self, name: &str) -> PathBuf {
         match self {
             Place::Kept(directory) => directory.join(name),
-            Place::Passing(scratch) => scratch.file(name),
+            Place::Passing(scratch) => scratch.path().join(name),
         }
     }
 }
@@ -877,7 +878,7 @@ fn pipeline(args: &Args, flags: &RunArgs) -> Result<Outcome> {
             std::fs::create_dir_all(directory).at(directory.display())?;
             Place::Kept(directory.clone())
         }
-        None => Place::Passing(Scratch::new()?),
+        None => Place::Passing(tempfile::tempdir().at("temporary directory")?),
     };
     let (asked, said, judged) = (
         place.file("prompts.jsonl"),

@@ -106,7 +106,7 @@ impl<'a> Dump<'a> {
         let rows = (0..samples).map(|tensor| writer.row_count(tensor)).min().unwrap_or(0);
         let sample_bytes = writer.row_count(samples);
         let behind = |mark: &Mark| mark.rows <= rows && mark.sample_bytes <= sample_bytes;
-        let mark = marks.into_iter().filter(behind).next_back().unwrap_or_default();
+        let mark = marks.into_iter().rfind(behind).unwrap_or_default();
         for tensor in 0..samples {
             writer.rewind(tensor, mark.rows).at(&shown)?;
         }
@@ -202,8 +202,7 @@ impl<'a> Dump<'a> {
         let job = self.job;
         let samples: Vec<&Sample> = unit.samples.iter().map(|&index| &job.samples[index]).collect();
         let mut rows: Vec<Vec<Vec<f32>>> = vec![Vec::new(); samples.len()];
-        let mut at = 0;
-        for (tensor, point) in unit.tensors.iter().zip(&job.points) {
+        for (at, (tensor, point)) in unit.tensors.iter().zip(&job.points).enumerate() {
             let width = point.site.width(&job.config);
             let figures = &mut self.figures[at];
             let mut sample_at = 0;
@@ -228,7 +227,6 @@ impl<'a> Dump<'a> {
                 sample_at += 1;
                 Ok(())
             })?;
-            at += 1;
         }
         for (sample, tensors) in samples.iter().zip(rows) {
             for (tensor, values) in tensors.iter().enumerate() {

@@ -73,7 +73,7 @@ pub fn accumulate(job: &Job, decoder: &Decoder, mut after: impl FnMut(u64) -> Re
         .iter()
         .map(|&(_, point, _)| BucketTree::new(width(job, point)))
         .collect();
-    for bucket in 0..process::BUCKET_COUNT as u8 {
+    for bucket in 0..numerics::moments::BUCKET_COUNT {
         let members: Vec<usize> = (0..job.samples.len())
             .filter(|&index| job.samples[index].bucket == bucket)
             .collect();

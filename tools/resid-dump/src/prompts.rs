@@ -72,7 +72,7 @@ impl Prompts {
             digest: String::new(),
             failures: Vec::new(),
         };
-        while let Some(row) = dataset.next() {
+        for row in dataset.by_ref() {
             let row = row.at(&name)?;
             // the whole input is read, so that its digest is that of the file
             if args.limit.is_some_and(|limit| row.index >= limit) {

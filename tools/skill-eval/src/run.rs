@@ -13,7 +13,7 @@ use crate::answer::{self, Reading};
 use crate::bench;
 use crate::cli::{Args, Bench, Command, ExecutionFlags, Format, PromptsArgs, ReportArgs, RunArgs, ScoreArgs, Source};
 use crate::extract::{Found, choices_of};
-use crate::generator::{Generator, Scratch, write_prompts};
+use crate::generator::{Generator, write_prompts};
 use crate::lm_eval;
 use crate::plan::{Figures, Questions, Scoring};
 use crate::report;
@@ -532,8 +532,8 @@ fn pipeline(args: &Args, flags: &RunArgs) -> Result<Outcome> {
             directory.clone()
         }
         None => {
-            scratch = Scratch::new()?;
-            scratch.file("")
+            scratch = tempfile::tempdir().at("temporary directory")?;
+            scratch.path().to_path_buf()
         }
     };
     let file = |name: &str| directory.join(name);

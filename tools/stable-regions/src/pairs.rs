@@ -159,7 +159,7 @@ pub fn prompt(row: &Row, key: &str) -> records::Result<Prompt> {
 fn last_words(path: &Path, digests: &mut Vec<String>) -> Result<Vec<Pair>> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path).at(&name)?;
-    digests.push(process::text_digest(&text));
+    digests.push(records::text_digest(&text));
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .enumerate()

@@ -195,8 +195,8 @@ fn list(plan: &Plan) -> Result<process::Outcome> {
 fn ready<'p>(plan: &'p Plan, opened: &Opened) -> Result<Vec<Ready<'p>>> {
     let mut all = Vec::new();
     for pair in &plan.pairs {
-        let digest = process::text_digest(&pair.content());
-        if process::bucket(&digest).is_some_and(|bucket| !plan.shard.owns(bucket)) {
+        let digest = records::text_digest(&pair.content());
+        if records::bucket(&digest).is_some_and(|bucket| !plan.shard.owns(bucket)) {
             continue;
         }
         let tokens = spell(opened, pair);

@@ -41,7 +41,7 @@ impl Source for Initial {
             vec![self.norm_weight; count]
         } else {
             // a tensor's numbers depend on its name, not on the order in which tensors are asked for
-            let unit = u64::from_str_radix(&process::text_digest(name)[7..22], 16).unwrap_or_default();
+            let unit = u64::from_str_radix(&process::sha256(name.as_bytes())[7..22], 16).unwrap_or_default();
             (0..count as u64)
                 .into_par_iter()
                 .map(|at| (self.rng.normal(unit, at) * self.deviation) as f32)

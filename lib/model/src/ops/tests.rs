@@ -288,7 +288,11 @@ fn embedding_narrow_and_reshape_agree() {
 
 #[test]
 fn a_clamp_agrees() {
-    agree(&[numbers(1, &[6, 8])], |tape, i| clamp(tape, &i[0], 0.7), |i| i[0].clamp(-0.7, 0.7));
+    agree(
+        &[numbers(1, &[6, 8])],
+        |tape, i| clamp(tape, &i[0], 0.7),
+        |i| i[0].clamp(-0.7, 0.7),
+    );
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl Flowlens {
 
     /// What a plan records: another grammar is another judge.
     pub fn digest(&self) -> String {
-        process::text_digest(SOURCE)
+        process::sha256(SOURCE.as_bytes())
     }
 
     pub fn desk(&self) -> Desk<'_> {

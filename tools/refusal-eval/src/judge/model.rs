@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use process::{Error, Result};
+use process::{Error, Result, ResultExt};
 use records::{Class, Completion, Prompt};
 
 use super::Word;
 use crate::answers::{Answer, Text};
-use crate::generator::{Generator, Scratch, read_completions, write_prompts};
+use crate::generator::{Generator, read_completions, write_prompts};
 
 /// WildGuard's prompt, as published with the model. The tokenizer adds the leading `<s>`.
 const WILDGUARD: [&str; 3] = [
@@ -102,7 +102,7 @@ impl Openings {
         }
         Ok(Openings {
             openings,
-            digest: process::text_digest(source),
+            digest: process::sha256(source.as_bytes()),
         })
     }
 }
@@ -163,8 +163,11 @@ fn ask(model: &Path, prompts: &[Prompt]) -> Result<HashMap<usize, Completion>> {
     if prompts.is_empty() {
         return Ok(HashMap::new());
     }
-    let scratch = Scratch::new()?;
-    let (asked, said) = (scratch.file("prompts.jsonl"), scratch.file("completions.jsonl"));
+    let scratch = tempfile::tempdir().at("temporary directory")?;
+    let (asked, said) = (
+        scratch.path().join("prompts.jsonl"),
+        scratch.path().join("completions.jsonl"),
+    );
     write_prompts(&asked, prompts)?;
     // WildGuard's prompt carries its own turns; openings follow the judged model's template.
     let is_scoring = prompts[0].choices.is_some();

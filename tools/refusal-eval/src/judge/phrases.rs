@@ -57,7 +57,7 @@ impl Phrases {
             phrases,
             automaton,
             start_chars_max,
-            digest: process::text_digest(source),
+            digest: process::sha256(source.as_bytes()),
         })
     }
 

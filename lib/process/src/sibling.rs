@@ -1,0 +1,69 @@
+//! Another tool of this project as a process: found beside this program, then on PATH.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::exit::{Error, Outcome, Result, ResultExt};
+use crate::signals;
+
+/// Runs `tool` with `args` to its end, without input or output, and passes on how it ended. Its progress goes on to our stderr; its refusal becomes
+/// ours, with its exit code, so that there is one line.
+pub fn run_sibling(tool: &str, args: &[OsString]) -> Result<Outcome> {
+    let program = locate(tool)?;
+    let mut child = Command::new(&program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .at(program.display())?;
+    let (mut cause, mut hint) = (None, None);
+    let (error_mark, hint_mark) = (format!("{tool}: error: "), format!("{tool}: hint: "));
+    if let Some(stderr) = child.stderr.take() {
+        for line in BufReader::new(stderr).lines().map_while(io::Result::ok) {
+            if let Some(text) = line.strip_prefix(&error_mark) {
+                cause = Some(text.to_string());
+            } else if let Some(text) = line.strip_prefix(&hint_mark) {
+                hint = Some(text.to_string());
+            } else {
+                // A closed stderr is no reason to stop.
+                let _ = writeln!(io::stderr(), "{line}");
+            }
+        }
+    }
+    let status = child.wait().at(tool)?;
+    signals::check()?;
+    match status.code() {
+        Some(0) => return Ok(Outcome::Complete),
+        Some(1) => return Ok(Outcome::Verdict),
+        Some(6) => return Ok(Outcome::Partial),
+        _ => {}
+    }
+    let cause = cause.unwrap_or_else(|| status.to_string());
+    let error = match status.code() {
+        Some(2) => Error::usage(tool, cause),
+        Some(3) => Error::input(tool, cause),
+        Some(5) => Error::conflict(tool, cause),
+        Some(70) => Error::bug(tool, cause),
+        _ => Error::environment(tool, cause),
+    };
+    Err(match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    })
+}
+
+fn locate(tool: &str) -> Result<PathBuf> {
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|own| Some(own.parent()?.join(tool)));
+    if let Some(path) = beside.filter(|path| path.is_file()) {
+        return Ok(path);
+    }
+    let on_path = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .map(|directory| directory.join(tool))
+        .find(|path| path.is_file());
+    on_path.ok_or_else(|| Error::environment(tool, format!("not found beside {} nor on PATH", crate::tool_name())))
+}
