@@ -1,7 +1,8 @@
 //! Links LAPACK (feature `lapack`): one OpenBLAS, inside the binary where its static archive is installed, shared otherwise.
 //!
 //! `FLOWLENS_OPENBLAS=static|dynamic` decides; unset means static if possible. A static build runs on machines without any BLAS. Of
-//! Debian's flavours the serial one comes first: factorisations run on one thread each, so threads of its own would only be in the way.
+//! Debian's flavours only the one with threads is used (told to use one): the serial one shares its work buffers without a lock, and
+//! factorisations of several layers at once then differ in their bits from run to run.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,9 +42,9 @@ fn main() {
 /// The directories of libopenblas.a and of the Fortran run time it needs; `None` unless both are there.
 fn find_openblas() -> Option<Vec<PathBuf>> {
     let multiarch = ask_compiler("-print-multiarch")?;
-    let serial = PathBuf::from(format!("/usr/lib/{multiarch}/openblas-serial"));
-    let openblas = if serial.join("libopenblas.a").exists() {
-        serial
+    let threaded = PathBuf::from(format!("/usr/lib/{multiarch}/openblas-pthread"));
+    let openblas = if threaded.join("libopenblas.a").exists() {
+        threaded
     } else {
         find_archive("openblas")?
     };
