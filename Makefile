@@ -5,7 +5,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(notdir $(wildcard tools/*))
 
-.PHONY: all help setup build test lint man install demo bench dist clean
+.PHONY: all help setup build test lint man install demo dist clean
 
 all: build
 
