@@ -165,6 +165,36 @@ fn cached_passes() {
 }
 
 #[test]
+fn under_a_steady_tape_a_decoding_step_has_the_bits_it_has_alone() {
+    let case = case("llama", DType::F32);
+    let prompts: Vec<Vec<u32>> = (0..9)
+        .map(|i| (0..=i % 4 + 1).map(|at| 3 + (5 * i + at) % 40).collect())
+        .collect();
+    // the last token of each prompt after the others, in one batch; logits of each sequence
+    let step = |prompts: &[Vec<u32>]| {
+        let tape = Tape::off().steady();
+        let mut cache = KvCache::new();
+        for prompt in prompts {
+            let mut own = KvCache::new();
+            let head = Batch::pack(&[&prompt[..prompt.len() - 1]]);
+            case.decoder.forward(&tape, &head, &mut (), Some(&mut own)).unwrap();
+            cache.extend(own);
+        }
+        let last: Vec<_> = prompts.iter().map(|prompt| &prompt[prompt.len() - 1..]).collect();
+        let normed = case
+            .decoder
+            .forward(&tape, &Batch::pack(&last), &mut (), Some(&mut cache))
+            .unwrap();
+        case.decoder.logits(&tape, &normed).unwrap().to_vec2::<f32>().unwrap()
+    };
+    let bits = |row: &[f32]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let together = step(&prompts);
+    for (prompt, logits) in prompts.iter().zip(&together) {
+        assert_eq!(bits(&step(std::slice::from_ref(prompt))[0]), bits(logits), "{prompt:?}");
+    }
+}
+
+#[test]
 fn the_parameters_named_without_loading_are_the_ones_a_file_holds() {
     for name in CASES {
         let case = case(name, DType::F32);

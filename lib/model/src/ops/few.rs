@@ -195,32 +195,8 @@ kernel!(
 
 #[cfg(test)]
 mod tests {
-    use super::super::panel::tests::{bits, values};
+    use super::super::panel::tests::{bits, close, pairs_are_bf16, product, rows_are_independent, values};
     use super::*;
-
-    fn run(unit: Unit, x: &[u32], w: &[u32], (rows, n, k): (usize, usize, usize)) -> Vec<f32> {
-        let mut y = vec![f32::NAN; rows * n];
-        // SAFETY: the tests ask `supports` first; y has rows · n elements.
-        unsafe { multiply(unit, x, w, y.as_mut_ptr(), rows, n, k) };
-        y
-    }
-
-    fn close(y: &[f32], x: &[f32], w: &[f32], (rows, n, k): (usize, usize, usize)) {
-        for row in 0..rows {
-            for column in 0..n {
-                let exact: f64 = (0..k)
-                    .map(|i| f64::from(x[row * k + i]) * f64::from(w[column * k + i]))
-                    .sum();
-                let found = f64::from(y[row * n + column]);
-                assert!(
-                    (found - exact).abs() < 1e-4,
-                    "{rows}x{n}x{k} at {row},{column}: {found} {exact}"
-                );
-            }
-        }
-    }
-
-    const SHAPES: [(usize, usize, usize); 5] = [(1, 1, 1), (2, 4, 16), (1, 33, 15), (3, 70, 37), (8, 7, 100)];
 
     #[test]
     fn products_of_awkward_shapes_are_those_of_the_definition() {
@@ -228,9 +204,14 @@ mod tests {
             eprintln!("SKIPPED: neither AVX-512 nor AVX2 here");
             return;
         }
-        for shape @ (rows, n, k) in SHAPES {
+        for shape @ (rows, n, k) in [(1, 1, 1), (2, 4, 16), (1, 33, 15), (3, 70, 37), (8, 7, 100)] {
             let (x, w) = (values(rows * k, 1), values(n * k, 2));
-            close(&run(Unit::F32, &bits(&x), &bits(&w), shape), &x, &w, shape);
+            close(
+                &product(multiply, Unit::F32, &bits(&x), &bits(&w), shape),
+                &x,
+                &w,
+                shape,
+            );
         }
     }
 
@@ -255,17 +236,7 @@ mod tests {
             eprintln!("SKIPPED: no AVX512-BF16 here");
             return;
         }
-        let shape @ (rows, n, k) = (3, 50, 70);
-        let half = |values: Vec<f32>| values.into_iter().map(half::bf16::from_f32).collect::<Vec<_>>();
-        let (x, w) = (half(values(rows * k, 1)), half(values(n * k, 2)));
-        let pairs = |v: &[half::bf16]| {
-            v.chunks(2)
-                .map(|p| u32::from(p[0].to_bits()) | u32::from(p[1].to_bits()) << 16)
-                .collect::<Vec<_>>()
-        };
-        let wide = |v: &[half::bf16]| v.iter().map(|x| x.to_f32()).collect::<Vec<_>>();
-        let y = run(Unit::Bf16Pair, &pairs(&x), &pairs(&w), (rows, n, k / 2));
-        close(&y, &wide(&x), &wide(&w), shape);
+        pairs_are_bf16(multiply, (3, 50, 70));
     }
 
     #[test]
@@ -274,16 +245,6 @@ mod tests {
             eprintln!("SKIPPED: neither AVX-512 nor AVX2 here");
             return;
         }
-        let (rows, n, k) = (10, 100, 77);
-        let (x, w) = (bits(&values(rows * k, 3)), bits(&values(n * k, 4)));
-        let whole = run(Unit::F32, &x, &w, (rows, n, k));
-        for (start, count) in [(0, 1), (1, 2), (2, 1), (5, 5)] {
-            let part = run(Unit::F32, &x[start * k..(start + count) * k], &w, (count, n, k));
-            assert_eq!(
-                bits(&part),
-                bits(&whole[start * n..(start + count) * n]),
-                "{start} {count}"
-            );
-        }
+        rows_are_independent(multiply, (10, 100, 77), &[(0, 1), (1, 2), (2, 1), (5, 5)]);
     }
 }

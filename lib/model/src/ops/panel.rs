@@ -299,11 +299,71 @@ pub(super) mod tests {
         values.iter().map(|x| x.to_bits()).collect()
     }
 
-    fn run(unit: Unit, x: &[u32], w: &[u32], (rows, n, k): (usize, usize, usize)) -> Vec<f32> {
+    pub type Multiply = unsafe fn(Unit, &[u32], &[u32], *mut f32, usize, usize, usize);
+
+    /// The product by a kernel whose processor is here: callers ask `supports` first.
+    pub fn product(
+        multiply: Multiply,
+        unit: Unit,
+        x: &[u32],
+        w: &[u32],
+        (rows, n, k): (usize, usize, usize),
+    ) -> Vec<f32> {
         let mut y = vec![f32::NAN; rows * n];
-        // SAFETY: the tests ask `supports` first; y has rows · n elements.
+        // SAFETY: the processor has the kernel; y has rows · n elements.
         unsafe { multiply(unit, x, w, y.as_mut_ptr(), rows, n, k) };
         y
+    }
+
+    /// Holds a product to its definition, in f64.
+    #[track_caller]
+    pub fn close(y: &[f32], x: &[f32], w: &[f32], (rows, n, k): (usize, usize, usize)) {
+        for row in 0..rows {
+            for column in 0..n {
+                let exact: f64 = (0..k)
+                    .map(|i| f64::from(x[row * k + i]) * f64::from(w[column * k + i]))
+                    .sum();
+                let found = f64::from(y[row * n + column]);
+                assert!(
+                    (found - exact).abs() < 1e-4,
+                    "{rows}x{n}x{k} at {row},{column}: {found} {exact}"
+                );
+            }
+        }
+    }
+
+    /// Holds a kernel for bf16 pairs to the definition.
+    pub fn pairs_are_bf16(multiply: Multiply, shape @ (rows, n, k): (usize, usize, usize)) {
+        let half = |values: Vec<f32>| values.into_iter().map(half::bf16::from_f32).collect::<Vec<_>>();
+        let (x, w) = (half(values(rows * k, 1)), half(values(n * k, 2)));
+        let pairs = |v: &[half::bf16]| {
+            v.chunks(2)
+                .map(|p| u32::from(p[0].to_bits()) | u32::from(p[1].to_bits()) << 16)
+                .collect::<Vec<_>>()
+        };
+        let wide = |v: &[half::bf16]| v.iter().map(|x| x.to_f32()).collect::<Vec<_>>();
+        let y = product(multiply, Unit::Bf16Pair, &pairs(&x), &pairs(&w), (rows, n, k / 2));
+        close(&y, &wide(&x), &wide(&w), shape);
+    }
+
+    /// Parts of x, multiplied alone, give the bits of those rows of the whole.
+    pub fn rows_are_independent(multiply: Multiply, (rows, n, k): (usize, usize, usize), parts: &[(usize, usize)]) {
+        let (x, w) = (bits(&values(rows * k, 3)), bits(&values(n * k, 4)));
+        let whole = product(multiply, Unit::F32, &x, &w, (rows, n, k));
+        for &(start, count) in parts {
+            let part = product(
+                multiply,
+                Unit::F32,
+                &x[start * k..(start + count) * k],
+                &w,
+                (count, n, k),
+            );
+            assert_eq!(
+                bits(&part),
+                bits(&whole[start * n..(start + count) * n]),
+                "{start} {count}"
+            );
+        }
     }
 
     #[test]
@@ -312,7 +372,7 @@ pub(super) mod tests {
             eprintln!("SKIPPED: no AVX-512 here");
             return;
         }
-        for (rows, n, k) in [
+        for shape @ (rows, n, k) in [
             (1, 1, 1),
             (8, 48, 16),
             (7, 47, 15),
@@ -322,19 +382,12 @@ pub(super) mod tests {
             (65, 33, 64),
         ] {
             let (x, w) = (values(rows * k, 1), values(n * k, 2));
-            let y = run(Unit::F32, &bits(&x), &bits(&w), (rows, n, k));
-            for row in 0..rows {
-                for column in 0..n {
-                    let exact: f64 = (0..k)
-                        .map(|i| f64::from(x[row * k + i]) * f64::from(w[column * k + i]))
-                        .sum();
-                    let found = f64::from(y[row * n + column]);
-                    assert!(
-                        (found - exact).abs() < 1e-4,
-                        "{rows}x{n}x{k} at {row},{column}: {found} {exact}"
-                    );
-                }
-            }
+            close(
+                &product(multiply, Unit::F32, &bits(&x), &bits(&w), shape),
+                &x,
+                &w,
+                shape,
+            );
         }
     }
 
@@ -344,23 +397,7 @@ pub(super) mod tests {
             eprintln!("SKIPPED: no AVX512-BF16 here");
             return;
         }
-        let (rows, n, k) = (11, 50, 70);
-        let half = |values: Vec<f32>| values.into_iter().map(half::bf16::from_f32).collect::<Vec<_>>();
-        let (x, w) = (half(values(rows * k, 1)), half(values(n * k, 2)));
-        let pairs = |v: &[half::bf16]| {
-            v.chunks(2)
-                .map(|p| u32::from(p[0].to_bits()) | u32::from(p[1].to_bits()) << 16)
-                .collect::<Vec<_>>()
-        };
-        let y = run(Unit::Bf16Pair, &pairs(&x), &pairs(&w), (rows, n, k / 2));
-        for row in 0..rows {
-            for column in 0..n {
-                let exact: f64 = (0..k)
-                    .map(|i| x[row * k + i].to_f64() * w[column * k + i].to_f64())
-                    .sum();
-                assert!((f64::from(y[row * n + column]) - exact).abs() < 1e-4);
-            }
-        }
+        pairs_are_bf16(multiply, (11, 50, 70));
     }
 
     #[test]
@@ -369,16 +406,7 @@ pub(super) mod tests {
             eprintln!("SKIPPED: no AVX-512 here");
             return;
         }
-        let (rows, n, k) = (70, 100, 500);
-        let (x, w) = (bits(&values(rows * k, 3)), bits(&values(n * k, 4)));
-        let whole = run(Unit::F32, &x, &w, (rows, n, k));
-        for (start, count) in [(0, 1), (5, 3), (11, 8), (20, 50), (69, 1)] {
-            let part = run(Unit::F32, &x[start * k..(start + count) * k], &w, (count, n, k));
-            assert_eq!(
-                bits(&part),
-                bits(&whole[start * n..(start + count) * n]),
-                "{start} {count}"
-            );
-        }
+        let parts = [(0, 1), (5, 3), (11, 8), (20, 50), (69, 1)];
+        rows_are_independent(multiply, (70, 100, 500), &parts);
     }
 }
