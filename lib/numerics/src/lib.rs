@@ -5,6 +5,8 @@
 //!
 //! Matrices are row-major slices beside their width. What needs LAPACK is behind the feature `lapack`.
 
+#[cfg(feature = "lapack")]
+mod band;
 pub mod classes;
 pub mod dimension;
 pub mod entropy;
@@ -20,6 +22,7 @@ pub mod product;
 pub mod regions;
 mod registers;
 pub mod rng;
+mod scatter;
 #[cfg(feature = "lapack")]
 pub mod spectrum;
 pub mod statistics;

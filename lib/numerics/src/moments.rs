@@ -6,8 +6,9 @@
 //! Two promises hold to the bit. However rows are cut into calls, and whatever the number of threads, the result is the same. And
 //! moments over hash buckets are combined on one fixed binary tree ([`BucketTree`]), so 1, 2, 4, … 64 shards merge to the same numbers.
 
-use crate::product::{self, Real, View};
+use crate::product::Real;
 use crate::registers::wide;
+use crate::scatter::{PANEL, Panels};
 use rayon::prelude::*;
 
 /// Hash buckets a data set is divided into; a shard owns a range of them.
@@ -18,13 +19,7 @@ const BLOCK_ROW_COUNT: usize = 1024;
 /// Rows of one f32 product before it is added up in f64: rounding grows with the square root of this.
 const SINGLE_ROW_COUNT: usize = 256;
 /// Under [`Precision::Single`] these first rows are still multiplied in f64: short data are exact, in long data rounding averages out.
-const DOUBLE_PREFIX_ROW_COUNT: usize = 2048;
-/// Rows of the second moment that one task computes: wide ones pack their right side less often, narrow ones leave enough tasks.
-const fn strip_width(width: usize) -> usize {
-    if width < 2048 { 128 } else { 256 }
-}
-/// Columns that one task sums.
-const COLUMN_CHUNK: usize = 64;
+const DOUBLE_PREFIX_ROW_COUNT: u64 = 2048;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq, Clone)]
 pub enum MomentsError {
@@ -289,13 +284,13 @@ impl Moments {
     }
 }
 
-/// Splits a packed triangle into strips of [`strip_width`] rows and runs them in parallel: (first row, rows, their packed numbers).
+/// Splits a packed triangle into strips of [`PANEL`] rows and runs them in parallel: (first row, rows, their packed numbers).
 fn for_each_strip(width: usize, packed: &mut [f64], work: impl Fn(usize, usize, &mut [f64]) + Sync) {
-    let mut strips = Vec::with_capacity(width.div_ceil(strip_width(width)));
+    let mut strips = Vec::with_capacity(width.div_ceil(PANEL));
     let mut rest = packed;
     let mut first_row = 0;
     while first_row < width {
-        let row_count = strip_width(width).min(width - first_row);
+        let row_count = PANEL.min(width - first_row);
         let len = packed_row_start(width, first_row + row_count) - packed_row_start(width, first_row);
         let (strip, tail) = rest.split_at_mut(len);
         strips.push((first_row, row_count, strip));
@@ -371,7 +366,6 @@ impl<T: Real> Accumulator<T> {
 impl Moments {
     fn add_block<T: Real>(&mut self, rows: &[T], precision: Precision) -> Result<()> {
         let width = self.width;
-        let row_count = rows.len() / width;
         let norms: Vec<f64> = rows.par_chunks(width).with_min_len(16).map(norm).collect();
         if let Some(row) = norms.iter().position(|norm| !norm.is_finite()) {
             return Err(MomentsError::NonFinite {
@@ -383,158 +377,129 @@ impl Moments {
             .map(|&norm| if norm > 0.0 { 1.0 / norm } else { 0.0 })
             .collect();
 
-        // Column sums: every column is summed by one task in row order. Summing from the first row keeps a large common mean out.
-        let mut block_mean = vec![0.0; width];
-        let mut unit_sum = vec![0.0; width];
-        block_mean
-            .par_chunks_mut(COLUMN_CHUNK)
-            .zip(unit_sum.par_chunks_mut(COLUMN_CHUNK))
-            .enumerate()
-            .for_each(|(chunk, (means, units))| {
-                let first = chunk * COLUMN_CHUNK;
-                let columns = first..first + means.len();
-                let origin = &rows[columns.clone()];
-                wide!({
-                    for (row, inverse_norm) in rows.chunks_exact(width).zip(&inverse_norms) {
-                        let row = &row[columns.clone()];
-                        for (((mean, unit), x), origin) in means.iter_mut().zip(units.iter_mut()).zip(row).zip(origin) {
-                            *mean += x.to_f64() - origin.to_f64();
-                            *unit += x.to_f64() * inverse_norm;
-                        }
-                    }
-                });
-                for (mean, origin) in means.iter_mut().zip(origin) {
-                    *mean = origin.to_f64() + *mean / row_count as f64;
-                }
-            });
+        let block = Block {
+            rows,
+            width,
+            inverse_norms: &inverse_norms,
+        };
+        // Long data are multiplied in f32, the first rows of all in f64.
+        if precision == Precision::Single && self.count >= DOUBLE_PREFIX_ROW_COUNT {
+            self.add_centred(block.centred(|x| x as f32), SINGLE_ROW_COUNT);
+        } else {
+            self.add_centred(block.centred(|x| x), BLOCK_ROW_COUNT);
+        }
+        self.norm_sum += norms.iter().sum::<f64>();
+        Ok(())
+    }
 
-        let single = precision == Precision::Single && self.count >= DOUBLE_PREFIX_ROW_COUNT as u64;
-        let (left_count, right_count) = (self.count as f64, row_count as f64);
+    /// Chan's update by a block; products span `run` rows before they are added up in f64.
+    fn add_centred<T: Real>(&mut self, block: Centred<T>, run: usize) {
+        let (left_count, right_count) = (self.count as f64, block.row_count as f64);
         let total = left_count + right_count;
         let delta: Vec<f64> = if self.count == 0 {
-            vec![0.0; width]
+            self.m2 = vec![0.0; packed_len(self.width)];
+            vec![0.0; self.width]
         } else {
-            block_mean
+            block
+                .mean
                 .iter()
                 .zip(&self.mean)
                 .map(|(block, mean)| block - mean)
                 .collect()
         };
-        let update = Update {
-            row_count,
-            width,
-            delta: &delta,
-            weight: left_count * right_count / total,
-        };
+        let weight = left_count * right_count / total;
+        for_each_strip(self.width, &mut self.m2, |first_row, _, packed| {
+            block.panels.add_scatter(first_row / PANEL, run, weight, &delta, packed);
+        });
         if self.count == 0 {
-            self.m2 = vec![0.0; packed_len(width)];
-        }
-        if single {
-            let centred: Vec<f32> = centre(rows, &block_mean, |x| x as f32);
-            update.apply(&centred, SINGLE_ROW_COUNT, &mut self.m2);
-        } else {
-            let centred: Vec<f64> = centre(rows, &block_mean, |x| x);
-            update.apply(&centred, BLOCK_ROW_COUNT, &mut self.m2);
-        }
-
-        if self.count == 0 {
-            self.mean = block_mean;
+            self.mean = block.mean;
         } else {
             let share = right_count / total;
             for (mean, delta) in self.mean.iter_mut().zip(&delta) {
                 *mean += delta * share;
             }
         }
-        self.count += row_count as u64;
-        self.norm_sum += norms.iter().sum::<f64>();
-        for (sum, block) in self.unit_sum.iter_mut().zip(&unit_sum) {
+        self.count += block.row_count as u64;
+        for (sum, block) in self.unit_sum.iter_mut().zip(&block.unit_sum) {
             *sum += block;
         }
-        Ok(())
     }
 }
 
-/// What one block of rows adds to the second moment: its own scatter, and weight · δδᵀ for the shift between the two means.
-struct Update<'a> {
-    row_count: usize,
+/// Rows that are worked off together.
+struct Block<'a, T> {
+    rows: &'a [T],
     width: usize,
-    delta: &'a [f64],
-    weight: f64,
+    /// 1/‖x‖ of each row, zero for a row of zeros.
+    inverse_norms: &'a [f64],
 }
 
-impl Update<'_> {
-    /// `centred` is (row_count, width); products span `product_row_count` rows and are added up in f64.
-    fn apply<T: Real>(&self, centred: &[T], product_row_count: usize, m2: &mut [f64]) {
-        let width = self.width;
-        let quarter = strip_width(width) / 4;
-        for_each_strip(width, m2, |first_row, strip_row_count, packed| {
-            let column_count = width - first_row;
-            let mut product = vec![T::ZERO; strip_row_count * column_count];
-            for first in (0..self.row_count).step_by(product_row_count) {
-                let rows = product_row_count.min(self.row_count - first);
-                let panel =
-                    |column: usize, count: usize| View::new(&centred[first * width + column..], rows, count, width);
-                // Inside the block on the diagonal, quarter by quarter, only what touches the upper triangle is formed; right of it,
-                // one product over the whole strip, so that its right side is packed once.
-                for top in (0..strip_row_count).step_by(quarter) {
-                    let count = quarter.min(strip_row_count - top);
-                    product::multiply(
-                        panel(first_row + top, count).transposed(),    // (quarter, rows)
-                        panel(first_row + top, strip_row_count - top), // (rows, rest of the block)
-                        &mut product[top * column_count + top..],
-                        column_count,
-                    );
-                }
-                if column_count > strip_row_count {
-                    product::multiply(
-                        panel(first_row, strip_row_count).transposed(), // (strip, rows)
-                        panel(first_row + strip_row_count, column_count - strip_row_count), // (rows, columns)
-                        &mut product[strip_row_count..],
-                        column_count,
-                    );
-                }
+/// A block less its own mean, and what is lost by that.
+struct Centred<T> {
+    row_count: usize,
+    mean: Vec<f64>,
+    /// Σx/‖x‖.
+    unit_sum: Vec<f64>,
+    panels: Panels<T>,
+}
+
+impl<T: Real> Block<'_, T> {
+    /// Panel by panel: a column is summed by one task in row order. Summing from the first row keeps a large common mean out. Rows lie so
+    /// far apart that the cache may not hold their parts until they are read again: they are laid side by side.
+    fn centred<U: Real>(&self, narrow: impl Fn(f64) -> U + Sync) -> Centred<U> {
+        let row_count = self.inverse_norms.len();
+        let (mut mean, mut unit_sum) = (vec![0.0; self.width], vec![0.0; self.width]);
+        let mut panels = Panels::new(row_count, self.width);
+        panels
+            .par_iter_mut()
+            .zip(mean.par_chunks_mut(PANEL))
+            .zip(unit_sum.par_chunks_mut(PANEL))
+            .enumerate()
+            .for_each_init(Vec::new, |near, (panel, ((panel_rows, means), units))| {
+                let columns = panel * PANEL..panel * PANEL + means.len();
                 wide!({
-                    let mut offset = 0;
-                    for row in 0..strip_row_count {
-                        let target = &mut packed[offset..offset + column_count - row];
-                        let source = &product[row * column_count + row..(row + 1) * column_count];
-                        for (target, source) in target.iter_mut().zip(source) {
-                            *target += source.to_f64();
+                    let origin = panel_of(self.rows, &columns);
+                    let (mut mean, mut unit) = ([0.0; PANEL], [0.0; PANEL]);
+                    near.resize(row_count, origin);
+                    let rows = self.rows.chunks_exact(self.width).zip(self.inverse_norms);
+                    for ((row, inverse_norm), near) in rows.zip(near.iter_mut()) {
+                        let row = panel_of(row, &columns);
+                        *near = row;
+                        for at in 0..PANEL {
+                            mean[at] += row[at].to_f64() - origin[at].to_f64();
+                            unit[at] += row[at].to_f64() * inverse_norm;
                         }
-                        offset += column_count - row;
                     }
-                });
-            }
-            if self.weight > 0.0 {
-                wide!({
-                    let mut offset = 0;
-                    for row in first_row..first_row + strip_row_count {
-                        let scaled = self.weight * self.delta[row];
-                        for (target, delta) in packed[offset..].iter_mut().zip(&self.delta[row..]) {
-                            *target += scaled * delta;
+                    for (mean, origin) in mean.iter_mut().zip(&origin) {
+                        *mean = origin.to_f64() + *mean / row_count as f64;
+                    }
+                    for (centred, row) in panel_rows.iter_mut().zip(near.iter()) {
+                        for at in 0..PANEL {
+                            centred[at] = narrow(row[at].to_f64() - mean[at]);
                         }
-                        offset += width - row;
                     }
+                    means.copy_from_slice(&mean[..means.len()]);
+                    units.copy_from_slice(&unit[..units.len()]);
                 });
-            }
-        });
+            });
+        Centred {
+            row_count,
+            mean,
+            unit_sum,
+            panels,
+        }
     }
 }
 
-fn centre<T: Real, U: Real>(rows: &[T], mean: &[f64], narrow: impl Fn(f64) -> U + Sync) -> Vec<U> {
-    let mut centred = vec![U::ZERO; rows.len()];
-    centred
-        .par_chunks_mut(mean.len())
-        .zip(rows.par_chunks(mean.len()))
-        .with_min_len(16)
-        .for_each(|(centred, row)| {
-            wide!({
-                for ((centred, x), mean) in centred.iter_mut().zip(row).zip(mean) {
-                    *centred = narrow(x.to_f64() - mean);
-                }
-            });
-        });
-    centred
+/// The columns of a row that lie in a panel, filled up with zeros.
+#[inline(always)]
+fn panel_of<T: Real>(row: &[T], columns: &std::ops::Range<usize>) -> [T; PANEL] {
+    let part = &row[columns.clone()];
+    part.first_chunk().copied().unwrap_or_else(|| {
+        let mut padded = [T::ZERO; PANEL];
+        padded[..part.len()].copy_from_slice(part);
+        padded
+    })
 }
 
 /// ‖x‖, summed over sixteen lanes in a fixed order.

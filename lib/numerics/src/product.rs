@@ -3,6 +3,8 @@
 //! The `gemm` crate picks AVX-512, AVX2 or NEON when the program runs, looks at no environment variable and starts no thread here,
 //! so the bits of a product depend on its shape and on the processor's family alone. Parallelism is the caller's: over tiles.
 
+use crate::registers::Lanes;
+
 /// A row-major matrix seen through its strides: element (i, j) is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy)]
 pub struct View<'a, T> {
@@ -49,14 +51,8 @@ impl<'a, T: Copy> View<'a, T> {
     }
 }
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for f64 {}
-}
-
-/// The number types of products; sealed, because the kernel knows these two.
-pub trait Real: sealed::Sealed + Copy + Send + Sync + 'static {
+/// The number types of products; sealed, because the kernels know these two.
+pub trait Real: Lanes + Send + Sync {
     const ZERO: Self;
     const ONE: Self;
     fn to_f64(self) -> f64;
@@ -85,6 +81,18 @@ impl Real for f64 {
 /// # Panics
 /// If the shapes do not fit.
 pub fn multiply<T: Real>(left: View<'_, T>, right: View<'_, T>, out: &mut [T], out_row_stride: usize) {
+    kernel(false, T::ONE, left, right, out, out_row_stride);
+}
+
+/// out += scale · left · right, otherwise as [`multiply`].
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn multiply_add<T: Real>(scale: T, left: View<'_, T>, right: View<'_, T>, out: &mut [T], out_row_stride: usize) {
+    kernel(true, scale, left, right, out, out_row_stride);
+}
+
+fn kernel<T: Real>(add: bool, scale: T, left: View<'_, T>, right: View<'_, T>, out: &mut [T], out_row_stride: usize) {
     let (m, n, k) = (left.row_count, right.column_count, left.column_count);
     assert_eq!(k, right.row_count, "inner sizes differ");
     if m == 0 || n == 0 {
@@ -95,7 +103,7 @@ pub fn multiply<T: Real>(left: View<'_, T>, right: View<'_, T>, out: &mut [T], o
         "the product does not fit its place"
     );
     if k == 0 {
-        for row in out.chunks_mut(out_row_stride).take(m) {
+        for row in out.chunks_mut(out_row_stride).take(m).filter(|_| !add) {
             row[..n].fill(T::ZERO);
         }
         return;
@@ -110,15 +118,15 @@ pub fn multiply<T: Real>(left: View<'_, T>, right: View<'_, T>, out: &mut [T], o
             out.as_mut_ptr(),
             1,
             out_row_stride as isize,
-            false,
+            add,
             left.data.as_ptr(),
             left.column_stride as isize,
             left.row_stride as isize,
             right.data.as_ptr(),
             right.column_stride as isize,
             right.row_stride as isize,
-            T::ZERO,
-            T::ONE,
+            T::ONE, // of out, where it is read
+            scale,
             false,
             false,
             false,

@@ -13,3 +13,48 @@ macro_rules! wide {
 }
 
 pub(crate) use wide;
+
+use pulp::Simd;
+
+/// A number type as the lanes of a register. Where the processor cannot fuse a multiplication with an addition, they are two.
+pub trait Lanes: Copy + Sized + 'static {
+    type Vector<S: Simd>: Copy;
+
+    fn lane_count<S: Simd>() -> usize {
+        size_of::<Self::Vector<S>>() / size_of::<Self>()
+    }
+    fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
+    /// x · y + sum.
+    fn multiply_add<S: Simd>(simd: S, x: Self::Vector<S>, y: Self::Vector<S>, sum: Self::Vector<S>) -> Self::Vector<S>;
+    /// The whole registers that the numbers fill.
+    fn vectors<S: Simd>(numbers: &[Self]) -> &[Self::Vector<S>];
+    fn vectors_mut<S: Simd>(numbers: &mut [Self]) -> &mut [Self::Vector<S>];
+}
+
+macro_rules! lanes {
+    ($number:ty, $vector:ident, $splat:ident, $multiply_add:ident, $vectors:ident, $vectors_mut:ident) => {
+        impl Lanes for $number {
+            type Vector<S: Simd> = S::$vector;
+
+            #[inline(always)]
+            fn splat<S: Simd>(simd: S, x: Self) -> S::$vector {
+                simd.$splat(x)
+            }
+            #[inline(always)]
+            fn multiply_add<S: Simd>(simd: S, x: S::$vector, y: S::$vector, sum: S::$vector) -> S::$vector {
+                simd.$multiply_add(x, y, sum)
+            }
+            #[inline(always)]
+            fn vectors<S: Simd>(numbers: &[Self]) -> &[S::$vector] {
+                S::$vectors(numbers).0
+            }
+            #[inline(always)]
+            fn vectors_mut<S: Simd>(numbers: &mut [Self]) -> &mut [S::$vector] {
+                S::$vectors_mut(numbers).0
+            }
+        }
+    };
+}
+
+lanes!(f32, f32s, splat_f32s, mul_add_e_f32s, as_simd_f32s, as_mut_simd_f32s);
+lanes!(f64, f64s, splat_f64s, mul_add_e_f64s, as_simd_f64s, as_mut_simd_f64s);

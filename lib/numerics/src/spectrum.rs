@@ -3,6 +3,7 @@
 //! Rows are reduced to the smaller of two symmetric matrices, the scatter (width × width) or the Gram matrix (rows × rows), which
 //! have the same eigenvalues. Everything from there on is f64.
 
+use crate::band;
 use crate::krylov::{self, Goal};
 use crate::lapack::{self, LapackError};
 use crate::moments::{Moments, packed_row_start};
@@ -183,15 +184,8 @@ fn symmetric(matrix: Vec<f64>, order: usize, vector_count: usize) -> Result<(Vec
         found.vectors.truncate(vector_count * order);
         return Ok((found.values, found.vectors));
     }
-    if vector_count == 0 {
-        return Ok((lapack::eigenvalues(matrix, order)?, Vec::new()));
-    }
-    let copy = matrix.clone();
-    let (values, pairs) = rayon::join(
-        || lapack::eigenvalues(copy, order),
-        || leading_pairs(&matrix, order, vector_count),
-    );
-    Ok((values?, pairs?.1))
+    let vectors = leading_pairs(&matrix, order, vector_count)?.1;
+    Ok((band::eigenvalues(matrix, order)?, vectors))
 }
 
 /// Leading eigenpairs of a full symmetric matrix by the block method; by LAPACK where that does not converge.
