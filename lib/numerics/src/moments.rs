@@ -457,14 +457,23 @@ impl<T: Real> Block<'_, T> {
             .enumerate()
             .for_each_init(Vec::new, |near, (panel, ((panel_rows, means), units))| {
                 let columns = panel * PANEL..panel * PANEL + means.len();
+                near.resize(row_count, [T::ZERO; PANEL]);
                 wide!({
-                    let origin = panel_of(self.rows, &columns);
+                    let rows = self.rows.chunks_exact(self.width);
+                    for (near, row) in near.iter_mut().zip(rows) {
+                        // Of one length, so that the loops have no ends to care for; the last panel may be narrower.
+                        match row[columns.clone()].first_chunk::<PANEL>() {
+                            Some(row) => near.iter_mut().zip(row).for_each(|(near, x)| *near = *x),
+                            None => {
+                                let (near, beyond) = near.split_at_mut(columns.len());
+                                near.copy_from_slice(&row[columns.clone()]);
+                                beyond.fill(T::ZERO);
+                            }
+                        }
+                    }
+                    let origin = near[0];
                     let (mut mean, mut unit) = ([0.0; PANEL], [0.0; PANEL]);
-                    near.resize(row_count, origin);
-                    let rows = self.rows.chunks_exact(self.width).zip(self.inverse_norms);
-                    for ((row, inverse_norm), near) in rows.zip(near.iter_mut()) {
-                        let row = panel_of(row, &columns);
-                        *near = row;
+                    for (row, inverse_norm) in near.iter().zip(self.inverse_norms) {
                         for at in 0..PANEL {
                             mean[at] += row[at].to_f64() - origin[at].to_f64();
                             unit[at] += row[at].to_f64() * inverse_norm;
@@ -489,17 +498,6 @@ impl<T: Real> Block<'_, T> {
             panels,
         }
     }
-}
-
-/// The columns of a row that lie in a panel, filled up with zeros.
-#[inline(always)]
-fn panel_of<T: Real>(row: &[T], columns: &std::ops::Range<usize>) -> [T; PANEL] {
-    let part = &row[columns.clone()];
-    part.first_chunk().copied().unwrap_or_else(|| {
-        let mut padded = [T::ZERO; PANEL];
-        padded[..part.len()].copy_from_slice(part);
-        padded
-    })
 }
 
 /// ‖x‖, summed over sixteen lanes in a fixed order.

@@ -2,19 +2,31 @@
 //!
 //! Only loops whose order of summation is written out go through here: wider registers then change their speed and no bit.
 
+use pulp::{Simd, WithSimd};
+
 /// Runs a block on the widest registers the processor has. What it calls must be inlined to be compiled along.
 macro_rules! wide {
     ($work:block) => {
-        pulp::Arch::new().dispatch(
+        pulp::Arch::new().dispatch($crate::registers::Loops(
             #[inline(always)]
             || $work,
-        )
+        ))
     };
 }
 
 pub(crate) use wide;
 
-use pulp::Simd;
+/// Called through `FnMut`, a closure's body itself is inlined; through `FnOnce` it would be a shim, which may not be.
+pub(crate) struct Loops<F>(pub(crate) F);
+
+impl<R, F: FnMut() -> R> WithSimd for Loops<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, _: S) -> R {
+        (self.0)()
+    }
+}
 
 /// A number type as the lanes of a register. Where the processor cannot fuse a multiplication with an addition, they are two.
 pub trait Lanes: Copy + Sized + 'static {

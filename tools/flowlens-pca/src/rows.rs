@@ -16,6 +16,24 @@ pub struct Rows<'a> {
     pub columns: Option<&'a [usize]>,
 }
 
+/// What a block is read into.
+struct Buffer<T> {
+    prompts: Vec<u32>,
+    rows: Vec<T>,
+    /// The rows before dimensions were dropped.
+    whole_rows: Vec<T>,
+}
+
+impl<T> Default for Buffer<T> {
+    fn default() -> Self {
+        Self {
+            prompts: Vec::new(),
+            rows: Vec::new(),
+            whole_rows: Vec::new(),
+        }
+    }
+}
+
 /// A block of rows: which prompt each belongs to, and the numbers.
 pub struct Block<'a, T> {
     pub prompts: &'a [u32],
@@ -28,36 +46,59 @@ impl Rows<'_> {
         self.columns.map_or(self.layer.width, <[usize]>::len)
     }
 
-    pub fn for_each<T: acts::Element>(&self, mut visit: impl FnMut(Block<'_, T>) -> Result<()>) -> Result<()> {
-        let mut pieces: Vec<Run> = Vec::new();
-        let mut pending = 0;
-        let mut first_prompt = 0;
-        let mut buffers = (Vec::new(), Vec::new());
-        let block = self.block_row_count()?;
-        for run in self.source.runs() {
-            let mut rest = *run;
-            while rest.row_count > 0 {
-                // Up to the next boundary of the container's blocks, so that no block is decoded twice.
-                let room = block - pending;
-                let taken = rest.row_count.min(room);
-                pieces.push(Run {
-                    row_count: taken,
-                    ..rest
-                });
-                rest.first_row += taken;
-                rest.row_count -= taken;
-                pending += taken;
-                if pending == block {
-                    self.show(&pieces, &mut first_prompt, &mut buffers, &mut visit)?;
-                    pieces.clear();
-                    pending = 0;
-                }
-            }
-        }
-        if pending > 0 {
-            self.show(&pieces, &mut first_prompt, &mut buffers, &mut visit)?;
+    /// Shows the blocks one after another; the next one is read meanwhile.
+    pub fn for_each<T: acts::Element>(&self, mut visit: impl FnMut(Block<'_, T>) -> Result<()> + Send) -> Result<()> {
+        let mut pieces = self.blocks()?;
+        let mut first_row = 0;
+        let mut load = |mut buffer: Buffer<T>| -> Result<Option<Buffer<T>>> {
+            let Some(pieces) = pieces.next() else { return Ok(None) };
+            process::signals::check()?;
+            self.fill(&pieces, first_row, &mut buffer)?;
+            first_row += buffer.prompts.len() as u32;
+            Ok(Some(buffer))
+        };
+        let mut shown = load(Buffer::default())?;
+        let mut spare = Buffer::default();
+        while let Some(buffer) = shown {
+            let block = Block {
+                prompts: &buffer.prompts,
+                rows: &buffer.rows,
+            };
+            let (visited, next) = rayon::join(|| visit(block), || load(spare));
+            visited?;
+            shown = next?;
+            spare = buffer;
         }
         Ok(())
+    }
+
+    /// The rows in canonical order, divided where blocks of the container end, so that none is decoded twice.
+    fn blocks(&self) -> Result<impl Iterator<Item = Vec<Run>>> {
+        let block = self.block_row_count()?;
+        let mut runs = self.source.runs().iter().copied().filter(|run| run.row_count > 0);
+        let mut rest: Option<Run> = None;
+        Ok(std::iter::from_fn(move || {
+            let mut pieces = Vec::new();
+            let mut room = block;
+            while room > 0
+                && let Some(run) = rest.take().or_else(|| runs.next())
+            {
+                let taken = run.row_count.min(room);
+                room -= taken;
+                pieces.push(Run {
+                    row_count: taken,
+                    ..run
+                });
+                if taken < run.row_count {
+                    rest = Some(Run {
+                        first_row: run.first_row + taken,
+                        row_count: run.row_count - taken,
+                        ..run
+                    });
+                }
+            }
+            (!pieces.is_empty()).then_some(pieces)
+        }))
     }
 
     /// All rows as f64, with the prompt of each: for inputs known to be small.
@@ -111,41 +152,28 @@ impl Rows<'_> {
         Ok(stored * ROW_COUNT.div_ceil(stored))
     }
 
-    fn show<T: acts::Element>(
-        &self,
-        pieces: &[Run],
-        first_prompt: &mut u32,
-        buffers: &mut (Vec<T>, Vec<T>),
-        visit: &mut impl FnMut(Block<'_, T>) -> Result<()>,
-    ) -> Result<()> {
-        process::signals::check()?;
+    /// Reads the rows of `pieces`, of which the first is row `first_row` of all.
+    fn fill<T: acts::Element>(&self, pieces: &[Run], first_row: u32, buffer: &mut Buffer<T>) -> Result<()> {
         let row_count: usize = pieces.iter().map(|piece| piece.row_count as usize).sum();
-        let (rows, kept) = buffers;
-        rows.resize(row_count * self.layer.width, T::zeroed());
-        self.read(pieces, rows)?;
-        let prompts: Vec<u32> = if self.source.prompts().is_some() {
-            pieces
-                .iter()
-                .flat_map(|piece| std::iter::repeat_n(piece.prompt, piece.row_count as usize))
-                .collect()
+        buffer.prompts.clear();
+        if self.source.prompts().is_some() {
+            for piece in pieces {
+                buffer
+                    .prompts
+                    .extend(std::iter::repeat_n(piece.prompt, piece.row_count as usize));
+            }
         } else {
             // Every row is a prompt of its own.
-            let first = *first_prompt;
-            *first_prompt += row_count as u32;
-            (first..*first_prompt).collect()
-        };
-        let rows: &[T] = match self.columns {
-            None => rows,
-            Some(_) => {
-                kept.resize(row_count * self.width(), T::zeroed());
-                self.select(rows, kept);
-                kept
-            }
-        };
-        visit(Block {
-            prompts: &prompts,
-            rows,
-        })
+            buffer.prompts.extend((first_row..).take(row_count));
+        }
+        buffer.rows.resize(row_count * self.width(), T::zeroed());
+        if self.columns.is_none() {
+            return self.read(pieces, &mut buffer.rows);
+        }
+        buffer.whole_rows.resize(row_count * self.layer.width, T::zeroed());
+        self.read(pieces, &mut buffer.whole_rows)?;
+        self.select(&buffer.whole_rows, &mut buffer.rows);
+        Ok(())
     }
 
     fn select<T: acts::Element>(&self, rows: &[T], kept: &mut [T]) {

@@ -169,6 +169,6 @@ fn apply_covariance(layers: &[Rows<'_>], mean: &[f64], vectors: &[f64], row_coun
     Ok(sums)
 }
 
-fn each_block(layers: &[Rows<'_>], mut visit: impl FnMut(Block<'_, f32>) -> Result<()>) -> Result<()> {
+fn each_block(layers: &[Rows<'_>], mut visit: impl FnMut(Block<'_, f32>) -> Result<()> + Send) -> Result<()> {
     layers.iter().try_for_each(|rows| rows.for_each::<f32>(&mut visit))
 }
