@@ -17,6 +17,8 @@ use std::sync::Mutex;
 
 /// Rows of a block; the products of two blocks stay in the second-level cache, where the kernel is fastest.
 const BLOCK_ROW_COUNT: usize = 512;
+/// Numbers that one task looks through.
+const PART_LEN: usize = 1 << 16;
 /// Products that are looked at together.
 const LANE_COUNT: usize = 16;
 
@@ -53,7 +55,7 @@ pub fn nearest(rows: &[f32], width: usize, neighbour_count: usize) -> Option<Nei
         .collect();
     let seen: Vec<Mutex<Seen>> = blocks
         .iter()
-        .map(|block| Mutex::new(Seen::nothing(block.norms.len())))
+        .map(|block| Mutex::new(Seen::nothing(block.norms.len(), neighbour_count)))
         .collect();
     // Blocks beside each other first: rows meet some of all blocks early, and what they have seen then turns most later pairs away.
     let mut pairs: Vec<(usize, usize)> = (0..blocks.len())
@@ -77,15 +79,13 @@ pub fn nearest(rows: &[f32], width: usize, neighbour_count: usize) -> Option<Nei
                 products,
                 right_block.padded_len,
             );
+            // Always the lower block first, so that no two tasks wait for each other.
+            let mut left_seen = lock(&seen[left]);
             if left == right {
-                search.within(left_block, &mut lock(&seen[left]), products);
+                wide!({ search.within(left_block, &mut left_seen, products) });
             } else {
-                // Always the lower block first, so that no two tasks wait for each other.
-                search.between(
-                    (left_block, &mut lock(&seen[left])),
-                    (right_block, &mut lock(&seen[right])),
-                    products,
-                );
+                let mut right_seen = lock(&seen[right]);
+                wide!({ search.between((left_block, &mut left_seen), (right_block, &mut right_seen), products) });
             }
         });
     let distances: Vec<f64> = seen
@@ -116,26 +116,21 @@ fn centred(rows: &[f32], width: usize) -> Vec<f32> {
     let row_count = rows.len() / width;
     let mut mean = vec![0.0_f64; width];
     mean.par_chunks_mut(64).enumerate().for_each(|(chunk, means)| {
-        for row in rows.chunks_exact(width) {
-            for (mean, x) in means.iter_mut().zip(&row[chunk * 64..]) {
-                *mean += f64::from(*x);
+        wide!({
+            for row in rows.chunks_exact(width) {
+                for (mean, x) in means.iter_mut().zip(&row[chunk * 64..]) {
+                    *mean += f64::from(*x);
+                }
             }
-        }
+        });
         for mean in means {
             *mean /= row_count as f64;
         }
     });
-    let largest = rows
-        .par_chunks(width)
-        .with_min_len(64)
-        .map(|row| {
-            row.iter()
-                .zip(&mean)
-                .fold(0.0, |largest: f64, (x, mean)| largest.max((f64::from(*x) - mean).abs()))
-        })
-        .reduce(|| 0.0, f64::max);
+    // Twice the largest number bounds every difference from a mean.
+    let largest = rows.par_chunks(PART_LEN).map(magnitude).reduce(|| 0.0, f32::max);
     let scale = if largest > 0.0 {
-        libm::exp2(-libm::ceil(libm::log2(largest)))
+        libm::exp2(-libm::ceil(libm::log2(2.0 * f64::from(largest))))
     } else {
         1.0
     };
@@ -145,11 +140,30 @@ fn centred(rows: &[f32], width: usize) -> Vec<f32> {
         .zip(rows.par_chunks(width))
         .with_min_len(64)
         .for_each(|(centred, row)| {
-            for ((centred, x), mean) in centred.iter_mut().zip(row).zip(&mean) {
-                *centred = ((f64::from(*x) - mean) * scale) as f32;
-            }
+            wide!({
+                for ((centred, x), mean) in centred.iter_mut().zip(row).zip(&mean) {
+                    *centred = ((f64::from(*x) - mean) * scale) as f32;
+                }
+            });
         });
     centred
+}
+
+/// The largest |x|.
+fn magnitude(numbers: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANE_COUNT];
+    let (chunks, rest) = numbers.as_chunks::<LANE_COUNT>();
+    wide!({
+        for chunk in chunks {
+            for (lane, x) in lanes.iter_mut().zip(chunk) {
+                *lane = if x.abs() > *lane { x.abs() } else { *lane };
+            }
+        }
+    });
+    lanes
+        .into_iter()
+        .chain(rest.iter().map(|x| x.abs()))
+        .fold(0.0, f32::max)
 }
 
 /// What a squared distance formed in f32 may be wrong by, beside the sum of the two squared norms.
@@ -212,26 +226,28 @@ struct Seen {
     candidates: Vec<Vec<Candidate>>,
     /// Per row, the upper bound of the k-th best so far: nothing whose lower bound lies above it can be among the nearest.
     limits: Vec<f32>,
+    /// Per row, how many candidates make it worth while to look for a lower limit.
+    due: Vec<usize>,
 }
 
 impl Seen {
-    fn nothing(row_count: usize) -> Self {
+    fn nothing(row_count: usize, neighbour_count: usize) -> Self {
         Self {
             candidates: vec![Vec::new(); row_count],
             limits: vec![f32::INFINITY; row_count],
+            due: vec![neighbour_count; row_count],
         }
     }
 
-    /// Lowers the limit of a row to its k-th smallest upper bound and drops what lies above it.
+    /// Lowers the limit of a row to its k-th smallest upper bound, of at least k, and drops what lies above it.
     fn tighten(&mut self, at: usize, neighbour_count: usize) {
         let candidates = &mut self.candidates[at];
-        if candidates.len() < neighbour_count {
-            return;
-        }
         candidates.select_nth_unstable_by(neighbour_count - 1, |a, b| a.high.total_cmp(&b.high));
         let limit = self.limits[at].min(candidates[neighbour_count - 1].high);
         candidates.retain(|candidate| candidate.low <= limit);
         self.limits[at] = limit;
+        // A fixed number more; where many rows are as near as each other, twice as many.
+        self.due[at] = candidates.len() + candidates.len().max(8);
     }
 }
 
@@ -242,16 +258,20 @@ struct Search {
 
 impl Search {
     /// The products of a block with itself, (rows, padded rows): each row looks at all others.
+    #[inline(always)]
     fn within(&self, block: &Block<'_>, seen: &mut Seen, products: &[f32]) {
         let halves = self.halves(block);
         for (at, products) in products.chunks_exact(block.padded_len).enumerate() {
             for (chunk, (products, halves)) in chunks(products, &halves).enumerate() {
                 let threshold = self.threshold(block.norms[at], seen.limits[at]);
-                let hit = (0..LANE_COUNT).fold(false, |hit, lane| hit | (products[lane] - halves[lane] >= threshold));
+                let mut hit = false;
+                for lane in 0..LANE_COUNT {
+                    hit |= products[lane] - halves[lane] >= threshold;
+                }
                 if hit {
                     for (lane, product) in products.iter().enumerate() {
                         let other = chunk * LANE_COUNT + lane;
-                        if other != at && other < block.norms.len() {
+                        if other != at && products[lane] - halves[lane] >= threshold {
                             self.offer(seen, at, block, other, block.norms[at], *product);
                         }
                     }
@@ -261,10 +281,11 @@ impl Search {
     }
 
     /// The products of two blocks, (left rows, padded right rows): the rows of each look at those of the other.
+    #[inline(always)]
     fn between(&self, left: (&Block<'_>, &mut Seen), right: (&Block<'_>, &mut Seen), products: &[f32]) {
         let ((left, left_seen), (right, right_seen)) = (left, right);
         let halves = self.halves(right);
-        // Padding is near nothing, and nothing is near it.
+        // Nothing is near padding.
         let mut thresholds = vec![f32::INFINITY; right.padded_len];
         for ((threshold, norm), limit) in thresholds.iter_mut().zip(&right.norms).zip(&right_seen.limits) {
             *threshold = self.threshold(*norm, *limit);
@@ -275,22 +296,24 @@ impl Search {
             for (chunk, (products, halves)) in chunks(products, &halves).enumerate() {
                 let threshold = self.threshold(own, left_seen.limits[at]);
                 let others = chunk * LANE_COUNT;
-                let right_thresholds = &thresholds[others..others + LANE_COUNT];
-                let hit = (0..LANE_COUNT).fold(false, |hit, lane| {
-                    hit | (products[lane] - halves[lane] >= threshold)
-                        | (products[lane] - half >= right_thresholds[lane])
-                });
+                let right_thresholds = &thresholds.as_chunks::<LANE_COUNT>().0[chunk];
+                let mut hit = false;
+                for lane in 0..LANE_COUNT {
+                    hit |= products[lane] - halves[lane] >= threshold;
+                    hit |= products[lane] - half >= right_thresholds[lane];
+                }
                 if !hit {
                     continue;
                 }
                 for (lane, product) in products.iter().enumerate() {
                     let other = others + lane;
-                    if other >= right.norms.len() {
-                        break;
+                    if *product - halves[lane] >= threshold {
+                        self.offer(left_seen, at, right, other, own, *product);
                     }
-                    self.offer(left_seen, at, right, other, own, *product);
-                    self.offer(right_seen, other, left, at, right.norms[other], *product);
-                    thresholds[other] = self.threshold(right.norms[other], right_seen.limits[other]);
+                    if *product - half >= thresholds[other] {
+                        self.offer(right_seen, other, left, at, right.norms[other], *product);
+                        thresholds[other] = self.threshold(right.norms[other], right_seen.limits[other]);
+                    }
                 }
             }
         }
@@ -307,7 +330,8 @@ impl Search {
 
     fn halves(&self, block: &Block<'_>) -> Vec<f32> {
         let mut halves: Vec<f32> = block.norms.iter().map(|norm| self.half(*norm)).collect();
-        halves.resize(block.padded_len, f32::INFINITY);
+        // Compares as near to nothing, not even where the limit is infinite.
+        halves.resize(block.padded_len, f32::NAN);
         halves
     }
 
@@ -325,9 +349,7 @@ impl Search {
             high: square + error,
             row: (block.first_row + other) as u32,
         });
-        // Often enough that limits stay tight; where many rows are as near as each other, not at every one of them.
-        let len = candidates.len();
-        if len >= self.neighbour_count && (len <= self.neighbour_count + 8 || len.is_power_of_two()) {
+        if candidates.len() >= seen.due[at] {
             seen.tighten(at, self.neighbour_count);
         }
     }
@@ -348,6 +370,7 @@ impl Search {
     }
 }
 
+#[inline(always)]
 fn chunks<'a>(
     products: &'a [f32],
     halves: &'a [f32],
