@@ -55,15 +55,16 @@ impl<T: Real> Panels<T> {
         let (width, top) = (delta.len(), panel * PANEL);
         let left = self.panel(panel);
         for right in panel..width.div_ceil(PANEL) {
+            let columns = right * PANEL..((right + 1) * PANEL).min(width);
             let mut sums = [[0.0; PANEL]; PANEL];
             Arch::new().dispatch(Square {
                 left,
                 right: self.panel(right),
                 run,
+                column_count: columns.len(),
                 diagonal: right == panel,
                 sums: &mut sums,
             });
-            let columns = right * PANEL..((right + 1) * PANEL).min(width);
             wide!({
                 let mut start = 0; // of the row, in the packed triangle
                 for (row, sums) in (top..width).zip(&sums) {
@@ -86,6 +87,8 @@ struct Square<'a, T> {
     left: &'a [[T; PANEL]],
     right: &'a [[T; PANEL]],
     run: usize,
+    /// Columns of the right panel that are within the width.
+    column_count: usize,
     diagonal: bool,
     sums: &'a mut [[f64; PANEL]; PANEL],
 }
@@ -110,18 +113,19 @@ impl<T: Real> Square<'_, T> {
         let lanes = T::lane_count::<S>();
         for (left, right) in self.left.chunks(self.run).zip(self.right.chunks(self.run)) {
             for (strip, sums) in self.sums.as_chunks_mut::<R>().0.iter_mut().enumerate() {
-                for first in (0..PANEL).step_by(VECTOR_COUNT * lanes) {
-                    // Registers that lie below the diagonal as a whole.
+                for first in (0..self.column_count).step_by(VECTOR_COUNT * lanes) {
+                    // Registers that lie below the diagonal as a whole, and those that reach beyond the width.
                     let below = if self.diagonal {
                         (strip * R).saturating_sub(first) / lanes
                     } else {
                         0
                     };
+                    let within = (self.column_count - first).div_ceil(lanes).min(VECTOR_COUNT);
                     let column = first + below * lanes;
-                    match below {
-                        0 => tile::<S, T, R, 3>(simd, left, right, strip, column, sums),
-                        1 => tile::<S, T, R, 2>(simd, left, right, strip, column, sums),
-                        2 => tile::<S, T, R, 1>(simd, left, right, strip, column, sums),
+                    match within.saturating_sub(below) {
+                        3 => tile::<S, T, R, 3>(simd, left, right, strip, column, sums),
+                        2 => tile::<S, T, R, 2>(simd, left, right, strip, column, sums),
+                        1 => tile::<S, T, R, 1>(simd, left, right, strip, column, sums),
                         _ => {}
                     }
                 }
