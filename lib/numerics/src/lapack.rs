@@ -43,7 +43,7 @@ pub fn eigen(mut matrix: Vec<f64>, order: usize) -> Result<Eigen> {
     let (job, triangle) = (b'V' as c_char, b'L' as c_char);
     let mut values = vec![0.0; order];
     let mut info = 0;
-    let mut call = |work: &mut [f64], work_size: c_int, iwork: &mut [c_int], iwork_size: c_int| {
+    let call = |work: &mut [f64], work_size: c_int, iwork: &mut [c_int], iwork_size: c_int| {
         // SAFETY: the matrix is order × order with leading dimension order, `values` has `order` elements, and the workspaces have the
         // stated sizes, or one element each for the query (size −1).
         unsafe {
@@ -63,12 +63,7 @@ pub fn eigen(mut matrix: Vec<f64>, order: usize) -> Result<Eigen> {
         }
         checked(info, "dsyevd")
     };
-    let (mut work, mut iwork) = (vec![0.0], vec![0]);
-    call(&mut work, -1, &mut iwork, -1)?;
-    let mut work = vec![0.0; (work[0] as usize).max(1)];
-    let mut iwork = vec![0; iwork[0].max(1) as usize];
-    let (work_size, iwork_size) = (size(work.len())?, size(iwork.len())?);
-    call(&mut work, work_size, &mut iwork, iwork_size)?;
+    with_workspaces(call)?;
     values.reverse();
     // LAPACK leaves vector j in column j of a column-major matrix, which is row j of ours; descending order turns the rows round.
     let mut vectors = Vec::with_capacity(matrix.len());
@@ -161,7 +156,7 @@ pub fn eigenvalues_of_band(mut band: Vec<f64>, order: usize, width: usize) -> Re
     let mut values = vec![0.0; order];
     let (mut none, one) = (0.0, 1);
     let mut info = 0;
-    let mut call = |work: &mut [f64], work_size: c_int, iwork: &mut [c_int], iwork_size: c_int| {
+    let call = |work: &mut [f64], work_size: c_int, iwork: &mut [c_int], iwork_size: c_int| {
         // SAFETY: sizes as LAPACK's manual asks: the band (width + 1) × order, `values` order, no vectors; the workspaces have the stated
         // sizes, or one element each for the query (size −1).
         unsafe {
@@ -184,12 +179,7 @@ pub fn eigenvalues_of_band(mut band: Vec<f64>, order: usize, width: usize) -> Re
         }
         checked(info, "dsbevd_2stage")
     };
-    let (mut work, mut iwork) = (vec![0.0], vec![0]);
-    call(&mut work, -1, &mut iwork, -1)?;
-    let mut work = vec![0.0; (work[0] as usize).max(1)];
-    let mut iwork = vec![0; iwork[0].max(1) as usize];
-    let (work_size, iwork_size) = (size(work.len())?, size(iwork.len())?);
-    call(&mut work, work_size, &mut iwork, iwork_size)?;
+    with_workspaces(call)?;
     values.reverse();
     Ok(values)
 }
@@ -216,7 +206,7 @@ pub fn leading(mut matrix: Vec<f64>, order: usize, count: usize) -> Result<Eigen
     let mut vectors = vec![0.0; count * order];
     let mut support = vec![0; 2 * count];
     let mut info = 0;
-    let mut call = |work: &mut [f64], work_size: c_int, iwork: &mut [c_int], iwork_size: c_int| {
+    let call = |work: &mut [f64], work_size: c_int, iwork: &mut [c_int], iwork_size: c_int| {
         // SAFETY: sizes as LAPACK's manual asks: the matrix order × order, `values` order, `vectors` count × order, `support`
         // 2 · count; the workspaces have the stated sizes, or one element each for the query (size −1).
         unsafe {
@@ -246,12 +236,7 @@ pub fn leading(mut matrix: Vec<f64>, order: usize, count: usize) -> Result<Eigen
         }
         checked(info, "dsyevr")
     };
-    let (mut work, mut iwork) = (vec![0.0], vec![0]);
-    call(&mut work, -1, &mut iwork, -1)?;
-    let mut work = vec![0.0; (work[0] as usize).max(1)];
-    let mut iwork = vec![0; iwork[0].max(1) as usize];
-    let (work_size, iwork_size) = (size(work.len())?, size(iwork.len())?);
-    call(&mut work, work_size, &mut iwork, iwork_size)?;
+    with_workspaces(call)?;
     if size(count)? != found {
         return Err(LapackError::Failed {
             routine: "dsyevr",
@@ -278,6 +263,16 @@ pub fn singular_values(matrix: &[f64], row_count: usize, column_count: usize) ->
         .svd(false, false)
         .map_err(|error| LapackError::Svd(error.to_string()))?;
     Ok(values.to_vec())
+}
+
+/// Calls once with sizes of −1, to be told the sizes of the workspaces, and then with these.
+fn with_workspaces(mut call: impl FnMut(&mut [f64], c_int, &mut [c_int], c_int) -> Result<()>) -> Result<()> {
+    let (mut work, mut iwork) = (vec![0.0], vec![0]);
+    call(&mut work, -1, &mut iwork, -1)?;
+    let mut work = vec![0.0; (work[0] as usize).max(1)];
+    let mut iwork = vec![0; iwork[0].max(1) as usize];
+    let (work_size, iwork_size) = (size(work.len())?, size(iwork.len())?);
+    call(&mut work, work_size, &mut iwork, iwork_size)
 }
 
 fn checked(info: c_int, routine: &'static str) -> Result<()> {

@@ -168,3 +168,90 @@ fn tile<S: Simd, T: Real, const R: usize, const V: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::moments::{packed_len, packed_row_start};
+    use crate::rng::Rng;
+
+    /// The packed triangle of the panels' rows, and those rows in f64.
+    fn scatter<T: Real>(row_count: usize, width: usize, run: usize, narrow: fn(f64) -> T) -> (Vec<f64>, Vec<f64>) {
+        let rng = Rng::new(5, "scatter test");
+        let rows: Vec<T> = (0..row_count * width)
+            .map(|at| narrow(rng.normal((at / width) as u64, (at % width) as u64)))
+            .collect();
+        let mut panels = Panels::new(row_count, width);
+        panels.par_iter_mut().enumerate().for_each(|(panel, place)| {
+            for (place, row) in place.iter_mut().zip(rows.chunks(width)) {
+                let part = &row[panel * PANEL..width.min((panel + 1) * PANEL)];
+                place[..part.len()].copy_from_slice(part);
+            }
+        });
+        let delta: Vec<f64> = (0..width).map(|at| at as f64).collect();
+        let mut packed = vec![1.0; packed_len(width)];
+        for panel in 0..width.div_ceil(PANEL) {
+            let start = packed_row_start(width, panel * PANEL);
+            panels.add_scatter(panel, run, 0.5, &delta, &mut packed[start..]);
+        }
+        (packed, rows.iter().map(|x| x.to_f64()).collect())
+    }
+
+    fn check<T: Real>(row_count: usize, width: usize, run: usize, narrow: fn(f64) -> T, tolerance: f64) {
+        let (packed, rows) = scatter(row_count, width, run, narrow);
+        let mut found = packed.iter();
+        for i in 0..width {
+            for j in i..width {
+                let products = rows.chunks(width).map(|row| row[i] * row[j]);
+                let expected = 1.0 + products.sum::<f64>() + 0.5 * (i * j) as f64;
+                let found = found.next().unwrap();
+                assert!(
+                    (found - expected).abs() <= tolerance * expected.abs().max(1.0),
+                    "{row_count} x {width} at {i}, {j}: {found} {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_scatter_is_the_sum_of_products_at_every_end_of_a_panel_and_a_run() {
+        for width in [1, 15, 16, 47, 48, 49, 65, 100] {
+            for row_count in [1, 7, 8, 9, 20] {
+                check(row_count, width, 8, |x| x, 1e-14);
+                check(row_count, width, 8, |x| x as f32, 1e-5);
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_bits_do_not_depend_on_the_lanes() {
+        let (Some(narrow), Some(wide)) = (pulp::x86::V3::try_new(), pulp::x86::V4::try_new()) else {
+            eprintln!("SKIPPED: no AVX-512 here");
+            return;
+        };
+        let rng = Rng::new(6, "scatter test");
+        let panel = |side: u64| -> Vec<[f32; PANEL]> {
+            let number = |row: u64, at: usize| rng.normal(2 * row + side, at as u64) as f32;
+            (0..70).map(|row| std::array::from_fn(|at| number(row, at))).collect()
+        };
+        let (left, right) = (panel(0), panel(1));
+        for diagonal in [false, true] {
+            let (mut a, mut b) = ([[0.0; PANEL]; PANEL], [[0.0; PANEL]; PANEL]);
+            let square = |sums| Square {
+                left: &left,
+                right: &right,
+                run: 32,
+                column_count: 40,
+                diagonal,
+                sums,
+            };
+            pulp::Simd::vectorize(narrow, square(&mut a));
+            pulp::Simd::vectorize(wide, square(&mut b));
+            for (i, (a, b)) in a.iter().zip(&b).enumerate() {
+                let first = if diagonal { i } else { 0 };
+                assert!(first >= 40 || a[first..40] == b[first..40], "row {i}");
+            }
+        }
+    }
+}
