@@ -12,8 +12,6 @@ use rayon::prelude::*;
 
 /// Columns of a panel: three registers of sixteen, or as many smaller ones.
 pub const PANEL: usize = 48;
-/// Registers of a tile's row.
-const VECTOR_COUNT: usize = 3;
 /// A cache line, in numbers of any type: where a panel begins, so that loads cross none.
 const LINE: usize = 64;
 
@@ -98,29 +96,29 @@ impl<T: Real> WithSimd for Square<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // As many sums as registers hold, beside a row's part of the right side and one number of the left.
+        // As many sums as registers hold, beside a row's part of the right side and one number of the left: 24 + 3 + 1, or 12 + 2 + 1.
         if S::REGISTER_COUNT >= 32 {
-            self.tiles::<S, 8>(simd);
+            self.tiles::<S, 8>(simd, 3);
         } else {
-            self.tiles::<S, 4>(simd);
+            self.tiles::<S, 6>(simd, 2);
         }
     }
 }
 
 impl<T: Real> Square<'_, T> {
     #[inline(always)]
-    fn tiles<S: Simd, const R: usize>(self, simd: S) {
+    fn tiles<S: Simd, const R: usize>(self, simd: S, vector_count: usize) {
         let lanes = T::lane_count::<S>();
         for (left, right) in self.left.chunks(self.run).zip(self.right.chunks(self.run)) {
             for (strip, sums) in self.sums.as_chunks_mut::<R>().0.iter_mut().enumerate() {
-                for first in (0..self.column_count).step_by(VECTOR_COUNT * lanes) {
+                for first in (0..self.column_count).step_by(vector_count * lanes) {
                     // Registers that lie below the diagonal as a whole, and those that reach beyond the width.
                     let below = if self.diagonal {
                         (strip * R).saturating_sub(first) / lanes
                     } else {
                         0
                     };
-                    let within = (self.column_count - first).div_ceil(lanes).min(VECTOR_COUNT);
+                    let within = (self.column_count - first).div_ceil(lanes).min(vector_count);
                     let column = first + below * lanes;
                     match within.saturating_sub(below) {
                         3 => tile::<S, T, R, 3>(simd, left, right, strip, column, sums),
