@@ -246,8 +246,8 @@ impl Seen {
         let limit = self.limits[at].min(candidates[neighbour_count - 1].high);
         candidates.retain(|candidate| candidate.low <= limit);
         self.limits[at] = limit;
-        // A fixed number more; where many rows are as near as each other, twice as many.
-        self.due[at] = candidates.len() + candidates.len().max(8);
+        // In proportion, so that many rows as near as each other do not cost a look each.
+        self.due[at] = candidates.len() + candidates.len() / 4 + 4;
     }
 }
 
