@@ -76,7 +76,7 @@ impl Trailing {
         let image = self.times(matrix, v, count);
         // X = A·V·T, S = Vᵀ·X, W = X − ½·V·TᵀS; all of them transposed here.
         let t = View::new(&reflectors.factor, count, count, count);
-        let x = strips_of(&image, count, len, t.transposed());
+        let x = product::multiply_by_columns(t.transposed(), View::new(&image, count, len, len));
         let mut s = vec![0.0; count * count];
         product::multiply(
             View::new(&x, count, len, len),
@@ -86,7 +86,7 @@ impl Trailing {
         );
         let mut half = vec![0.0; count * count];
         product::multiply(View::new(&s, count, count, count), t, &mut half, count);
-        let inside = strips_of(v, count, len, View::new(&half, count, count, count));
+        let inside = product::multiply_by_columns(View::new(&half, count, count, count), View::new(v, count, len, len));
         let w = x.iter().zip(&inside).map(|(x, inside)| x - 0.5 * inside);
         let mut right: Vec<f64> = w.collect();
         let mut left = Vec::with_capacity(2 * count * len);
@@ -171,28 +171,6 @@ impl Update {
             .enumerate()
             .for_each(|(at, rows)| self.apply(rows, trailing, first + at * STRIP));
     }
-}
-
-/// matrix · rows, with the columns of the (count, len) `rows` divided among tasks.
-fn strips_of(rows: &[f64], count: usize, len: usize, matrix: View<'_, f64>) -> Vec<f64> {
-    let strips: Vec<Vec<f64>> = (0..len)
-        .into_par_iter()
-        .step_by(STRIP)
-        .map(|first| {
-            let width = STRIP.min(len - first);
-            let mut out = vec![0.0; count * width];
-            product::multiply(matrix, View::new(&rows[first..], count, width, len), &mut out, width);
-            out
-        })
-        .collect();
-    let mut all = vec![0.0; count * len];
-    for (at, strip) in strips.iter().enumerate() {
-        let width = strip.len() / count;
-        for (all, strip) in all.chunks_exact_mut(len).zip(strip.chunks_exact(width)) {
-            all[at * STRIP..][..width].copy_from_slice(strip);
-        }
-    }
-    all
 }
 
 /// Makes the upper triangle the law.

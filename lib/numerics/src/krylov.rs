@@ -6,13 +6,11 @@
 
 use crate::lapack::{self, LapackError};
 use crate::product::{self, View};
+use crate::registers::wide;
 use crate::rng::Rng;
 
 /// Directions sought beside those asked for, so that a gap lies where convergence needs one.
 const EXTRA_COLUMN_COUNT: usize = 8;
-
-/// A projected problem that is solved at every pass.
-const SMALL_SIZE: usize = 160;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Goal {
@@ -62,8 +60,8 @@ pub fn leading<E: From<LapackError>>(
         projected = grow(projected, &basis, &image, known, size, order);
         let exhausted = added == 0 || size == order;
         let last = exhausted || pass_count >= goal.pass_count_max;
-        // The projected problem costs next to nothing while it is small; later it is solved at every second pass.
-        if last || size <= SMALL_SIZE || pass_count % 2 == 0 {
+        // The projected problem is solved on one thread: at every second pass.
+        if last || pass_count % 2 == 0 {
             let ritz = lapack::eigen(projected.clone(), size)?;
             let rotation = View::new(&ritz.vectors, count.min(size), size, size);
             let vectors = multiply(rotation, &basis, size, order);
@@ -139,10 +137,12 @@ fn extend(basis: &mut Vec<f64>, block: &[f64], order: usize) -> usize {
         let mut row = row.to_vec();
         for _ in 0..2 {
             for other in basis[known * order..].chunks_exact(order) {
-                let weight: f64 = row.iter().zip(other).map(|(a, b)| a * b).sum();
-                for (x, y) in row.iter_mut().zip(other) {
-                    *x -= weight * y;
-                }
+                let weight = dot(&row, other);
+                wide!({
+                    for (x, y) in row.iter_mut().zip(other) {
+                        *x -= weight * y;
+                    }
+                });
             }
         }
         let length = length(&row);
@@ -157,7 +157,24 @@ fn extend(basis: &mut Vec<f64>, block: &[f64], order: usize) -> usize {
 }
 
 fn length(row: &[f64]) -> f64 {
-    row.iter().map(|x| x * x).sum::<f64>().sqrt()
+    dot(row, row).sqrt()
+}
+
+/// ⟨x,y⟩, summed over eight lanes in a fixed order.
+fn dot(x: &[f64], y: &[f64]) -> f64 {
+    let mut lanes = [0.0; 8];
+    let ((x_chunks, x_rest), (y_chunks, y_rest)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
+    wide!({
+        for (x, y) in x_chunks.iter().zip(y_chunks) {
+            for (lane, (x, y)) in lanes.iter_mut().zip(x.iter().zip(y)) {
+                *lane += x * y;
+            }
+        }
+    });
+    for (lane, (x, y)) in lanes.iter_mut().zip(x_rest.iter().zip(y_rest)) {
+        *lane += x * y;
+    }
+    lanes.iter().sum()
 }
 
 /// Adds the new rows and columns to the projected operator.

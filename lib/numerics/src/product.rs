@@ -1,9 +1,13 @@
 //! The dense product, and the only place that calls its kernel.
 //!
 //! The `gemm` crate picks AVX-512, AVX2 or NEON when the program runs, looks at no environment variable and starts no thread here,
-//! so the bits of a product depend on its shape and on the processor's family alone. Parallelism is the caller's: over tiles.
+//! so the bits of a product depend on its shape and on the processor's family alone. Parallelism is over tiles that the shape decides.
 
 use crate::registers::Lanes;
+use rayon::prelude::*;
+
+/// Columns of a task.
+const STRIP: usize = 128;
 
 /// A row-major matrix seen through its strides: element (i, j) is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy)]
@@ -37,6 +41,16 @@ impl<'a, T: Copy> View<'a, T> {
 
     pub fn row_count(self) -> usize {
         self.row_count
+    }
+
+    /// Some columns of it.
+    fn columns(self, first: usize, count: usize) -> Self {
+        assert!(first + count <= self.column_count, "columns beyond the last");
+        Self {
+            data: &self.data[first * self.column_stride..],
+            column_count: count,
+            ..self
+        }
     }
 
     /// The same numbers with rows and columns exchanged.
@@ -90,6 +104,29 @@ pub fn multiply<T: Real>(left: View<'_, T>, right: View<'_, T>, out: &mut [T], o
 /// If the shapes do not fit.
 pub fn multiply_add<T: Real>(scale: T, left: View<'_, T>, right: View<'_, T>, out: &mut [T], out_row_stride: usize) {
     kernel(true, scale, left, right, out, out_row_stride);
+}
+
+/// left · right, with the columns of `right` divided among tasks: for products of few rows.
+pub fn multiply_by_columns<T: Real>(left: View<'_, T>, right: View<'_, T>) -> Vec<T> {
+    let (row_count, column_count) = (left.row_count, right.column_count);
+    let strips: Vec<Vec<T>> = (0..column_count)
+        .into_par_iter()
+        .step_by(STRIP)
+        .map(|first| {
+            let width = STRIP.min(column_count - first);
+            let mut out = vec![T::ZERO; row_count * width];
+            multiply(left, right.columns(first, width), &mut out, width);
+            out
+        })
+        .collect();
+    let mut whole = vec![T::ZERO; row_count * column_count];
+    for (at, strip) in strips.iter().enumerate() {
+        let width = STRIP.min(column_count - at * STRIP);
+        for (whole, strip) in whole.chunks_exact_mut(column_count).zip(strip.chunks_exact(width)) {
+            whole[at * STRIP..][..width].copy_from_slice(strip);
+        }
+    }
+    whole
 }
 
 fn kernel<T: Real>(add: bool, scale: T, left: View<'_, T>, right: View<'_, T>, out: &mut [T], out_row_stride: usize) {
@@ -166,6 +203,21 @@ mod tests {
             }
         }
         assert!(out[7].is_nan(), "the padding of a row is not written");
+    }
+
+    #[test]
+    fn columns_in_parallel_and_sums_are_those_of_one_product() {
+        let (m, n, k) = (3, 2 * STRIP + 5, 4);
+        let a: Vec<f64> = (0..m * k).map(|i| (i as f64 * 0.7).sin()).collect();
+        let b: Vec<f64> = (0..k * n).map(|i| (i as f64 * 1.3).cos()).collect();
+        let (left, right) = (View::new(&a, m, k, k), View::new(&b, k, n, n));
+        let mut whole = vec![0.0; m * n];
+        multiply(left, right, &mut whole, n);
+        let close = |found: &[f64]| found.iter().zip(&whole).all(|(x, y)| (x - y).abs() < 1e-14);
+        assert!(close(&multiply_by_columns(left, right)));
+        let mut sum = whole.iter().map(|x| 3.0 * x).collect::<Vec<f64>>();
+        multiply_add(-2.0, left, right, &mut sum, n);
+        assert!(close(&sum));
     }
 
     #[test]

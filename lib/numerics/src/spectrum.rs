@@ -195,39 +195,16 @@ fn leading_pairs(matrix: &[f64], order: usize, count: usize) -> Result<(Vec<f64>
         tolerance: TOLERANCE,
         pass_count_max: PASS_COUNT_MAX,
     };
-    let found = krylov::leading::<LapackError>(order, goal, |block| Ok(multiply_symmetric(matrix, order, block)))?;
+    let whole = View::new(matrix, order, order, order);
+    let found = krylov::leading::<LapackError>(order, goal, |block| {
+        let block = View::new(block, block.len() / order, order, order);
+        Ok(product::multiply_by_columns(block, whole))
+    })?;
     if found.converged {
         return Ok((found.values, found.vectors));
     }
     let found = lapack::leading(matrix.to_vec(), order, count.min(order))?;
     Ok((found.values, found.vectors))
-}
-
-/// block · matrix, with the rows of the symmetric matrix divided among tasks.
-fn multiply_symmetric(matrix: &[f64], order: usize, block: &[f64]) -> Vec<f64> {
-    let block_row_count = block.len() / order;
-    let strips: Vec<Vec<f64>> = matrix
-        .par_chunks(STRIP * order)
-        .map(|strip| {
-            let row_count = strip.len() / order;
-            let mut out = vec![0.0; block_row_count * row_count];
-            product::multiply(
-                View::new(block, block_row_count, order, order),
-                View::new(strip, row_count, order, order).transposed(),
-                &mut out,
-                row_count,
-            );
-            out
-        })
-        .collect();
-    let mut result = vec![0.0; block.len()];
-    for (at, strip) in strips.iter().enumerate() {
-        let row_count = strip.len() / block_row_count.max(1);
-        for (result, part) in result.chunks_exact_mut(order).zip(strip.chunks_exact(row_count.max(1))) {
-            result[at * STRIP..at * STRIP + row_count].copy_from_slice(part);
-        }
-    }
-    result
 }
 
 /// rows · rowsᵀ, full.
