@@ -1,7 +1,7 @@
 //! LAPACK, and the only file that calls it.
 //!
-//! Every factorisation runs on the calling thread; parallelism is the caller's, over layers. Symmetric eigenproblems go straight to
-//! LAPACK, because ndarray-linalg's `eigh` is `syev`, ten times slower than divide and conquer; SVDs go through ndarray-linalg.
+//! Every call runs on the calling thread; parallelism is the caller's, over layers and inside `band`. Symmetric eigenproblems go straight
+//! to LAPACK, because ndarray-linalg's `eigh` is `syev`, ten times slower than divide and conquer; SVDs go through ndarray-linalg.
 
 use ndarray::ArrayView2;
 use ndarray_linalg::SVD;

@@ -7,7 +7,7 @@
 //!
 //! The floor is the product of all pairs, n²·d floating-point operations: 4.1e11 for 20,000 rows of 1,024. Looking through the products
 //! (two comparisons a pair, sixteen pairs at a time) and refining some two dozen candidates a row are small beside it. On two AVX-512 cores
-//! of 268 GFLOP/s each (blocks of this shape) that is 0.77 s; a run of flowlens-pca that searches and measures all else takes 1.4 s.
+//! of 290 GFLOP/s each (blocks of this shape) that is 0.71 s; the search takes 1.1 s.
 
 use crate::moments::norm;
 use crate::product::{self, View};

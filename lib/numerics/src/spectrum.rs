@@ -10,8 +10,8 @@ use crate::moments::{Moments, packed_row_start};
 use crate::product::{self, View};
 use rayon::prelude::*;
 
-/// Up to this order one divide-and-conquer call gives everything at once; beyond it, eigenvalues come from the two-stage reduction while
-/// the leading vectors are found by the block method beside it.
+/// Up to this order one divide-and-conquer call gives everything at once; beyond it, the leading vectors come from the block method and
+/// the eigenvalues from a band.
 const DIRECT_ORDER_MAX: usize = 768;
 
 /// Accepted residual of leading vectors, and applications of the matrix before LAPACK is asked instead.

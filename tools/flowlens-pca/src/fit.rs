@@ -226,8 +226,8 @@ fn contrast_groups(plan: &Plan, source: &Source) -> Result<Option<(usize, usize)
 /// How many layers' factorisations may be in flight: threads, as far as memory allows.
 fn layers_at_once(plan: &Plan, source: &Source) -> usize {
     let width = source.layers.iter().map(|layer| layer.width).max().unwrap_or(1) as u64;
-    // Per layer and group a packed triangle; per factorisation a full matrix, a copy and workspace.
-    let each = width * width * 8 * (3 + source.groups.len() as u64 / 2);
+    // Per layer and group a packed triangle; per factorisation a full matrix and workspace.
+    let each = width * width * 8 * (2 + source.groups.len() as u64 / 2);
     let bound = (plan.max_memory / each.max(1)).max(1) as usize;
     rayon::current_num_threads().min(bound).max(1)
 }

@@ -713,6 +713,54 @@ fn rows_that_are_not_finite_are_refused_or_dropped_and_counted() {
 }
 
 #[test]
+fn rows_of_many_blocks_are_each_seen_once_whole_in_parts_or_with_some_left_out() {
+    let dir = temp_dir();
+    let (width, row_count) = (5, 3000); // blocks of rows are worked off 1,024 and more at a time
+    let rng = Rng::new(2, "plain");
+    let values: Vec<f32> = (0..row_count * width)
+        .map(|at| rng.normal(0, at as u64) as f32)
+        .collect();
+    let layer = |args: &[&str], paths: &[&Path]| rows(&run(args, paths).records(), "layer")[0].clone();
+    let whole = layer(&[], &[&plain(&dir, "whole.acts", width, &values)]);
+    let (first, second) = values.split_at(1700 * width);
+    let parts = [
+        plain(&dir, "a.acts", width, first),
+        plain(&dir, "b.acts", width, second),
+    ];
+    assert_eq!(layer(&[], &[&parts[0], &parts[1]]), whole);
+
+    let moments = Moments::of_rows(width, &values, Precision::Double).unwrap();
+    near(number(&whole, "row_count"), 3000.0, 0.0);
+    near(number(&whole, "norm_mean"), moments.norm_sum() / 3000.0, 1e-12);
+    let variance: f64 = whole["eigenvalues"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_f64)
+        .sum();
+    near(variance, moments.total_scatter() / 3000.0, 1e-7);
+
+    let mut spoilt = values.clone();
+    let mut kept = Vec::new();
+    for (row, numbers) in values.chunks(width).enumerate() {
+        if [0, 1023, 1024, 2999].contains(&row) {
+            spoilt[row * width + 3] = f32::INFINITY;
+        } else {
+            kept.extend_from_slice(numbers);
+        }
+    }
+    let spoilt = layer(
+        &["--on-nonfinite", "drop"],
+        &[&plain(&dir, "spoilt.acts", width, &spoilt)],
+    );
+    assert_eq!(spoilt["row_count"], 2996);
+    assert_eq!(
+        spoilt["eigenvalues"],
+        layer(&[], &[&plain(&dir, "kept.acts", width, &kept)])["eigenvalues"]
+    );
+}
+
+#[test]
 fn one_row_constant_rows_and_few_rows_leave_out_what_is_not_defined() {
     let dir = temp_dir();
     let one = run(&[], &[&plain(&dir, "one.acts", 3, &[1.0, 2.0, 3.0])]).records();
