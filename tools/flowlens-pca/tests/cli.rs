@@ -683,9 +683,9 @@ fn single_prompts_have_trajectories() {
 /// A container of plain data, as acts-cat makes one from npy.
 fn plain(dir: &TempDir, name: &str, width: usize, values: &[f32]) -> PathBuf {
     let mut header = Header::new("test", "1", &process::sha256(name.as_bytes()), None);
-    header
-        .tensors
-        .push(TensorSpec::new("data", Dtype::F32, &[width as u64]));
+    let mut spec = TensorSpec::new("data", Dtype::F32, &[width as u64]);
+    spec.block_row_count = 100;
+    header.tensors.push(spec);
     header.fix_blocks().unwrap();
     let mut writer = Writer::new(Vec::new(), header, 1).unwrap();
     writer.push_f32(0, values).unwrap();
@@ -715,7 +715,7 @@ fn rows_that_are_not_finite_are_refused_or_dropped_and_counted() {
 #[test]
 fn rows_of_many_blocks_are_each_seen_once_whole_in_parts_or_with_some_left_out() {
     let dir = temp_dir();
-    let (width, row_count) = (5, 3000); // blocks of rows are worked off 1,024 and more at a time
+    let (width, row_count) = (5, 3000); // read 1,100 at a time, worked off 1,024 at a time
     let rng = Rng::new(2, "plain");
     let values: Vec<f32> = (0..row_count * width)
         .map(|at| rng.normal(0, at as u64) as f32)
@@ -743,7 +743,7 @@ fn rows_of_many_blocks_are_each_seen_once_whole_in_parts_or_with_some_left_out()
     let mut spoilt = values.clone();
     let mut kept = Vec::new();
     for (row, numbers) in values.chunks(width).enumerate() {
-        if [0, 1023, 1024, 2999].contains(&row) {
+        if [0, 1099, 1100, 2999].contains(&row) {
             spoilt[row * width + 3] = f32::INFINITY;
         } else {
             kept.extend_from_slice(numbers);
