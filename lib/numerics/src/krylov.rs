@@ -6,7 +6,7 @@
 
 use crate::lapack::{self, LapackError};
 use crate::product::{self, View};
-use crate::registers::wide;
+use crate::registers::{sum_of, wide};
 use crate::rng::Rng;
 
 /// Directions sought beside those asked for, so that a gap lies where convergence needs one.
@@ -160,21 +160,8 @@ fn length(row: &[f64]) -> f64 {
     dot(row, row).sqrt()
 }
 
-/// ⟨x,y⟩, summed over eight lanes in a fixed order.
 fn dot(x: &[f64], y: &[f64]) -> f64 {
-    let mut lanes = [0.0; 8];
-    let ((x_chunks, x_rest), (y_chunks, y_rest)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
-    wide!({
-        for (x, y) in x_chunks.iter().zip(y_chunks) {
-            for (lane, (x, y)) in lanes.iter_mut().zip(x.iter().zip(y)) {
-                *lane += x * y;
-            }
-        }
-    });
-    for (lane, (x, y)) in lanes.iter_mut().zip(x_rest.iter().zip(y_rest)) {
-        *lane += x * y;
-    }
-    lanes.iter().sum()
+    sum_of(x, y, |x, y| x * y)
 }
 
 /// Adds the new rows and columns to the projected operator.

@@ -7,7 +7,7 @@
 //! moments over hash buckets are combined on one fixed binary tree ([`BucketTree`]), so 1, 2, 4, … 64 shards merge to the same numbers.
 
 use crate::product::Real;
-use crate::registers::wide;
+use crate::registers::{sum_of, wide};
 use crate::scatter::{PANEL, Panels};
 use rayon::prelude::*;
 
@@ -500,21 +500,9 @@ impl<T: Real> Block<'_, T> {
     }
 }
 
-/// ‖x‖, summed over sixteen lanes in a fixed order.
+/// ‖x‖.
 pub fn norm<T: Real>(row: &[T]) -> f64 {
-    let mut lanes = [0.0_f64; 16];
-    let (chunks, rest) = row.as_chunks::<16>();
-    for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane += x.to_f64() * x.to_f64();
-    }
-    wide!({
-        for chunk in chunks {
-            for (lane, x) in lanes.iter_mut().zip(chunk) {
-                *lane += x.to_f64() * x.to_f64();
-            }
-        }
-    });
-    lanes.iter().sum::<f64>().sqrt()
+    sum_of(row, row, |x, _| x.to_f64() * x.to_f64()).sqrt()
 }
 
 /// Combines moments of ascending bucket ranges on the one binary tree over [`BUCKET_COUNT`] buckets.

@@ -11,7 +11,7 @@
 
 use crate::moments::norm;
 use crate::product::{self, View};
-use crate::registers::wide;
+use crate::registers::{sum_of, wide};
 use rayon::prelude::*;
 use std::sync::Mutex;
 
@@ -151,14 +151,15 @@ fn centred(rows: &[f32], width: usize) -> Vec<f32> {
 
 /// The largest |x|.
 fn magnitude(numbers: &[f32]) -> f32 {
-    let mut lanes = [0.0_f32; LANE_COUNT];
     let (chunks, rest) = numbers.as_chunks::<LANE_COUNT>();
-    wide!({
+    let lanes = wide!({
+        let mut lanes = [0.0_f32; LANE_COUNT];
         for chunk in chunks {
             for (lane, x) in lanes.iter_mut().zip(chunk) {
                 *lane = if x.abs() > *lane { x.abs() } else { *lane };
             }
         }
+        lanes
     });
     lanes
         .into_iter()
@@ -380,27 +381,10 @@ fn chunks<'a>(
     products.iter().zip(halves)
 }
 
-/// ‖x − y‖ in f64, over sixteen lanes in a fixed order.
+/// ‖x − y‖ in f64.
 fn distance(x: &[f32], y: &[f32]) -> f64 {
-    let mut lanes = [0.0_f64; 16];
-    let ((x_chunks, x_rest), (y_chunks, y_rest)) = (x.as_chunks::<16>(), y.as_chunks::<16>());
-    for ((lane, x), y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
-        *lane += square(*x, *y);
-    }
-    wide!({
-        for (x, y) in x_chunks.iter().zip(y_chunks) {
-            for ((lane, x), y) in lanes.iter_mut().zip(x).zip(y) {
-                *lane += square(*x, *y);
-            }
-        }
-    });
-    lanes.iter().sum::<f64>().sqrt()
-}
-
-#[inline(always)]
-fn square(x: f32, y: f32) -> f64 {
-    let difference = f64::from(x) - f64::from(y);
-    difference * difference
+    let square = |x: f32, y: f32| (f64::from(x) - f64::from(y)) * (f64::from(x) - f64::from(y));
+    sum_of(x, y, square).sqrt()
 }
 
 #[cfg(test)]

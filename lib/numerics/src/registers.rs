@@ -28,6 +28,24 @@ impl<R, F: FnMut() -> R> WithSimd for Loops<F> {
     }
 }
 
+/// Σ term(x, y), summed over sixteen lanes in a fixed order. The lanes are the block's own, so that they stay in registers.
+#[inline(always)]
+pub(crate) fn sum_of<T: Copy>(x: &[T], y: &[T], term: impl Fn(T, T) -> f64) -> f64 {
+    let ((x_chunks, x_rest), (y_chunks, y_rest)) = (x.as_chunks::<16>(), y.as_chunks::<16>());
+    wide!({
+        let mut lanes = [0.0_f64; 16];
+        for (lane, (x, y)) in lanes.iter_mut().zip(x_rest.iter().zip(y_rest)) {
+            *lane += term(*x, *y);
+        }
+        for (x, y) in x_chunks.iter().zip(y_chunks) {
+            for at in 0..16 {
+                lanes[at] += term(x[at], y[at]);
+            }
+        }
+        lanes.iter().sum()
+    })
+}
+
 /// A number type as the lanes of a register. Where the processor cannot fuse a multiplication with an addition, they are two.
 pub trait Lanes: Copy + Sized + 'static {
     type Vector<S: Simd>: Copy;
