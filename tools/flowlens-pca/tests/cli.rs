@@ -23,6 +23,7 @@ struct Dump {
     mark: &'static str,
     shard: Option<Shard>,
     width: usize,
+    grouped: bool,
 }
 
 impl Dump {
@@ -34,6 +35,7 @@ impl Dump {
             mark: "",
             shard: None,
             width: WIDTH,
+            grouped: true,
         }
     }
 
@@ -102,7 +104,8 @@ impl Dump {
                 }
             }
             let sample = serde_json::json!({
-                "type": "sample", "id": format!("p{prompt}"), "sample_index": prompt, "group": Self::group(prompt),
+                "type": "sample", "id": format!("p{prompt}"), "sample_index": prompt,
+                "group": if self.grouped { Self::group(prompt) } else { "" },
                 "text_digest": Self::digest(prompt, self.mark), "token_count": self.rows_each,
                 "row_start": at * self.rows_each, "row_count": self.rows_each, "kind": Self::group(prompt),
             });
@@ -811,6 +814,16 @@ fn what_is_wrong_with_the_input_is_said_in_one_line() {
         .arg(&path)
         .output()
         .refused(3, "has no field \"colour\"");
+    let alike = Dump {
+        grouped: false,
+        ..Dump::new(10, 1)
+    }
+    .write(&dir.path().join("alike.acts"));
+    pca()
+        .args(["--group", "group"])
+        .arg(&alike)
+        .output()
+        .refused(3, "resid-dump --group FIELD");
     pca()
         .args(["--site", "embed"])
         .arg(&path)

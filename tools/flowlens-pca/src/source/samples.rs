@@ -140,7 +140,14 @@ impl Source {
                 .push((!sample.text_digest.is_empty()).then_some(sample.text_digest));
             prompts.groups.push(group_index as u32);
         }
-        if args.group.is_some() {
+        if let Some(field) = &args.group {
+            if groups.iter().all(String::is_empty) {
+                return Err(Error::input(
+                    self.name(),
+                    format!("no sample has anything under \"{field}\" to group by"),
+                )
+                .hint("resid-dump --group FIELD takes a prompt's group from FIELD"));
+            }
             // Groups are told apart by name, so their order does not depend on which prompt came first.
             let mut order: Vec<usize> = (0..groups.len()).collect();
             order.sort_by(|a, b| groups[*a].cmp(&groups[*b]));
