@@ -185,20 +185,7 @@ fn mirror(square: &mut [f64], order: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Rng;
-
-    fn symmetric(order: usize) -> Vec<f64> {
-        let rng = Rng::new(7, "band test");
-        let mut matrix = vec![0.0; order * order];
-        for i in 0..order {
-            for j in 0..=i {
-                let x = rng.normal(i as u64, j as u64);
-                matrix[i * order + j] = x;
-                matrix[j * order + i] = x;
-            }
-        }
-        matrix
-    }
+    use crate::lapack::tests::symmetric;
 
     #[test]
     fn eigenvalues_are_lapacks_at_every_end_of_a_panel_and_a_strip() {
@@ -213,7 +200,7 @@ mod tests {
             STRIP + BAND + 1,
             700,
         ] {
-            let matrix = symmetric(order);
+            let matrix = symmetric(order, 7);
             let expected = lapack::eigen(matrix.clone(), order).unwrap().values;
             let found = eigenvalues(matrix, order).unwrap();
             assert_eq!(found.len(), order);
@@ -226,7 +213,7 @@ mod tests {
     #[test]
     fn the_bits_do_not_depend_on_the_threads_and_the_lower_triangle_is_not_read() {
         let order = 620;
-        let matrix = symmetric(order);
+        let matrix = symmetric(order, 7);
         let whole = eigenvalues(matrix.clone(), order).unwrap();
         let mut upper = matrix;
         for row in 0..order {

@@ -371,12 +371,12 @@ mod environment {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::rng::Rng;
     use rayon::prelude::*;
 
-    fn symmetric(order: usize, seed: u64) -> Vec<f64> {
+    pub fn symmetric(order: usize, seed: u64) -> Vec<f64> {
         let rng = Rng::new(seed, "lapack test");
         let mut matrix = vec![0.0; order * order];
         for i in 0..order {
