@@ -45,7 +45,7 @@ type Result<T> = std::result::Result<T, MomentsError>;
 /// How products of rows are formed. Sums are always f64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// Products of short f32 blocks: twice the speed, leading eigenvalues right to about 1e-7.
+    /// Products of short f32 runs: less time (a covariance of 200,000 × 1,024 takes 0.6 of it), leading eigenvalues right to about 1e-7.
     Single,
     /// Products in f64.
     Double,

@@ -887,7 +887,7 @@ fn layers_of_different_widths_share_no_space_but_lie_side_by_side() {
 #[test]
 fn leading_components_by_passes_over_the_rows_are_those_of_the_whole_spectrum() {
     let dir = temp_dir();
-    let (row_count, width) = (1300, 1152);
+    let (row_count, width) = (2400, 2304); // as wide as passes need for one component
     let rng = Rng::new(3, "passes");
     let values: Vec<f32> = (0..row_count * width)
         .map(|i| (5.0 + rng.normal((i / width) as u64, (i % width) as u64) / (1.0 + (i % width) as f64)) as f32)
