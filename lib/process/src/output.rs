@@ -4,9 +4,8 @@
 //! length was checked and its bytes were synced. A pipe or device is written through. Nothing follows a planted link.
 
 use std::ffi::{CString, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -89,6 +88,20 @@ impl Output {
             );
         }
         Ok(output)
+    }
+
+    /// What messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// For records beside a file: losing the reader of stdout stops the records, not the work.
+    pub fn tolerant(self) -> Self {
+        let target = match self.target {
+            Target::Stdout(stdout) => Target::Stdout(stdout.tolerant()),
+            other => other,
+        };
+        Self { target, ..self }
     }
 
     /// Whether this is a file that appears by rename (not stdout, a pipe or a device).
@@ -218,76 +231,80 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     parent(path).join(name)
 }
 
-/// Takes the lock of an output's writer, or says who holds it.
-pub(crate) fn lock(file: &File) -> bool {
-    // A process that only looks at a stale partial holds the lock for an instant: wait it out.
-    for _ in 0..20 {
-        // SAFETY: flock on an open descriptor.
-        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-            return true;
+/// Takes the lock of an output's writer, trying `attempts` times; says whether it was free.
+fn lock(file: &File, attempts: u32) -> io::Result<bool> {
+    for attempt in 0..attempts {
+        if attempt > 0 {
+            thread::sleep(Duration::from_millis(10));
         }
-        thread::sleep(Duration::from_millis(10));
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
     }
-    false
+    Ok(false)
+}
+
+fn busy(name: &str) -> Error {
+    Error::conflict(name, "is being written by another process")
+}
+
+fn partial_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .mode(0o666);
+    options
+}
+
+/// The partial file of an earlier run, locked: to be continued or started over.
+fn take_over(partial: &Path, existing: Existing, name: &str) -> Result<File> {
+    let shown = partial.display();
+    if !fs::symlink_metadata(partial).at(&shown)?.is_file() {
+        return Err(Error::conflict(shown, "is in the way and is not a regular file"));
+    }
+    let file = partial_options().open(partial).at(&shown)?;
+    if !lock(&file, 1).at(&shown)? {
+        return Err(busy(name));
+    }
+    match existing {
+        Existing::Refuse => {
+            return Err(Error::conflict(shown, "a partial file of an earlier run is there")
+                .hint("--resume continues it where the tool can, --force starts over"));
+        }
+        Existing::Replace => {
+            file.set_len(0).at(&shown)?;
+            signals::guard(partial, |unfinished, partial| unfinished.push(partial.to_path_buf()));
+        }
+        Existing::Resume => {}
+    }
+    Ok(file)
 }
 
 impl Partial {
     fn open(path: &Path, existing: Existing, name: &str) -> Result<Partial> {
         let partial = beside(path, ".partial");
         let shown = partial.display().to_string();
-        let busy = || Error::conflict(name, "is being written by another process");
-        let options = |create_new: bool| {
-            let mut options = OpenOptions::new();
-            options
-                .read(true)
-                .write(true)
-                .custom_flags(libc::O_NOFOLLOW)
-                .mode(0o666);
-            if create_new {
-                options.create_new(true);
-            }
-            options
-        };
         let fresh = signals::guard(&partial, |unfinished, partial| {
-            let opened = options(true).open(partial);
+            let opened = partial_options().create_new(true).open(partial);
             if opened.is_ok() && existing != Existing::Resume {
                 unfinished.push(partial.to_path_buf());
             }
             opened
         });
         let file = match fresh {
-            Ok(file) => {
-                if !lock(&file) {
-                    return Err(busy());
-                }
-                file
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let found = fs::symlink_metadata(&partial).at(&shown)?;
-                if !found.is_file() {
-                    return Err(Error::conflict(shown, "is in the way and is not a regular file"));
-                }
-                let file = options(false).open(&partial).at(&shown)?;
-                // SAFETY: flock on an open descriptor.
-                if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-                    return Err(busy());
-                }
-                match existing {
-                    Existing::Refuse => {
-                        return Err(Error::conflict(shown, "a partial file of an earlier run is there")
-                            .hint("--resume continues it where the tool can, --force starts over"));
-                    }
-                    Existing::Replace => file.set_len(0).at(&shown)?,
-                    Existing::Resume => {}
-                }
-                if existing != Existing::Resume {
-                    signals::guard(&partial, |unfinished, partial| unfinished.push(partial.to_path_buf()));
-                }
-                file
-            }
+            // A process that only looks at a partial file holds its lock for an instant: wait that out.
+            Ok(file) => match lock(&file, 20).at(&shown)? {
+                true => file,
+                false => return Err(busy(name)),
+            },
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => take_over(&partial, existing, name)?,
             Err(error) => return Err(error).at(&shown),
         };
-        let opened = Partial {
+        let mut opened = Partial {
             file: BufWriter::with_capacity(256 << 10, file),
             partial,
             path: path.to_path_buf(),
@@ -295,23 +312,21 @@ impl Partial {
             keep: existing == Existing::Resume,
             committed: false,
         };
-        // Between the check and the lock another writer may have finished and renamed.
-        let still_ours = fs::symlink_metadata(&opened.partial).is_ok_and(|found| {
-            opened
-                .file
-                .get_ref()
-                .metadata()
-                .is_ok_and(|ours| ours.ino() == found.ino() && ours.dev() == found.dev())
-        });
-        if !still_ours {
-            let mut opened = opened;
+        if !opened.is_in_place() {
             opened.keep = true;
-            return Err(busy());
+            return Err(busy(name));
         }
         if existing != Existing::Replace && fs::symlink_metadata(path).is_ok() {
             return Err(exists(path));
         }
         Ok(opened)
+    }
+
+    /// Whether the name still leads to the locked file: before the lock was taken, another writer may have finished and renamed it.
+    fn is_in_place(&self) -> bool {
+        let ours = self.file.get_ref().metadata();
+        let found = fs::symlink_metadata(&self.partial);
+        matches!((ours, found), (Ok(ours), Ok(found)) if ours.ino() == found.ino() && ours.dev() == found.dev())
     }
 
     fn commit(mut self, name: &str) -> Result<()> {

@@ -5,8 +5,8 @@
 //! A second signal kills at once.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::fd::FromRawFd;
+use std::io::{self, Read, Write};
+use std::os::fd::IntoRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -51,21 +51,17 @@ pub(crate) fn die_of(signal: i32) -> ! {
 
 /// Installs the handlers. Called once, first thing in `main`.
 pub(crate) fn install() {
-    let mut pipe = [-1i32; 2];
-    // SAFETY: pipe2 fills two descriptors or fails.
-    let piped = unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) } == 0;
-    if piped {
-        // SAFETY: the read end belongs to the thread alone.
-        let mut end = unsafe { fs::File::from_raw_fd(pipe[0]) };
+    if let Ok((mut reader, writer)) = io::pipe() {
         let thread = thread::Builder::new().name("signals".into()).spawn(move || {
             let mut byte = [0u8];
-            if end.read_exact(&mut byte).is_ok() {
+            if reader.read_exact(&mut byte).is_ok() {
                 stop(RECEIVED.load(Ordering::SeqCst));
             }
         });
         // Without a thread (a process limit, say) the default action still holds: see `note`.
         if thread.is_ok() {
-            WAKE.store(pipe[1], Ordering::SeqCst);
+            // From here on the descriptor is the handler's, for the life of the process.
+            WAKE.store(writer.into_raw_fd(), Ordering::SeqCst);
         }
     }
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
@@ -98,7 +94,7 @@ fn stop(signal: i32) {
     for path in unfinished.iter() {
         let _ = fs::remove_file(path);
     }
-    let _ = writeln!(std::io::stderr());
+    let _ = writeln!(io::stderr());
     die_of(signal);
 }
 
