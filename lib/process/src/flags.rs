@@ -1,5 +1,6 @@
 //! The flags that mean the same in every tool. Doc comments here are the help text and the man pages.
 
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -87,13 +88,32 @@ impl OutputFlags {
     }
 }
 
-/// How a report is written.
+/// How results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Records.
     Jsonl,
     /// For reading.
     Table,
+}
+
+/// The choice between records and a table, and one rule where none is made.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct FormatFlags {
+    /// Records (jsonl), or a table for people. The default is a table on a terminal and records in a pipe or a file.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Format>,
+}
+
+impl FormatFlags {
+    /// The format of what goes to `output`, or to stdout where none is named.
+    pub fn resolve(self, output: Option<&Path>) -> Format {
+        let is_stdout = output.is_none_or(|path| path == Path::new("-"));
+        self.format.unwrap_or(match is_stdout && io::stdout().is_terminal() {
+            true => Format::Table,
+            false => Format::Jsonl,
+        })
+    }
 }
 
 /// Which part of the input to process.

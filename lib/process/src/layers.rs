@@ -97,6 +97,14 @@ impl Layers {
             false => Ok(chosen),
         }
     }
+
+    /// The one chosen block, where a flag means one.
+    pub fn one_of(&self, layer_count: usize) -> Result<usize, String> {
+        match self.of(layer_count)?[..] {
+            [only] => Ok(only),
+            ref many => Err(format!("{self} holds {} layers, and one is meant", many.len())),
+        }
+    }
 }
 
 fn listed(ranges: &[(i64, i64)], layer_count: usize) -> Result<Vec<usize>, String> {
@@ -148,6 +156,13 @@ mod tests {
         assert_eq!(chosen("8--1,0", 10).unwrap(), [0, 8, 9]);
         assert!(chosen("-11", 10).unwrap_err().contains("layer -11"));
         assert!(chosen("9--3", 10).unwrap_err().contains("no layer"));
+    }
+
+    #[test]
+    fn a_flag_that_means_one_layer_takes_no_two() {
+        let one = |text: &str| text.parse::<Layers>().unwrap().one_of(10);
+        assert_eq!((one("-1"), one("3")), (Ok(9), Ok(3)));
+        assert!(one("3-4").unwrap_err().contains("holds 2 layers"));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod shard;
 mod sibling;
 pub mod signals;
 mod stdout;
+mod table;
 mod text;
 mod usage;
 
@@ -32,7 +33,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 
 pub use exit::{Error, Exit, Outcome, Result, ResultExt};
-pub use flags::{Common, Format, OutputFlags, ProgressMode, ShardFlags, parse_bytes, parse_probability};
+pub use flags::{Common, Format, FormatFlags, OutputFlags, ProgressMode, ShardFlags, parse_bytes, parse_probability};
 pub use input::{input_name, open_input};
 pub use journal::Journal;
 pub use layers::Layers;
@@ -42,6 +43,7 @@ pub use progress::Progress;
 pub use shard::Shard;
 pub use sibling::Sibling;
 pub use stdout::{Stdout, stdout};
+pub use table::{Cell, Table, one_below_the_other, significant};
 pub use text::{hex, safe_text, sha256};
 pub use usage::Usage;
 

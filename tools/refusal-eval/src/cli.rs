@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use process::{Common, Format, OutputFlags, parse_probability};
+use process::{Common, FormatFlags, OutputFlags, parse_probability};
 use records::dataset::InputFormat;
 
 /// Judge completions for refusal and report rates with intervals.
@@ -163,9 +163,8 @@ pub struct ReportFlags {
     #[arg(long, value_name = "P", default_value_t = 0.8, value_parser = parse_probability)]
     pub power: f64,
 
-    /// How the report is written.
-    #[arg(long, value_enum, default_value = "jsonl")]
-    pub format: Format,
+    #[command(flatten)]
+    pub format: FormatFlags,
 }
 
 #[derive(clap::Args, Debug)]
@@ -206,9 +205,8 @@ pub struct CalibrateArgs {
     #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = parse_probability)]
     pub confidence: f64,
 
-    /// How the table is written.
-    #[arg(long, value_enum, default_value = "jsonl")]
-    pub format: Format,
+    #[command(flatten)]
+    pub format: FormatFlags,
 
     #[command(flatten)]
     pub output: OutputFlags,

@@ -7,6 +7,7 @@ mod judge;
 mod plan;
 mod report;
 mod run;
+mod table;
 mod tally;
 
 fn main() -> ! {

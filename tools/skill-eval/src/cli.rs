@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use process::{Common, Format, OutputFlags, parse_bytes, parse_probability};
+use process::{Common, FormatFlags, OutputFlags, parse_bytes, parse_probability};
 use records::dataset::InputFormat;
 
 /// Measure general ability: MMLU, GSM8K, BBH, HumanEval.
@@ -200,9 +200,8 @@ pub struct ReportFlags {
     #[arg(long = "pass-at", value_name = "K,…", value_delimiter = ',', default_values_t = [1, 10, 100])]
     pub pass_at: Vec<u64>,
 
-    /// How the report is written.
-    #[arg(long, value_enum, default_value = "jsonl")]
-    pub format: Format,
+    #[command(flatten)]
+    pub format: FormatFlags,
 }
 
 #[derive(clap::Args, Debug)]

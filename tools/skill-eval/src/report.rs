@@ -1,9 +1,7 @@
-//! The record that skill-eval alone writes, and its table.
+//! The record that skill-eval alone writes.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 
-use process::{Result, ResultExt};
 use serde::Serialize;
 
 /// Counts of one extractor over one task and subject; both empty: over the whole benchmark.
@@ -54,60 +52,4 @@ pub struct Versus {
     pub newly_correct_count: u64,
     pub newly_wrong_count: u64,
     pub mcnemar_p: f64,
-}
-
-/// The reports as columns for reading.
-pub fn table(reports: &[SkillReport], out: &mut impl Write) -> Result<()> {
-    let mut rows = vec![
-        [
-            "bench",
-            "task",
-            "extractor",
-            "count",
-            "unread",
-            "accuracy",
-            "interval",
-            "all",
-            "vs",
-        ]
-        .map(String::from),
-    ];
-    for report in reports {
-        let part = [report.task.as_str(), report.subject.as_str()]
-            .into_iter()
-            .filter(|part| !part.is_empty())
-            .collect::<Vec<_>>()
-            .join("/");
-        rows.push([
-            process::safe_text(&report.bench),
-            if part.is_empty() {
-                "all".into()
-            } else {
-                process::safe_text(&part)
-            },
-            report.extractor.clone(),
-            report.count.to_string(),
-            report.unread_count.to_string(),
-            report.accuracy.map_or("-".into(), |accuracy| format!("{accuracy:.3}")),
-            format!("{:.3}-{:.3}", report.accuracy_low, report.accuracy_high),
-            format!("{:.3}", report.accuracy_all),
-            report.versus.as_ref().map_or(String::new(), |versus| {
-                versus
-                    .delta
-                    .map_or("-".into(), |delta| format!("{delta:+.3} (p {:.2})", versus.mcnemar_p))
-            }),
-        ]);
-    }
-    let widths: Vec<usize> = (0..9)
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-        .collect();
-    for row in &rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        writeln!(out, "{}", cells.join("  ").trim_end()).at("output")?;
-    }
-    Ok(())
 }

@@ -14,7 +14,8 @@ use crate::benchmarks;
 use crate::cli::{Args, CalibrateArgs};
 use crate::judge::{Bench, class_word};
 use crate::plan::{JudgePlan, Panel};
-use crate::report::{self, Calibration};
+use crate::report::Calibration;
+use crate::table;
 use crate::tally::Confusion;
 
 /// The human labels of one file, with what was labelled.
@@ -112,11 +113,9 @@ pub fn run(args: &Args, flags: &CalibrateArgs) -> Result<Outcome> {
         }
     }
     let mut target = flags.output.open(&flags.inputs)?;
-    match flags.format {
+    match flags.format.resolve(flags.output.output.as_deref()) {
         Format::Table => {
-            target
-                .write_all(report::calibration_table(&rows).as_bytes())
-                .at("output")?;
+            target.write_all(table::calibrations(&rows).as_bytes()).at("output")?;
             target.commit()?;
         }
         Format::Jsonl => {

@@ -81,18 +81,25 @@ pub fn run(args: &Args, flags: &RunArgs) -> Result<Outcome> {
             Existing::Replace,
             std::slice::from_ref(&judged),
         )?;
-        let records = ReportFlags {
-            format: Format::Jsonl,
+        let without_thresholds = ReportFlags {
             fail_over: Vec::new(),
             ..flags.report.clone()
         };
-        write_report(kept, &report_plan, &records, &verdicts, base.as_ref())?;
+        write_report(
+            kept,
+            &report_plan,
+            &without_thresholds,
+            Format::Jsonl,
+            &verdicts,
+            base.as_ref(),
+        )?;
     }
     let target = Output::create(Path::new("-"), Existing::Refuse, &[])?;
     Ok(outcome.and(write_report(
         target,
         &report_plan,
         &flags.report,
+        flags.report.format.resolve(None),
         &verdicts,
         base.as_ref(),
     )?))

@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::begin;
 use crate::cli::{Args, ReportArgs, ReportFlags};
 use crate::plan::ReportPlan;
-use crate::report::{self, RefusalPair, RefusalReport, Summary};
+use crate::report::{RefusalPair, RefusalReport, Summary};
+use crate::table;
 use crate::tally::{Pairs, Sides, Tally};
 
 /// The verdicts of a file, in its order.
@@ -60,7 +61,8 @@ pub fn run(args: &Args, flags: &ReportArgs) -> Result<Outcome> {
     let mut inputs = vec![flags.input.clone()];
     inputs.extend(flags.vs.clone());
     let target = flags.output.open(&inputs)?;
-    write_report(target, &plan, &flags.report, &verdicts, base.as_ref())
+    let format = flags.report.format.resolve(flags.output.output.as_deref());
+    write_report(target, &plan, &flags.report, format, &verdicts, base.as_ref())
 }
 
 /// Counts, pairs, writes, and compares with the thresholds.
@@ -68,6 +70,7 @@ pub fn write_report(
     mut target: Output,
     plan: &ReportPlan,
     flags: &ReportFlags,
+    format: Format,
     verdicts: &Verdicts,
     base: Option<&Verdicts>,
 ) -> Result<Outcome> {
@@ -81,10 +84,10 @@ pub fn write_report(
         .flatten()
         .any(|verdicts| verdicts.status == Status::Partial);
     let mut outcome = Outcome::partial_if(is_partial);
-    match flags.format {
+    match format {
         Format::Table => {
             target
-                .write_all(report::report_table(&rows, &pairs).as_bytes())
+                .write_all(table::reports(&rows, &pairs).as_bytes())
                 .at("output")?;
             target.commit()?;
         }

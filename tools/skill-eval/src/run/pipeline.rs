@@ -110,7 +110,7 @@ pub fn run(args: &Args, flags: &RunArgs) -> Result<Outcome> {
     write_report(
         stdout,
         &figures,
-        flags.report.format,
+        flags.report.format.resolve(None),
         &scores,
         base,
         Status::partial_if(outcome == Outcome::Partial),

@@ -1,6 +1,7 @@
 //! `report`: scores in, accuracies out.
 
 use std::collections::{HashMap, HashSet};
+use std::io::Write;
 use std::path::Path;
 
 use process::{Error, Format, Outcome, Output, Result, ResultExt};
@@ -9,8 +10,7 @@ use records::{Reader, Score, Status, Writer};
 use super::begin;
 use crate::cli::{Args, ReportArgs};
 use crate::plan::Figures;
-use crate::report;
-use crate::tally;
+use crate::{table, tally};
 
 /// The scores of a file.
 pub fn read_scores(path: &Path, accept_partial: bool) -> Result<(Vec<Score>, Status)> {
@@ -57,7 +57,7 @@ pub fn run(args: &Args, flags: &ReportArgs) -> Result<Outcome> {
     write_report(
         target,
         &figures,
-        flags.report.format,
+        flags.report.format.resolve(flags.output.output.as_deref()),
         &scores,
         base.as_ref().map(|(scores, _)| scores.as_slice()),
         status,
@@ -79,7 +79,7 @@ pub fn write_report(
     let reports = tally::reports(scores, base, figures);
     match format {
         Format::Table => {
-            report::table(&reports, &mut target)?;
+            target.write_all(table::reports(&reports).as_bytes()).at("output")?;
             target.commit()?;
         }
         Format::Jsonl => {

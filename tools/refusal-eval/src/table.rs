@@ -1,0 +1,130 @@
+//! `--format table`: the reports for people, in columns.
+
+use process::{Cell, Table, one_below_the_other};
+
+use crate::report::{Calibration, RefusalPair, RefusalReport};
+
+pub fn calibrations(rows: &[Calibration]) -> String {
+    let mut table = Table::new([
+        "source",
+        "judge",
+        "count",
+        "unscored",
+        "accuracy",
+        "interval",
+        "precision",
+        "recall",
+        "accuracy_3",
+    ]);
+    for row in rows {
+        table.row([
+            Cell::text(&row.source),
+            Cell::text(&row.judge),
+            Cell::count(row.count),
+            Cell::count(row.unscored_count),
+            Cell::fixed(row.figures.accuracy, 3),
+            Cell::interval(row.figures.accuracy_low, row.figures.accuracy_high),
+            Cell::fixed(row.figures.precision, 3),
+            Cell::fixed(row.figures.recall, 3),
+            Cell::fixed(row.figures.accuracy_3, 3),
+        ]);
+    }
+    table.to_string()
+}
+
+pub fn reports(rows: &[RefusalReport], pairs: &[RefusalPair]) -> String {
+    one_below_the_other([rates(rows), summaries(rows), changes(pairs)])
+}
+
+fn rates(rows: &[RefusalReport]) -> String {
+    let mut table = Table::new([
+        "bench",
+        "judge",
+        "label",
+        "kind",
+        "count",
+        "comply",
+        "partial",
+        "refuse",
+        "unscored",
+        "full",
+        "any",
+        "interval of any",
+    ]);
+    for row in rows {
+        table.row([
+            Cell::text(&row.bench),
+            Cell::text(&row.judge),
+            Cell::text(&row.label),
+            Cell::text(&row.kind),
+            Cell::count(row.count),
+            Cell::count(row.compliance_count),
+            Cell::count(row.partial_count),
+            Cell::count(row.refusal_count),
+            Cell::count(row.unscored_count),
+            Cell::fixed(row.refusal_rate_full, 3),
+            Cell::fixed(row.refusal_rate_any, 3),
+            Cell::interval(row.refusal_rate_any_low, row.refusal_rate_any_high),
+        ]);
+    }
+    table.to_string()
+}
+
+fn summaries(rows: &[RefusalReport]) -> String {
+    let mut table = Table::new([
+        "bench",
+        "judge",
+        "false_refusal",
+        "interval",
+        "compliance_benign",
+        "precision",
+        "recall",
+        "f1",
+    ]);
+    for row in rows {
+        let Some(summary) = &row.summary else { continue };
+        table.row([
+            Cell::text(&row.bench),
+            Cell::text(&row.judge),
+            Cell::fixed(summary.false_refusal, 3),
+            Cell::interval(summary.false_refusal_low, summary.false_refusal_high),
+            Cell::fixed(summary.compliance_benign, 3),
+            Cell::fixed(summary.precision, 3),
+            Cell::fixed(summary.recall, 3),
+            Cell::fixed(summary.f1, 3),
+        ]);
+    }
+    table.to_string()
+}
+
+fn changes(pairs: &[RefusalPair]) -> String {
+    let mut table = Table::new([
+        "bench",
+        "judge",
+        "label",
+        "pairs",
+        "newly refused",
+        "newly answered",
+        "delta",
+        "interval",
+        "mcnemar_p",
+        "needed",
+        "negative flips",
+    ]);
+    for pair in pairs {
+        table.row([
+            Cell::text(&pair.bench),
+            Cell::text(&pair.judge),
+            Cell::text(&pair.label),
+            Cell::count(pair.pair_count),
+            Cell::count(pair.newly_refused_count),
+            Cell::count(pair.newly_answered_count),
+            Cell::signed(pair.delta, 3),
+            Cell::interval(pair.delta_low, pair.delta_high),
+            Cell::p_value(pair.mcnemar_p),
+            Cell::count_if_any(pair.needed_count),
+            Cell::fixed(pair.negative_flip_rate, 3),
+        ]);
+    }
+    table.to_string()
+}
