@@ -21,6 +21,8 @@ const BLOCK_ROW_COUNT: usize = 512;
 const PART_LEN: usize = 1 << 16;
 /// Products that are looked at together.
 const LANE_COUNT: usize = 16;
+/// BOUND: candidates that f32 cannot tell apart are measured when a row has this many. Rows that coincide would else hold each other all.
+const UNSETTLED_COUNT_MAX: usize = 512;
 
 /// Distances to the nearest other rows.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +47,8 @@ pub fn nearest(rows: &[f32], width: usize, neighbour_count: usize) -> Option<Nei
     }
     let centred = centred(rows, width);
     let search = Search {
+        rows,
+        width,
         neighbour_count,
         tolerance: tolerance(width),
     };
@@ -55,7 +59,7 @@ pub fn nearest(rows: &[f32], width: usize, neighbour_count: usize) -> Option<Nei
         .collect();
     let seen: Vec<Mutex<Seen>> = blocks
         .iter()
-        .map(|block| Mutex::new(Seen::nothing(block.norms.len(), neighbour_count)))
+        .map(|block| Mutex::new(Seen::nothing(block, neighbour_count)))
         .collect();
     // Blocks beside each other first: rows meet some of all blocks early, and what they have seen then turns most later pairs away.
     let mut pairs: Vec<(usize, usize)> = (0..blocks.len())
@@ -96,7 +100,7 @@ pub fn nearest(rows: &[f32], width: usize, neighbour_count: usize) -> Option<Nei
             seen.candidates
                 .into_iter()
                 .enumerate()
-                .flat_map(|(at, candidates)| search.refine(rows, width, block.first_row + at, candidates))
+                .flat_map(|(at, candidates)| search.refine(block.first_row + at, candidates))
         })
         .collect();
     Some(Neighbours {
@@ -223,6 +227,7 @@ struct Candidate {
 
 /// What the rows of one block have seen so far.
 struct Seen {
+    first_row: usize,
     /// Per row, those that may be among its nearest.
     candidates: Vec<Vec<Candidate>>,
     /// Per row, the upper bound of the k-th best so far: nothing whose lower bound lies above it can be among the nearest.
@@ -232,8 +237,10 @@ struct Seen {
 }
 
 impl Seen {
-    fn nothing(row_count: usize, neighbour_count: usize) -> Self {
+    fn nothing(block: &Block<'_>, neighbour_count: usize) -> Self {
+        let row_count = block.norms.len();
         Self {
+            first_row: block.first_row,
             candidates: vec![Vec::new(); row_count],
             limits: vec![f32::INFINITY; row_count],
             due: vec![neighbour_count; row_count],
@@ -252,12 +259,15 @@ impl Seen {
     }
 }
 
-struct Search {
+struct Search<'a> {
+    /// (rows, width), as they were given.
+    rows: &'a [f32],
+    width: usize,
     neighbour_count: usize,
     tolerance: f32,
 }
 
-impl Search {
+impl Search<'_> {
     /// The products of a block with itself, (rows, padded rows): each row looks at all others.
     #[inline(always)]
     fn within(&self, block: &Block<'_>, seen: &mut Seen, products: &[f32]) {
@@ -352,18 +362,40 @@ impl Search {
         });
         if candidates.len() >= seen.due[at] {
             seen.tighten(at, self.neighbour_count);
+            if seen.candidates[at].len() >= UNSETTLED_COUNT_MAX + self.neighbour_count {
+                self.settle(seen, at);
+            }
         }
     }
 
-    fn refine(&self, rows: &[f32], width: usize, query: usize, mut candidates: Vec<Candidate>) -> Vec<f64> {
-        let row = |index: usize| &rows[index * width..(index + 1) * width];
-        let own = row(query);
+    /// Keeps the nearest of a row's candidates by their distances in f64; where they all coincide with it, none is nearer.
+    fn settle(&self, seen: &mut Seen, at: usize) {
+        let query = seen.first_row + at;
+        let measured = seen.candidates[at]
+            .drain(..)
+            .map(|candidate| (self.distance(query, candidate), candidate));
+        let mut measured: Vec<(f64, Candidate)> = measured.collect();
+        measured.sort_unstable_by(|(a, _), (b, _)| a.total_cmp(b));
+        measured.truncate(self.neighbour_count);
+        if measured.last().is_some_and(|(farthest, _)| *farthest == 0.0) {
+            seen.limits[at] = f32::NEG_INFINITY;
+        }
+        seen.candidates[at].extend(measured.into_iter().map(|(_, candidate)| candidate));
+        seen.due[at] = UNSETTLED_COUNT_MAX;
+    }
+
+    fn distance(&self, query: usize, candidate: Candidate) -> f64 {
+        let row = |index: usize| &self.rows[index * self.width..(index + 1) * self.width];
+        distance(row(query), row(candidate.row as usize))
+    }
+
+    fn refine(&self, query: usize, mut candidates: Vec<Candidate>) -> Vec<f64> {
         let mut highs: Vec<f32> = candidates.iter().map(|candidate| candidate.high).collect();
         let (_, limit, _) = highs.select_nth_unstable_by(self.neighbour_count - 1, f32::total_cmp);
         candidates.retain(|candidate| candidate.low <= *limit);
         let mut distances: Vec<f64> = candidates
             .iter()
-            .map(|candidate| distance(own, row(candidate.row as usize)))
+            .map(|candidate| self.distance(query, *candidate))
             .collect();
         distances.sort_unstable_by(f64::total_cmp);
         distances.truncate(self.neighbour_count);
@@ -461,6 +493,16 @@ mod tests {
         let found = nearest(&rows, width, 2).unwrap();
         assert_eq!(found.distances, brute(&rows, width, 2));
         assert_eq!(found.rows().next().unwrap()[0], 0.0);
+    }
+
+    #[test]
+    fn rows_that_f32_cannot_tell_apart_are_exact() {
+        // One row far away: beside the norm it gives all others, their own distances are below the rounding of f32. Half of them coincide.
+        let (row_count, width) = (1500, 3);
+        let mut rows = cloud(6, row_count, width);
+        rows[..row_count / 2 * width].fill(0.5);
+        rows[0] = 1e9;
+        assert_eq!(nearest(&rows, width, 4).unwrap().distances, brute(&rows, width, 4));
     }
 
     #[test]
