@@ -28,9 +28,9 @@ pub struct Args {
     #[arg(long, value_name = "SITE")]
     pub site: Option<String>,
 
-    /// Layers: indices and ranges (0,3,5-8), or a window of depth (0.3-0.5), where block l of L has depth (l+1)/L
-    #[arg(long, value_name = "LIST")]
-    pub layers: Option<String>,
+    /// Layers: all, indices and ranges (0,3,5-8; -1 is the last), or a window of depth (0.3-0.5), where block l of L has depth (l+1)/L
+    #[arg(long, value_name = "LAYERS", default_value = "all", allow_hyphen_values = true)]
+    pub layers: process::Layers,
 
     /// Rows of the whole analysis: (prompt, layer) pairs in one space, or prompts in the space of all layers side by side
     /// (default: stacked; concat with --stability)
@@ -119,9 +119,8 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = process::parse_bytes)]
     pub max_memory: u64,
 
-    /// Records, or a table for people
-    #[arg(long, value_enum, default_value_t = Format::Jsonl, value_name = "FORMAT")]
-    pub format: Format,
+    #[command(flatten)]
+    pub format: process::FormatFlags,
 
     /// Replace outputs that exist
     #[arg(long)]
@@ -157,12 +156,6 @@ pub enum Measures {
 pub enum OnNonfinite {
     Refuse,
     Drop,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    Jsonl,
-    Table,
 }
 
 impl process::Tool for Args {

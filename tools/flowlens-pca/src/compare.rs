@@ -3,8 +3,8 @@
 //! Intervals come from a bootstrap over prompts: both sides draw the same prompts where they hold the same ids (paired). A resample's
 //! leading eigenvalues are solved in the space of the leading components of all prompts, its total variance exactly.
 
+use crate::basis::Basis;
 use crate::cli::{Center, Layout, Measures};
-use crate::container::{self, Basis};
 use crate::fit::{Fit, Part, RESAMPLED_COMPONENT_COUNT, centred, dot};
 use crate::plan::Plan;
 use crate::report::{CONCENTRATION_COUNTS, Compare};
@@ -45,7 +45,7 @@ pub fn with_basis(
         let Some((_, _, theirs)) = basis.layers.iter().find(|(index, _, _)| *index == layer.index) else {
             continue;
         };
-        let theirs = checked(basis, theirs, source.layers[at].width, fit)?;
+        let theirs = basis.narrowed(theirs, source.layers[at].width, fit.columns.as_deref())?;
         let kept = layer.all.summary.mean.len();
         rows.extend(components(
             Some(layer.index),
@@ -57,7 +57,7 @@ pub fn with_basis(
         )?);
     }
     if fit.stack.segments.is_none() && !basis.components.is_empty() {
-        let theirs = checked(basis, &basis.components, width, fit)?;
+        let theirs = basis.narrowed(&basis.components, width, fit.columns.as_deref())?;
         let all = &fit.stack.all;
         rows.extend(components(
             None,
@@ -75,22 +75,6 @@ pub fn with_basis(
         ));
     }
     Ok(rows)
-}
-
-/// The components of a basis in the kept dimensions, if they have the width of the input.
-pub fn checked(basis: &Basis, components: &[f64], width: usize, fit: &Fit) -> Result<Vec<f64>> {
-    let beside = basis
-        .layers
-        .iter()
-        .map(|(_, mean, _)| mean.len())
-        .chain((!basis.mean.is_empty()).then_some(basis.mean.len()));
-    if let Some(other) = beside.into_iter().find(|other| *other != width) {
-        return Err(Error::input(
-            &basis.name,
-            format!("is a basis of {other} dimensions, the input has {width}"),
-        ));
-    }
-    Ok(container::narrow(components, width, fit.columns.as_deref()))
 }
 
 /// Against another dump or moments.

@@ -1,87 +1,11 @@
-//! The containers this tool writes and reads back: a basis (means, components, eigenvalues) and the directions between groups.
+//! The containers this tool writes: a basis (means, components, eigenvalues) and the directions between groups.
 
 use crate::cli::Center;
 use crate::fit::{Fit, Part};
 use crate::plan::Plan;
 use crate::source::Source;
 use acts::{Dtype, Header, Role, TensorSpec};
-use numerics::spectrum;
-use process::{Error, Existing, Output, Result, ResultExt};
-use std::path::{Path, PathBuf};
-
-/// A fitted basis, as saved by `--basis`.
-pub struct Basis {
-    pub name: String,
-    pub digest: String,
-    pub mean: Vec<f64>,
-    /// (components, width).
-    pub components: Vec<f64>,
-    /// (layer, mean, components) where it was fitted per layer too.
-    pub layers: Vec<(u32, Vec<f64>, Vec<f64>)>,
-    /// The component whose number is the intrinsic dimension.
-    pub component_id: Option<usize>,
-}
-
-pub fn is_basis(path: &Path, no_map: bool) -> Result<bool> {
-    let file = open(path, no_map)?;
-    let has = file
-        .header()
-        .tensors
-        .iter()
-        .any(|spec| spec.role == Role::Basis && spec.name.starts_with("basis."));
-    Ok(has)
-}
-
-fn open(path: &Path, no_map: bool) -> Result<acts::File> {
-    if path == Path::new("-") {
-        return Err(Error::usage("-", "stdin is an input, not what it is compared with"));
-    }
-    let options = acts::OpenOptions {
-        map: !no_map,
-        ..acts::OpenOptions::default()
-    };
-    acts::File::open(path, options).at(path.display())
-}
-
-impl Basis {
-    pub fn read(path: &Path, no_map: bool) -> Result<Self> {
-        let file = open(path, no_map)?;
-        let name = path.display().to_string();
-        let read = |tensor: &str| -> Result<Vec<f64>> {
-            let index = file.tensor(tensor).at(&name)?;
-            file.to_vec::<f64>(index, 0..file.row_count(index)).at(&name)
-        };
-        let mut layers = Vec::new();
-        for spec in &file.header().tensors {
-            if let Some(layer) = spec
-                .name
-                .strip_prefix("basis.")
-                .and_then(|rest| rest.strip_suffix(".mean"))
-                && let Ok(layer) = layer.parse::<u32>()
-            {
-                layers.push((layer, read(&spec.name)?, read(&format!("basis.{layer}.components"))?));
-            }
-        }
-        // A basis of the concatenated layout lives in its layers alone.
-        let (mean, components) = match file.tensor("basis.mean") {
-            Ok(_) => (read("basis.mean")?, read("basis.components")?),
-            Err(_) => (Vec::new(), Vec::new()),
-        };
-        let component_id = file
-            .header()
-            .meta
-            .get("component_id")
-            .and_then(serde_json::Value::as_u64);
-        Ok(Self {
-            digest: file.header().plan_digest.clone().unwrap_or_default(),
-            name,
-            mean,
-            components,
-            layers,
-            component_id: component_id.and_then(|id| usize::try_from(id).ok()),
-        })
-    }
-}
+use process::{Error, Output, Result, ResultExt};
 
 /// One tensor to write: rows of f64.
 struct Tensor {
@@ -89,15 +13,14 @@ struct Tensor {
     rows: Vec<f64>,
 }
 
+/// Writes what `--against` reads back.
 pub fn write_basis(
-    path: &Path,
-    existing: Existing,
-    inputs: &[PathBuf],
+    output: Output,
     plan: &Plan,
     source: &Source,
     fit: &Fit,
     component_id: Option<usize>,
-) -> Result<()> {
+) -> Result<Output> {
     let count = component_id.unwrap_or(1).max(3);
     let mut tensors = Vec::new();
     if fit.stack.segments.is_none() {
@@ -128,7 +51,7 @@ pub fn write_basis(
     if let Some(id) = component_id {
         header.meta.insert("component_id".into(), id.into());
     }
-    write(path, existing, inputs, header, tensors)
+    write(output, header, tensors)
 }
 
 fn push_part(
@@ -164,14 +87,7 @@ fn push_part(
 }
 
 /// The unit difference of the contrasted groups' means, one row per layer's tensor `direction.<l>`.
-pub fn write_directions(
-    path: &Path,
-    existing: Existing,
-    inputs: &[PathBuf],
-    plan: &Plan,
-    source: &Source,
-    fit: &Fit,
-) -> Result<()> {
+pub fn write_directions(output: Output, plan: &Plan, source: &Source, fit: &Fit) -> Result<Output> {
     let mut tensors = Vec::new();
     for (layer, one) in source.layers.iter().zip(&fit.layers) {
         let along = one
@@ -199,7 +115,7 @@ pub fn write_directions(
     let mut header = header(plan, source)?;
     header.meta.insert("group_a".into(), plan.group_a.clone().into());
     header.meta.insert("group_b".into(), plan.group_b.clone().into());
-    write(path, existing, inputs, header, tensors)
+    write(output, header, tensors)
 }
 
 fn header(plan: &Plan, source: &Source) -> Result<Header> {
@@ -220,8 +136,8 @@ fn header(plan: &Plan, source: &Source) -> Result<Header> {
     Ok(header)
 }
 
-fn write(path: &Path, existing: Existing, inputs: &[PathBuf], mut header: Header, tensors: Vec<Tensor>) -> Result<()> {
-    let name = path.display().to_string();
+fn write(output: Output, mut header: Header, tensors: Vec<Tensor>) -> Result<Output> {
+    let name = output.name().to_owned();
     for tensor in &tensors {
         let row = tensor.spec.row_shape.iter().product::<u64>().max(1);
         header
@@ -229,22 +145,10 @@ fn write(path: &Path, existing: Existing, inputs: &[PathBuf], mut header: Header
             .push(tensor.spec.clone().rows(tensor.rows.len() as u64 / row));
     }
     header.fix_blocks().at(&name)?;
-    let output = Output::create_binary(path, existing, inputs)?;
     let mut writer = acts::Writer::new(output, header, 1).at(&name)?;
     for (index, tensor) in tensors.iter().enumerate() {
         writer.push_exact::<f64>(index, &tensor.rows).at(&name)?;
     }
     let (output, _) = writer.finish().at(&name)?;
-    output.commit()
-}
-
-/// Components that were saved, in the dimensions that are kept now.
-pub fn narrow(rows: &[f64], width: usize, columns: Option<&[usize]>) -> Vec<f64> {
-    let Some(columns) = columns else { return rows.to_vec() };
-    let mut kept: Vec<f64> = rows
-        .chunks_exact(width)
-        .flat_map(|row| columns.iter().map(|column| row[*column]))
-        .collect();
-    spectrum::normalise(&mut kept, columns.len());
-    kept
+    Ok(output)
 }

@@ -3,26 +3,27 @@
 //! Where a layer has no more rows than dimensions, spectra come from the Gram matrix of its rows; otherwise from moments, which are
 //! then all that is held. Which of the two is decided by the shapes alone.
 
+mod layer;
 mod passes;
 mod reduced;
 mod stack;
 mod summary;
 
 pub use stack::StackFit;
-pub use summary::{Along, Contrasted, Summary, centred, dot};
+pub use summary::{Contrasted, Summary, centred, dot};
 
 use crate::cli::{Center, Layout};
 use crate::plan::{Components, DropDims, Plan};
 use crate::rows::Rows;
 use crate::source::Source;
-use numerics::lapack::LapackError;
+use layer::fit_layer;
 use numerics::measures;
-use numerics::moments::{Moments, Precision, norm};
+use numerics::moments::Moments;
 use numerics::spectrum::Spectrum;
 use passes::leading_by_passes;
 use process::{Error, Progress, Result, ResultExt};
 use rayon::prelude::*;
-use reduced::{Reduced, reduce};
+use reduced::reduce;
 use stack::Stack;
 
 /// Components kept beside the intrinsic dimension: the leading eight are reported everywhere.
@@ -152,11 +153,7 @@ impl Fit {
         Ok(Self {
             columns,
             layers,
-            stack: StackFit {
-                all,
-                groups: Vec::new(),
-                segments: None,
-            },
+            stack: StackFit::new(all, Vec::new()),
         })
     }
 
@@ -299,119 +296,4 @@ fn mean_squares(rows: &Rows<'_>) -> Result<Vec<f64>> {
         *sum /= count.max(1) as f64;
     }
     Ok(sums)
-}
-
-fn fit_layer(
-    plan: &Plan,
-    source_rows: &Rows<'_>,
-    reduced: Reduced,
-    component_count: usize,
-    contrast: Option<(usize, usize)>,
-) -> Result<LayerFit> {
-    let subject = format!("{}: layer {}", source_rows.source.name(), source_rows.layer.index);
-    let whole_norms = source_rows.columns.is_none() || source_rows.source.has_rows();
-    let (all, groups, contrast) = match reduced {
-        Reduced::Moments(mut groups) => {
-            // A single group is the whole: its triangle is not held twice.
-            let whole = match &mut groups[..] {
-                [only] if source_rows.source.groups.is_empty() => std::mem::replace(only, Moments::empty(0)),
-                many => {
-                    let mut whole = Moments::empty(source_rows.width());
-                    for group in many.iter() {
-                        whole.merge(group).at(&subject)?;
-                    }
-                    whole
-                }
-            };
-            let contrast = contrast.map(|(a, b)| Contrasted {
-                a,
-                b,
-                along: Along::of_moments(&groups[a], &groups[b]),
-            });
-            let fit = |moments: &Moments| -> Result<Part> {
-                Ok(Part {
-                    summary: Summary::of_moments(moments, whole_norms),
-                    spectrum: spectrum_of(plan, moments, component_count).at(&subject)?,
-                })
-            };
-            let all = fit(&whole)?;
-            drop(whole);
-            let groups = if source_rows.source.groups.is_empty() {
-                Vec::new()
-            } else {
-                groups.iter().map(fit).collect::<Result<Vec<Part>>>()?
-            };
-            (all, groups, contrast)
-        }
-        Reduced::Rows { labels, rows } => {
-            let width = source_rows.width();
-            let part = |rows: &[f64]| -> Result<Part> {
-                if let Some(bad) = rows.chunks_exact(width).position(|row| !norm(row).is_finite()) {
-                    return Err(Error::input(
-                        &subject,
-                        format!("row {bad} holds a number that is not finite"),
-                    ));
-                }
-                let summary = Summary::of_rows(rows, width);
-                let centred = centred(rows, &summary.mean);
-                let spectrum = match plan.components {
-                    // More rows than dimensions come here only to be concatenated: the small side is the covariance.
-                    _ if rows.len() / width > width => {
-                        let moments = Moments::of_rows(width, &centred, Precision::Double).at(&subject)?;
-                        spectrum_of(plan, &moments, component_count).at(&subject)?
-                    }
-                    _ => leading_only(
-                        plan,
-                        Spectrum::of_centred_rows(&centred, width, component_count).at(&subject)?,
-                    ),
-                };
-                Ok(Part { summary, spectrum })
-            };
-            let all = part(&rows)?;
-            let of_group = |group: usize| -> Vec<f64> {
-                rows.chunks_exact(width)
-                    .zip(&labels)
-                    .filter(|(_, label)| **label as usize == group)
-                    .flat_map(|(row, _)| row.iter().copied())
-                    .collect()
-            };
-            let groups = (0..source_rows.source.groups.len())
-                .map(|group| part(&of_group(group)))
-                .collect::<Result<Vec<Part>>>()?;
-            let contrast = contrast.map(|(a, b)| {
-                let along = Along::of_rows(
-                    (&of_group(a), &groups[a].summary),
-                    (&of_group(b), &groups[b].summary),
-                    width,
-                );
-                Contrasted { a, b, along }
-            });
-            (all, groups, contrast)
-        }
-    };
-    Ok(LayerFit {
-        index: source_rows.layer.index,
-        all,
-        groups,
-        contrast,
-    })
-}
-
-/// Components of moments: the whole spectrum, or the leading pairs alone.
-fn spectrum_of(plan: &Plan, moments: &Moments, component_count: usize) -> std::result::Result<Spectrum, LapackError> {
-    match plan.components {
-        Components::Id => Spectrum::of_moments(moments, component_count),
-        Components::Leading(_) => Spectrum::leading_of_moments(moments, component_count),
-    }
-}
-
-/// Under `--components K` nothing beyond the K leading values is shown, however they were found.
-fn leading_only(plan: &Plan, mut spectrum: Spectrum) -> Spectrum {
-    if let Components::Leading(count) = plan.components
-        && spectrum.values.len() > count
-    {
-        spectrum.values.truncate(count);
-        spectrum.complete = false;
-    }
-    spectrum
 }

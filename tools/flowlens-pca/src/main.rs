@@ -1,5 +1,6 @@
 //! flowlens-pca: principal components, concentration and trajectories of residual-stream activations.
 
+mod basis;
 mod cli;
 mod compare;
 mod container;

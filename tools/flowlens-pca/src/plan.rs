@@ -1,9 +1,9 @@
 //! What will be measured: the arguments and the inputs, resolved. Opens containers and reads their headers and tables; computes nothing.
 
+use crate::basis::Basis;
 use crate::cli::{Args, Center, Layout, Measures, OnNonfinite};
-use crate::container;
 use crate::source::Source;
-use process::{Error, Existing, Result};
+use process::{Error, Existing, Format, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -59,77 +59,54 @@ pub struct Plan {
     pub max_memory: u64,
 }
 
-/// A plan and the inputs it was made from.
-pub struct Planned {
-    pub plan: Plan,
+/// What the plan was made from, and where its products go.
+pub struct Opened {
     pub source: Source,
     pub reference: Option<Reference>,
+    pub products: Products,
 }
 
 /// What `--against` named, or the second form of `--stability`.
 pub enum Reference {
     Dump(Box<Source>),
-    Basis(container::Basis),
+    Basis(Basis),
 }
 
-impl Planned {
-    pub fn new(args: &Args) -> Result<Self> {
-        let components = components(&args.components)?;
+/// Where results go, and how.
+pub struct Products {
+    pub basis: Option<PathBuf>,
+    pub direction: Option<PathBuf>,
+    pub existing: Existing,
+    /// Files being read, which no product may replace.
+    pub inputs: Vec<PathBuf>,
+    pub format: Format,
+}
+
+impl Plan {
+    pub fn new(args: &Args) -> Result<(Self, Opened)> {
+        let components = components(args)?;
         let drop_dims = drop_dims(args.drop_dims.as_deref())?;
         let (inputs, second) = match &args.stability {
-            Some(forms) => (vec![forms[0].clone()], Some(&forms[1])),
-            None => (args.inputs.clone(), args.against.as_ref()),
+            Some(forms) => (&forms[..1], Some(&forms[1])),
+            None => (&args.inputs[..], args.against.as_ref()),
         };
-        let source = Source::open(&inputs, args)?;
-        let reference = match second {
-            Some(path) if args.stability.is_none() && container::is_basis(path, args.no_map)? => {
-                Some(Reference::Basis(container::Basis::read(path, args.no_map)?))
-            }
-            Some(path) => Some(Reference::Dump(Box::new(Source::open_beside(path, args, &source)?))),
-            None => None,
-        };
-        for output in [&args.basis, &args.direction].into_iter().flatten() {
-            process::check_target(output, existing(args.force), &read_paths(&inputs, second))?;
-        }
-        if let (Some(basis), Some(direction)) = (&args.basis, &args.direction)
-            && basis == direction
-        {
-            return Err(Error::usage("--direction", "is the same file as --basis"));
-        }
-        let measures = measures(args, &source)?;
-        let layout = args.layout.unwrap_or(if args.stability.is_some() {
-            Layout::Concat
-        } else {
-            Layout::Stacked
+        let source = Source::open(inputs, args)?;
+        let reference = second.map(|path| open_second(path, args, &source)).transpose()?;
+        let products = Products::new(args, inputs, second)?;
+        let layout = args.layout.unwrap_or(match args.stability {
+            Some(_) => Layout::Concat,
+            None => Layout::Stacked,
         });
-        let has_rows = source.has_rows();
-        for (asked, what) in [
-            (layout == Layout::Concat, "--layout concat"),
-            (args.prompts.is_some(), "--prompts"),
-            (args.stability.is_some(), "--stability"),
-            (args.resamples.is_some_and(|count| count > 0), "--resamples"),
-        ] {
-            if asked && !has_rows {
-                return Err(source.needs_rows(what));
-            }
-        }
+        let measures = measures(args, &source)?;
+        check_rows(args, layout, &source)?;
         if layout == Layout::Stacked {
             source.check_widths()?;
         }
-        if components != Components::Id && args.stability.is_some() {
-            return Err(Error::usage(
-                "--components",
-                "the stability experiment has its own component, the first",
-            ));
-        }
-        let plan = Plan {
+        let plan = Self {
             tool: "flowlens-pca",
             version: process::VERSION,
             input_digest: source.digest(),
-            against_digest: reference.as_ref().map(|reference| match reference {
-                Reference::Dump(source) => source.digest(),
-                Reference::Basis(basis) => basis.digest.clone(),
-            }),
+            against_digest: reference.as_ref().map(Reference::digest),
             site: source.site.clone(),
             layers: source.layers.iter().map(|layer| layer.index).collect(),
             layout,
@@ -150,30 +127,80 @@ impl Planned {
             on_nonfinite: args.on_nonfinite,
             max_memory: args.max_memory,
         };
-        Ok(Self {
-            plan,
+        let opened = Opened {
             source,
             reference,
+            products,
+        };
+        Ok((plan, opened))
+    }
+}
+
+impl Reference {
+    fn digest(&self) -> String {
+        match self {
+            Self::Dump(source) => source.digest(),
+            Self::Basis(basis) => basis.digest.clone(),
+        }
+    }
+}
+
+fn open_second(path: &Path, args: &Args, source: &Source) -> Result<Reference> {
+    if args.stability.is_none()
+        && let Some(basis) = Basis::read(path, args.no_map)?
+    {
+        return Ok(Reference::Basis(basis));
+    }
+    Ok(Reference::Dump(Box::new(Source::open_beside(path, args, source)?)))
+}
+
+impl Products {
+    fn new(args: &Args, inputs: &[PathBuf], second: Option<&PathBuf>) -> Result<Self> {
+        let is_file = |path: &&PathBuf| *path != Path::new("-");
+        let inputs: Vec<PathBuf> = inputs.iter().chain(second).filter(is_file).cloned().collect();
+        let existing = Existing::from_flags(args.force, false);
+        for (flag, output) in [("--basis", &args.basis), ("--direction", &args.direction)] {
+            let Some(output) = output else { continue };
+            if output == Path::new("-") {
+                return Err(Error::usage(flag, "- would mix a container with the records on stdout"));
+            }
+            process::check_target(output, existing, &inputs)?;
+        }
+        if args.basis.is_some() && args.basis == args.direction {
+            return Err(Error::usage("--direction", "is the same file as --basis"));
+        }
+        Ok(Self {
+            basis: args.basis.clone(),
+            direction: args.direction.clone(),
+            existing,
+            inputs,
+            format: args.format.resolve(None),
         })
     }
 }
 
-pub fn existing(force: bool) -> Existing {
-    Existing::from_flags(force, false)
+/// Refuses moments where the rows themselves are needed.
+fn check_rows(args: &Args, layout: Layout, source: &Source) -> Result<()> {
+    let asked = [
+        (layout == Layout::Concat, "--layout concat"),
+        (args.prompts.is_some(), "--prompts"),
+        (args.stability.is_some(), "--stability"),
+        (args.resamples.is_some_and(|count| count > 0), "--resamples"),
+    ];
+    match asked.into_iter().find(|(is_asked, _)| *is_asked) {
+        Some((_, what)) if !source.has_rows() => Err(source.needs_rows(what)),
+        _ => Ok(()),
+    }
 }
 
-pub fn read_paths(inputs: &[PathBuf], second: Option<&PathBuf>) -> Vec<PathBuf> {
-    inputs
-        .iter()
-        .chain(second)
-        .filter(|path| *path != Path::new("-"))
-        .cloned()
-        .collect()
-}
-
-fn components(text: &str) -> Result<Components> {
+fn components(args: &Args) -> Result<Components> {
+    let text = args.components.as_str();
     match text.parse::<usize>() {
         _ if text == "id" => Ok(Components::Id),
+        Ok(_) if args.stability.is_some() => Err(Error::usage(
+            "--components",
+            "the stability experiment has its own component, the first",
+        )),
         Ok(count) if (1..=256).contains(&count) => Ok(Components::Leading(count)),
         _ => Err(Error::usage(
             "--components",

@@ -1,30 +1,28 @@
-//! The run: fit, look at the rows again where that is needed, compare, save, report.
+//! The run: outputs are opened and committed here alone. Fit, look at the rows again where that is needed, compare, save, report.
 
-use crate::cli::{Args, Format, OnNonfinite};
+use crate::basis::Basis;
+use crate::cli::{Args, Center, OnNonfinite};
 use crate::compare::{self, Side};
 use crate::container;
 use crate::fit::{COMPONENT_COUNT, Fit, RESAMPLED_COMPONENT_COUNT};
-use crate::plan::{Components, Plan, Planned, Reference, existing, read_paths};
+use crate::plan::{Components, Opened, Plan, Products, Reference};
 use crate::report::{self, End, Report};
 use crate::rows::Rows;
 use crate::source::Source;
 use crate::spread::Spreads;
 use crate::trajectory::{self, Axes};
 use crate::{stability, table};
-use process::{Error, Outcome, Progress, Result, ResultExt};
+use process::{Common, Error, Format, Outcome, Output, Progress, Result, ResultExt};
 use records::{Begin, Status};
+use std::io::Write;
 
 pub fn run(args: Args) -> Result<Outcome> {
-    let Planned {
-        plan,
-        mut source,
-        mut reference,
-    } = Planned::new(&args)?;
+    let (plan, mut opened) = Plan::new(&args)?;
     if args.common.plan {
         return process::plan::print(&plan);
     }
-    let mut dropped = check_finite(&plan, &mut source)?;
-    if let Some(Reference::Dump(other)) = &mut reference {
+    let mut dropped = check_finite(&plan, &mut opened.source)?;
+    if let Some(Reference::Dump(other)) = &mut opened.reference {
         dropped += check_finite(&plan, other)?;
     }
     let mut end = End {
@@ -32,22 +30,23 @@ pub fn run(args: Args) -> Result<Outcome> {
         dropped_row_count: (plan.on_nonfinite == OnNonfinite::Drop).then_some(dropped),
         dropped_dims: None,
     };
-    let report = match (&reference, plan.stability) {
+    let report = match (&opened.reference, plan.stability) {
         (Some(Reference::Dump(second)), true) => Report {
-            stabilities: stability::run(&plan, &source, second)?,
+            stabilities: stability::run(&plan, &opened.source, second)?,
             ..Report::default()
         },
-        _ => analyse(&args, &plan, &source, reference.as_ref(), &mut end)?,
+        _ => analyse(&args.common, &plan, &opened, &mut end)?,
     };
-    write(&args, &plan, &report, &end)?;
+    write(&plan, &opened.products, &report, &end)?;
     Ok(Outcome::Complete)
 }
 
-fn analyse(args: &Args, plan: &Plan, source: &Source, reference: Option<&Reference>, end: &mut End) -> Result<Report> {
+fn analyse(common: &Common, plan: &Plan, opened: &Opened, end: &mut End) -> Result<Report> {
+    let (source, reference) = (&opened.source, opened.reference.as_ref());
     let component_count = component_count(plan, source, reference);
     let sides = 1 + usize::from(matches!(reference, Some(Reference::Dump(_))));
     let total = (sides * source.layers.len()) as u64;
-    let progress = Progress::start(&args.common, "layers", Some(total), "layer");
+    let progress = Progress::start(common, "layers", Some(total), "layer");
     let fit = Fit::new(plan, source, component_count, &progress)?;
     if let Some(columns) = &fit.columns {
         let width = source.layers[0].width;
@@ -83,14 +82,21 @@ fn analyse(args: &Args, plan: &Plan, source: &Source, reference: Option<&Referen
         None => {}
     }
     progress.finish();
-    let inputs = read_paths(&args.inputs, args.against.as_ref());
-    if let Some(path) = &args.basis {
-        container::write_basis(path, existing(args.force), &inputs, plan, source, &fit, component_id)?;
-    }
-    if let Some(path) = &args.direction {
-        container::write_directions(path, existing(args.force), &inputs, plan, source, &fit)?;
-    }
+    save(plan, opened, &fit, component_id)?;
     Ok(report)
+}
+
+/// The containers that were asked for.
+fn save(plan: &Plan, opened: &Opened, fit: &Fit, component_id: Option<usize>) -> Result<()> {
+    let (source, products) = (&opened.source, &opened.products);
+    let create = |path| Output::create_binary(path, products.existing, &products.inputs);
+    if let Some(path) = &products.basis {
+        container::write_basis(create(path)?, plan, source, fit, component_id)?.commit()?;
+    }
+    if let Some(path) = &products.direction {
+        container::write_directions(create(path)?, plan, source, fit)?.commit()?;
+    }
+    Ok(())
 }
 
 /// Components to keep: what was asked for; enough for intervals where rows will be resampled; else the leading eight.
@@ -125,17 +131,17 @@ impl SavedAxes {
     }
 }
 
-fn reference_axes(plan: &Plan, source: &Source, fit: &Fit, basis: &container::Basis) -> Result<Option<SavedAxes>> {
+fn reference_axes(plan: &Plan, source: &Source, fit: &Fit, basis: &Basis) -> Result<Option<SavedAxes>> {
     let width = source.layers[0].width;
     if basis.components.is_empty() || fit.stack.segments.is_some() {
         return Ok(None);
     }
-    let components = compare::checked(basis, &basis.components, width, fit)?;
+    let components = basis.narrowed(&basis.components, width, fit.columns.as_deref())?;
     let mean = match &fit.columns {
         None => basis.mean.clone(),
         Some(columns) => columns.iter().map(|column| basis.mean[*column]).collect(),
     };
-    let mean = (plan.center == crate::cli::Center::Global).then_some(mean);
+    let mean = (plan.center == Center::Global).then_some(mean);
     Ok(Some(SavedAxes {
         mean,
         components: vec![components],
@@ -185,16 +191,14 @@ fn check_finite(plan: &Plan, source: &mut Source) -> Result<u64> {
     Ok(bad.len() as u64)
 }
 
-fn write(args: &Args, plan: &Plan, report: &Report, end: &End) -> Result<()> {
-    let out = process::stdout();
-    // With a file to show for it, the work is done even if nobody reads the records.
-    let mut out = if args.basis.is_some() || args.direction.is_some() {
-        out.tolerant()
-    } else {
-        out
-    };
-    if args.format == Format::Table {
-        table::write(report, &mut out).at("stdout")?;
+fn write(plan: &Plan, products: &Products, report: &Report, end: &End) -> Result<()> {
+    let mut out = process::stdout();
+    if products.basis.is_some() || products.direction.is_some() {
+        // With a file to show for it, the work is done even if nobody reads the records.
+        out = out.tolerant();
+    }
+    if products.format == Format::Table {
+        out.write_all(table::tables(report).as_bytes()).at("stdout")?;
         return out.finish();
     }
     let mut writer = records::Writer::new(out);

@@ -12,7 +12,7 @@ pub use parts::Part;
 
 use crate::cli::Args;
 use parts::{one_run, open_parts};
-use process::{Error, Result, ResultExt};
+use process::{Error, Layers, Result, ResultExt};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tensors::{Found, layer_count, select_layers};
@@ -68,14 +68,23 @@ pub struct Source {
 impl Source {
     pub fn open(paths: &[PathBuf], args: &Args) -> Result<Self> {
         let (parts, names) = open_parts(paths, args)?;
-        Self::new(parts, names, args, args.site.clone(), args.layers.as_deref())
+        Self::new(parts, names, args, args.site.clone(), &args.layers)
     }
 
     /// The other side of a comparison: the same site and layers.
     pub fn open_beside(path: &Path, args: &Args, first: &Source) -> Result<Self> {
         let (parts, names) = open_parts(std::slice::from_ref(&path.to_path_buf()), args)?;
-        let layers: Vec<String> = first.layers.iter().map(|layer| layer.index.to_string()).collect();
-        let second = Self::new(parts, names, args, Some(first.site.clone()), Some(&layers.join(",")))?;
+        let same = first
+            .layers
+            .iter()
+            .map(|layer| (layer.index.into(), layer.index.into()));
+        let second = Self::new(
+            parts,
+            names,
+            args,
+            Some(first.site.clone()),
+            &Layers::Listed(same.collect()),
+        )?;
         for (a, b) in first.layers.iter().zip(&second.layers) {
             if a.width != b.width {
                 return Err(Error::input(
@@ -92,14 +101,15 @@ impl Source {
         names: Option<BTreeSet<String>>,
         args: &Args,
         site: Option<String>,
-        layers: Option<&str>,
+        layers: &Layers,
     ) -> Result<Self> {
         one_run(&parts)?;
         let found = Found::new(&parts, names.as_ref())?;
         let site = found.choose_site(site, &parts)?;
         let available = &found.sites[&site];
-        let layer_count = layer_count(&parts, available);
-        let chosen = select_layers(layers, available.keys().copied().collect(), layer_count)?;
+        let layer_count = layer_count(&parts, available)?;
+        let available: Vec<u32> = available.keys().copied().collect();
+        let chosen = select_layers(layers, &available, layer_count)?;
         let layers = chosen
             .iter()
             .map(|index| found.layer(&site, *index, &parts))
@@ -225,33 +235,9 @@ impl Source {
 
     /// Leaves out the given rows (part, row), which must be sorted.
     pub fn drop_rows(&mut self, bad: &[(u32, u64)]) {
-        let Content::Rows { runs, .. } = &mut self.content else {
-            return;
-        };
-        let mut kept = Vec::with_capacity(runs.len());
-        for run in runs.iter() {
-            let mut first = run.first_row;
-            let end = run.first_row + run.row_count;
-            let from = bad.partition_point(|&at| at < (run.part, first));
-            for &(_, row) in bad[from..].iter().take_while(|&&at| at < (run.part, end)) {
-                if row > first {
-                    kept.push(Run {
-                        first_row: first,
-                        row_count: row - first,
-                        ..*run
-                    });
-                }
-                first = row + 1;
-            }
-            if first < end {
-                kept.push(Run {
-                    first_row: first,
-                    row_count: end - first,
-                    ..*run
-                });
-            }
+        if let Content::Rows { runs, .. } = &mut self.content {
+            *runs = without_rows(runs, bad);
         }
-        *runs = kept;
     }
 
     /// What the numbers come from, whatever the shards: the plan of the run that made them (its input and model are in it), or the
@@ -271,4 +257,26 @@ impl Source {
         }
         process::sha256(lines.join("\n").as_bytes())
     }
+}
+
+/// Runs without the given rows (part, row), which must be sorted.
+fn without_rows(runs: &[Run], bad: &[(u32, u64)]) -> Vec<Run> {
+    let mut kept = Vec::with_capacity(runs.len());
+    for run in runs {
+        let mut first = run.first_row;
+        let end = run.first_row + run.row_count;
+        let from = bad.partition_point(|&at| at < (run.part, first));
+        let inside = bad[from..].iter().take_while(|&&at| at < (run.part, end));
+        for gap in inside.map(|(_, row)| *row).chain([end]) {
+            if gap > first {
+                kept.push(Run {
+                    first_row: first,
+                    row_count: gap - first,
+                    ..*run
+                });
+            }
+            first = gap + 1;
+        }
+    }
+    kept
 }

@@ -77,137 +77,119 @@ struct PromptProjections {
 }
 
 pub fn all(plan: &Plan, source: &Source, fit: &Fit, axes: &Axes<'_>) -> Result<Vec<Trajectory>> {
-    let mut found = Vec::new();
     let names = axes.names(fit);
     if names.is_empty() {
-        return Ok(found);
+        return Ok(Vec::new());
     }
-    let with_intervals = plan.measures == Measures::All
+    let has_intervals = plan.measures == Measures::All
         && plan.resamples > 0
         && source.has_rows()
         && source.prompt_count() <= RESAMPLED_PROMPTS_MAX;
-    let prompts = if with_intervals || plan.prompts.is_some() {
-        Some(PromptProjections::new(source, fit, axes, &names)?)
-    } else {
-        None
+    let prompts = (has_intervals || plan.prompts.is_some())
+        .then(|| PromptProjections::new(source, fit, axes, &names))
+        .transpose()?;
+    let drawing = Drawing {
+        source,
+        fit,
+        axes,
+        names: &names,
+        layer_index: fit.layers.iter().map(|layer| layer.index).collect(),
     };
-    let depth: Vec<f64> = fit
-        .layers
-        .iter()
-        .map(|layer| f64::from(layer.index + 1) / f64::from(source.layer_count))
-        .collect();
-    let layer_index: Vec<u32> = fit.layers.iter().map(|layer| layer.index).collect();
-    let groups: Vec<(String, Option<usize>)> = if source.groups.is_empty() {
-        vec![(String::new(), None)]
-    } else {
-        source
-            .groups
-            .iter()
-            .enumerate()
-            .map(|(at, name)| (name.clone(), Some(at)))
-            .collect()
-    };
-    for (group, at) in groups {
-        let centres: Vec<Vec<f64>> = fit
-            .layers
-            .iter()
-            .enumerate()
-            .map(|(l, layer)| {
-                let part = at.map_or(&layer.all, |at| &layer.groups[at]);
-                let offset: Vec<f64> = part
-                    .summary
-                    .mean
-                    .iter()
-                    .zip(axes.origin(layer))
-                    .map(|(mean, origin)| mean - origin)
-                    .collect();
-                let width = offset.len();
-                let count = axes.components[l].len() / width;
-                (0..count)
-                    .map(|index| dot(&offset, axes.component(l, index, width)))
-                    .collect()
-            })
-            .collect();
-        let intervals = match (&prompts, with_intervals) {
-            (Some(prompts), true) => prompts.intervals(plan, source, at, names.len()),
-            _ => None,
-        };
-        for (order, (component, index)) in names.iter().enumerate() {
-            let projection: Vec<f64> = centres.iter().map(|centre| centre[*index]).collect();
-            let (low, high) = intervals.as_ref().map(|all| all[order].clone()).unzip();
-            let identity = (Some(group.clone()), None);
-            found.push(shape(
-                identity,
-                component,
-                axes,
-                &layer_index,
-                &depth,
-                projection,
-                low,
-                high,
-                &centres,
-            ));
-        }
-    }
+    let mut found = drawing.groups(|group| match (&prompts, has_intervals) {
+        (Some(prompts), true) => prompts.intervals(plan, source, group, names.len()),
+        _ => None,
+    });
     if let (Some(wish), Some(prompts)) = (&plan.prompts, &prompts) {
-        for (id, prompt) in chosen_prompts(wish, source)? {
-            let centres: Vec<Vec<f64>> = prompts
-                .layers
-                .iter()
-                .map(|layer| prompts.row(layer, prompt)[names.len()..].to_vec())
-                .collect();
-            for (order, (component, _)) in names.iter().enumerate() {
-                let projection: Vec<f64> = prompts
-                    .layers
-                    .iter()
-                    .map(|layer| prompts.row(layer, prompt)[order])
-                    .collect();
-                let identity = (None, Some(id.clone()));
-                found.push(shape(
-                    identity,
-                    component,
-                    axes,
-                    &layer_index,
-                    &depth,
-                    projection,
-                    None,
-                    None,
-                    &centres,
-                ));
-            }
-        }
+        found.extend(drawing.prompts(prompts, wish)?);
     }
     Ok(found)
 }
 
-#[allow(clippy::too_many_arguments, reason = "the columns of one record")]
-fn shape(
-    (group, id): (Option<String>, Option<String>),
-    component: &str,
-    axes: &Axes<'_>,
-    layer_index: &[u32],
-    depth: &[f64],
-    projection: Vec<f64>,
-    low: Option<Vec<f64>>,
-    high: Option<Vec<f64>>,
-    centres: &[Vec<f64>],
-) -> Trajectory {
-    let count = centres.iter().map(Vec::len).min().unwrap_or(0).min(CENTER_COMPONENTS);
-    let center3: Vec<Vec<f64>> = centres.iter().map(|centre| centre[..count].to_vec()).collect();
-    let flat: Vec<f64> = center3.iter().flatten().copied().collect();
-    Trajectory {
-        group,
-        id,
-        component: component.to_owned(),
-        basis: axes.basis,
-        layer_index: layer_index.to_vec(),
-        depth: depth.to_vec(),
-        projection,
-        low,
-        high,
-        smoothness_ratio: path::smoothness_ratio(&flat, count),
-        turning_angle: path::turning_angle(&flat, count),
-        center3,
+/// Low and high of every layer, by component.
+type Intervals = Vec<(Vec<f64>, Vec<f64>)>;
+
+/// What all trajectories of one basis share.
+struct Drawing<'a> {
+    source: &'a Source,
+    fit: &'a Fit,
+    axes: &'a Axes<'a>,
+    names: &'a [(String, usize)],
+    layer_index: Vec<u32>,
+}
+
+impl Drawing<'_> {
+    /// The centres of all rows, or of every group.
+    fn groups(&self, intervals: impl Fn(Option<usize>) -> Option<Intervals>) -> Vec<Trajectory> {
+        let named = self.source.groups.iter().cloned().zip((0..).map(Some));
+        let groups: Vec<(String, Option<usize>)> = match self.source.groups.is_empty() {
+            true => vec![(String::new(), None)],
+            false => named.collect(),
+        };
+        let mut found = Vec::new();
+        for (group, at) in groups {
+            let centres: Vec<Vec<f64>> = (0..self.fit.layers.len()).map(|layer| self.centre(layer, at)).collect();
+            let intervals = intervals(at);
+            for (order, (component, index)) in self.names.iter().enumerate() {
+                let projection = centres.iter().map(|centre| centre[*index]).collect();
+                let (low, high) = intervals.as_ref().map(|all| all[order].clone()).unzip();
+                found.push(Trajectory {
+                    group: Some(group.clone()),
+                    low,
+                    high,
+                    ..self.trajectory(component, projection, &centres)
+                });
+            }
+        }
+        found
+    }
+
+    /// The centre of a group (or of all rows) in one layer, along every component.
+    fn centre(&self, layer: usize, group: Option<usize>) -> Vec<f64> {
+        let fit = &self.fit.layers[layer];
+        let part = group.map_or(&fit.all, |group| &fit.groups[group]);
+        let from_origin = part.summary.mean.iter().zip(self.axes.origin(fit));
+        let offset: Vec<f64> = from_origin.map(|(mean, origin)| mean - origin).collect();
+        let components = self.axes.components[layer].chunks_exact(offset.len());
+        components.map(|component| dot(&offset, component)).collect()
+    }
+
+    /// Single prompts, by id.
+    fn prompts(&self, prompts: &PromptProjections, wish: &str) -> Result<Vec<Trajectory>> {
+        let mut found = Vec::new();
+        for (id, prompt) in chosen_prompts(wish, self.source)? {
+            let rows: Vec<&[f64]> = prompts.layers.iter().map(|layer| prompts.row(layer, prompt)).collect();
+            let centres: Vec<Vec<f64>> = rows.iter().map(|row| row[self.names.len()..].to_vec()).collect();
+            for (order, (component, _)) in self.names.iter().enumerate() {
+                let projection = rows.iter().map(|row| row[order]).collect();
+                found.push(Trajectory {
+                    id: Some(id.clone()),
+                    ..self.trajectory(component, projection, &centres)
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    /// A path of nobody's, without intervals.
+    fn trajectory(&self, component: &str, projection: Vec<f64>, centres: &[Vec<f64>]) -> Trajectory {
+        let count = centres.iter().map(Vec::len).min().unwrap_or(0).min(CENTER_COMPONENTS);
+        let center3: Vec<Vec<f64>> = centres.iter().map(|centre| centre[..count].to_vec()).collect();
+        let flat: Vec<f64> = center3.iter().flatten().copied().collect();
+        let depth = |layer: &u32| f64::from(layer + 1) / f64::from(self.source.layer_count);
+        Trajectory {
+            group: None,
+            id: None,
+            component: component.to_owned(),
+            basis: self.axes.basis,
+            layer_index: self.layer_index.clone(),
+            depth: self.layer_index.iter().map(depth).collect(),
+            projection,
+            low: None,
+            high: None,
+            smoothness_ratio: path::smoothness_ratio(&flat, count),
+            turning_angle: path::turning_angle(&flat, count),
+            center3,
+        }
     }
 }
 
@@ -296,7 +278,7 @@ impl PromptProjections {
         source: &Source,
         group: Option<usize>,
         component_count: usize,
-    ) -> Option<Vec<(Vec<f64>, Vec<f64>)>> {
+    ) -> Option<Intervals> {
         let own: Vec<usize> = (0..source.prompt_count())
             .filter(|prompt| group.is_none_or(|group| source.group_of(*prompt as u32) == group))
             .collect();

@@ -626,16 +626,17 @@ fn layers_dims_and_components_can_be_chosen() {
     };
     assert_eq!(indices(&["--layers", "0,2-3"]), [0, 2, 3]);
     assert_eq!(indices(&["--layers", "0.5-0.75"]), [1, 2]);
+    assert_eq!(indices(&["--layers", "-1"]), [3]);
     pca()
         .args(["--layers", "0.0-0.1"])
         .arg(&path)
         .output()
-        .refused(2, "no layer of 4 has a depth in 0.0-0.1");
+        .refused(2, "0.0-0.1 holds no layer of 4");
     pca()
         .args(["--layers", "9"])
         .arg(&path)
         .output()
-        .refused(3, "layer 9 is not in the input");
+        .refused(2, "there is no layer 9");
     let records = run(&["--drop-dims", "0,5", "--components", "2"], &[&path]).records();
     assert_eq!(records.last().unwrap()["dropped_dims"], serde_json::json!([0, 5]));
     let layer = rows(&records, "layer")[0];
@@ -1045,4 +1046,101 @@ fn stored_f32(archive: &[u8], name: &str) -> Vec<f32> {
         .chunks_exact(4)
         .map(|x| f32::from_le_bytes(x.try_into().unwrap()))
         .collect()
+}
+
+/// Four rows of one layer, with what a damaged file may say about them.
+fn odd(path: &Path, samples: &[(u64, u64)], table: &[u32], layer_index: u32, layer_count: u64) -> PathBuf {
+    let mut header = Header::new("test", "1", &process::sha256(b"odd"), None);
+    header.tensors = vec![
+        TensorSpec::activations(Site::ResidPost, Some(layer_index), Dtype::F32, 2),
+        TensorSpec::samples(),
+        TensorSpec::row_table("sample_index"),
+    ];
+    header.meta.insert("layer_count".into(), layer_count.into());
+    header.fix_blocks().unwrap();
+    let mut writer = Writer::new(Vec::new(), header, 1).unwrap();
+    writer.push_f32(0, &[1.0, 2.0, 3.0, 5.0, 8.0, 1.0, 0.0, 4.0]).unwrap();
+    for (index, (start, count)) in samples.iter().enumerate() {
+        let sample = serde_json::json!({
+            "type": "sample", "id": index.to_string(), "sample_index": index, "group": "", "text_digest": process::sha256(b""),
+            "token_count": count, "row_start": start, "row_count": count,
+        });
+        writer.push(1, format!("{sample}\n").as_bytes()).unwrap();
+    }
+    writer.push_exact::<u32>(2, table).unwrap();
+    std::fs::write(path, writer.finish().unwrap().0).unwrap();
+    path.to_path_buf()
+}
+
+#[test]
+fn a_row_of_two_samples_or_of_none_or_of_another_is_refused() {
+    let dir = temp_dir();
+    let path = dir.path().join("odd.acts");
+    run(&[], &[&odd(&path, &[(2, 2), (0, 2)], &[1, 1, 0, 0], 0, 1)]);
+    for (samples, cause) in [
+        (&[(0, 2), (1, 3)], "row 1 is claimed by two of the samples"),
+        (&[(0, 1), (2, 2)], "row 1 is claimed by none of the samples"),
+        (&[(0, 2), (2, 1)], "row 3 is claimed by none of the samples"),
+        (&[(0, 2), (0, 4)], "row 0 is claimed by two of the samples"),
+    ] {
+        pca().arg(odd(&path, samples, &[0; 4], 0, 1)).output().refused(3, cause);
+    }
+    for (table, cause) in [
+        (&[0, 1, 1, 1][..], "row 1 is of sample 1 by sample_index"),
+        (&[0, 0, 1], "sample_index ends at row 3"),
+        (&[0, 0, 1, 1, 1], "row 4 is of sample 1 by sample_index"),
+    ] {
+        pca()
+            .arg(odd(&path, &[(0, 2), (2, 2)], table, 0, 1))
+            .output()
+            .refused(3, cause);
+    }
+}
+
+#[test]
+fn a_layer_that_no_model_has_is_refused() {
+    let dir = temp_dir();
+    let path = dir.path().join("odd.acts");
+    for (layer_index, layer_count) in [(u32::MAX, 1), (0, 1 << 40), (70_000, 1)] {
+        pca()
+            .arg(odd(&path, &[(0, 4)], &[0; 4], layer_index, layer_count))
+            .args(["--layers", "0.5-1.0"])
+            .output()
+            .refused(3, "layers, limit 65536");
+    }
+}
+
+#[test]
+fn a_container_and_records_do_not_share_stdout() {
+    let dir = temp_dir();
+    let path = odd(&dir.path().join("odd.acts"), &[(0, 4)], &[0; 4], 0, 1);
+    pca()
+        .args(["--basis", "-"])
+        .arg(&path)
+        .output()
+        .refused(2, "mix a container with the records");
+}
+
+/// A small file may hold one block of many rows: what is read at once is bounded all the same.
+#[test]
+fn four_million_rows_of_zeros_in_one_block_take_seconds_and_little_memory() {
+    const ROW_COUNT: usize = 4_000_000;
+    let dir = temp_dir();
+    let path = dir.path().join("zeros.acts");
+    let mut header = Header::new("test", "1", &process::sha256(b"zeros"), None);
+    let mut spec = TensorSpec::activations(Site::ResidPost, Some(0), Dtype::F32, 4);
+    spec.block_row_count = ROW_COUNT as u64;
+    header.tensors = vec![spec];
+    let mut writer = Writer::new(Vec::new(), header, 1).unwrap();
+    writer.push_f32(0, &vec![0.0; 4 * ROW_COUNT]).unwrap();
+    std::fs::write(&path, writer.finish().unwrap().0).unwrap();
+    assert!(std::fs::metadata(&path).unwrap().len() < 100_000);
+
+    let limited = "ulimit -d 400000 && exec \"$0\" --threads 2 \"$1\"";
+    let done = Run::new("sh")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_flowlens-pca")])
+        .arg(&path)
+        .output()
+        .expect(0);
+    assert_eq!(rows(&done.records(), "layer")[0]["row_count"], ROW_COUNT);
 }

@@ -1,8 +1,9 @@
 //! All layers together: their rows in one space, or side by side.
 
+use super::layer::{leading_only, rows_of_group, spectrum_of};
 use super::reduced::{Reduced, precision};
 use super::summary::{Summary, centred, mean_of};
-use super::{LayerFit, Part, leading_only, spectrum_of};
+use super::{LayerFit, Part};
 use crate::cli::{Center, Layout};
 use crate::plan::Plan;
 use crate::rows::Rows;
@@ -105,66 +106,76 @@ impl<'a> Stack<'a> {
             Center::Layer => Some(reduced.mean(self.width)?),
             Center::Global => None,
         };
-        match (&mut self.form, reduced) {
-            (StackForm::Merged(groups), Reduced::Moments(layer)) => {
-                for (at, (stack, moments)) in groups.iter_mut().zip(layer).enumerate() {
-                    self.norm_sums[at] += moments.norm_sum();
-                    for (sum, x) in self.unit_sums[at].iter_mut().zip(moments.unit_sum()) {
-                        *sum += x;
-                    }
-                    match &layer_mean {
-                        Some(mean) => stack.merge(&moments.clone().translated(mean))?,
-                        None => stack.merge(moments)?,
-                    }
+        match reduced {
+            Reduced::Moments(groups) => self.add_moments(groups, layer_mean.as_deref()),
+            Reduced::Rows { labels, rows } => {
+                self.add_norms(labels, rows);
+                match layer_mean {
+                    Some(mean) => self.add_rows(labels, &centred(rows, &mean)),
+                    None => self.add_rows(labels, rows),
                 }
             }
-            (
-                form,
-                Reduced::Rows {
-                    labels: row_labels,
-                    rows,
-                },
-            ) => {
-                let width = rows.len() / row_labels.len().max(1);
+        }
+    }
+
+    fn add_moments(&mut self, layer: &[Moments], mean: Option<&[f64]>) -> std::result::Result<(), MomentsError> {
+        let StackForm::Merged(groups) = &mut self.form else {
+            return Ok(());
+        };
+        for (at, (stack, moments)) in groups.iter_mut().zip(layer).enumerate() {
+            self.norm_sums[at] += moments.norm_sum();
+            for (sum, x) in self.unit_sums[at].iter_mut().zip(moments.unit_sum()) {
+                *sum += x;
+            }
+            match mean {
+                Some(mean) => stack.merge(&moments.clone().translated(mean))?,
+                None => stack.merge(moments)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Norms and directions are of the rows as they are, whatever they are centred on.
+    fn add_norms(&mut self, labels: &[u32], rows: &[f64]) {
+        let width = rows.len() / labels.len().max(1);
+        for (row, label) in rows.chunks_exact(width.max(1)).zip(labels) {
+            let at = *label as usize;
+            let length = norm(row);
+            self.norm_sums[at] += length;
+            if length > 0.0 && width == self.width {
+                for (sum, x) in self.unit_sums[at].iter_mut().zip(row) {
+                    *sum += x / length;
+                }
+            }
+        }
+    }
+
+    fn add_rows(&mut self, row_labels: &[u32], rows: &[f64]) -> std::result::Result<(), MomentsError> {
+        let width = rows.len() / row_labels.len().max(1);
+        match &mut self.form {
+            StackForm::Rows { labels, rows: all } => {
+                labels.extend_from_slice(row_labels);
+                all.extend_from_slice(rows);
+            }
+            StackForm::Accumulated(groups) => {
                 for (row, label) in rows.chunks_exact(width.max(1)).zip(row_labels) {
-                    let at = *label as usize;
-                    let length = norm(row);
-                    self.norm_sums[at] += length;
-                    if length > 0.0 && width == self.width {
-                        for (sum, x) in self.unit_sums[at].iter_mut().zip(row) {
-                            *sum += x / length;
-                        }
-                    }
-                }
-                let shifted = layer_mean.as_ref().map(|mean| centred(rows, mean));
-                let rows = shifted.as_ref().unwrap_or(rows);
-                match form {
-                    StackForm::Rows { labels, rows: all } => {
-                        labels.extend_from_slice(row_labels);
-                        all.extend_from_slice(rows);
-                    }
-                    StackForm::Accumulated(groups) => {
-                        for (row, label) in rows.chunks_exact(width.max(1)).zip(row_labels) {
-                            groups[*label as usize].push(row)?;
-                        }
-                    }
-                    StackForm::Gram {
-                        labels,
-                        gram,
-                        width: total,
-                    } => {
-                        let mean = mean_of(rows, width);
-                        let centred = centred(rows, &mean);
-                        for (sum, x) in gram.iter_mut().zip(spectrum::gram(&centred, width)) {
-                            *sum += x;
-                        }
-                        labels.clone_from(row_labels);
-                        *total += width;
-                    }
-                    StackForm::Merged(_) | StackForm::OneLayer => {}
+                    groups[*label as usize].push(row)?;
                 }
             }
-            (_, Reduced::Moments(_)) => {}
+            StackForm::Gram {
+                labels,
+                gram,
+                width: total,
+            } => {
+                let centred = centred(rows, &mean_of(rows, width));
+                for (sum, x) in gram.iter_mut().zip(spectrum::gram(&centred, width)) {
+                    *sum += x;
+                }
+                labels.clear();
+                labels.extend_from_slice(row_labels);
+                *total += width;
+            }
+            StackForm::Merged(_) | StackForm::OneLayer => {}
         }
         Ok(())
     }
@@ -176,153 +187,143 @@ impl<'a> Stack<'a> {
         columns: Option<&[usize]>,
         component_count: usize,
     ) -> Result<StackFit> {
-        let subject = source.name();
-        let (plan, width, norm_sums, unit_sums) = (self.plan, self.width, self.norm_sums, self.unit_sums);
-        let named = !source.groups.is_empty();
-        let whole_norms = columns.is_none() || source.has_rows();
-        // Norms and directions are of the rows as they are, whatever they were centred on.
-        let with_norms = |mut summary: Summary, groups: &[usize]| {
-            summary.norm_sum = groups.iter().map(|group| norm_sums[*group]).sum();
-            summary.unit_sum = vec![0.0; width];
-            for group in groups {
-                for (sum, x) in summary.unit_sum.iter_mut().zip(&unit_sums[*group]) {
-                    *sum += x;
-                }
-            }
-            let count = summary.count;
-            summary.norm_mean = (whole_norms && count > 0).then(|| summary.norm_sum / count as f64);
-            summary.anisotropy = if whole_norms {
-                measures::mean_pairwise_cosine(&summary.unit_sum, count)
-            } else {
-                None
-            };
-            summary
+        let finish = Finish {
+            plan: self.plan,
+            source,
+            columns,
+            component_count,
+            width: self.width,
+            norm_sums: self.norm_sums,
+            unit_sums: self.unit_sums,
+            subject: source.name(),
         };
-        let every: Vec<usize> = (0..norm_sums.len()).collect();
         match self.form {
-            StackForm::OneLayer => {
-                let [layer] = layers else {
-                    return Err(Error::bug("stack", "one layer was planned"));
-                };
-                Ok(StackFit {
-                    all: layer.all.clone(),
-                    groups: layer.groups.clone(),
-                    segments: None,
-                })
-            }
-            StackForm::Rows { labels, rows } => {
-                let part = |rows: &[f64], groups: &[usize]| -> Result<Part> {
-                    let summary = with_norms(Summary::of_rows(rows, width), groups);
-                    let centred = centred(rows, &summary.mean);
-                    let spectrum = Spectrum::of_centred_rows(&centred, width, component_count).at(&subject)?;
-                    Ok(Part {
-                        summary,
-                        spectrum: leading_only(plan, spectrum),
-                    })
-                };
-                let all = part(&rows, &every)?;
-                let groups = (0..source.groups.len())
-                    .map(|group| {
-                        let own: Vec<f64> = rows
-                            .chunks_exact(width)
-                            .zip(&labels)
-                            .filter(|(_, label)| **label as usize == group)
-                            .flat_map(|(row, _)| row.iter().copied())
-                            .collect();
-                        part(&own, &[group])
-                    })
-                    .collect::<Result<Vec<Part>>>()?;
-                Ok(StackFit {
-                    all,
-                    groups,
-                    segments: None,
-                })
-            }
+            StackForm::OneLayer => match layers {
+                [layer] => Ok(StackFit::new(layer.all.clone(), layer.groups.clone())),
+                _ => Err(Error::bug("stack", "one layer was planned")),
+            },
+            StackForm::Rows { labels, rows } => finish.of_rows(&labels, &rows),
+            StackForm::Merged(groups) => finish.of_moments(groups),
             StackForm::Accumulated(groups) => {
-                let groups = groups
-                    .into_iter()
-                    .map(|group| group.finish().at(&subject))
-                    .collect::<Result<Vec<Moments>>>()?;
-                finish_moments(plan, groups, named, component_count, &subject, &with_norms, &every)
+                let moments = groups.into_iter().map(|group| group.finish().at(&finish.subject));
+                finish.of_moments(moments.collect::<Result<Vec<Moments>>>()?)
             }
-            StackForm::Merged(groups) => {
-                finish_moments(plan, groups, named, component_count, &subject, &with_norms, &every)
-            }
-            StackForm::Gram {
-                labels,
-                gram,
-                width: total,
-            } => {
-                let row_count = labels.len();
-                let part = |gram: Vec<f64>, count: usize, groups: &[usize]| -> Result<(Part, Vec<f64>)> {
-                    let (spectrum, weights) = Spectrum::of_gram(gram, count, total, component_count).at(&subject)?;
-                    let mut summary = Summary {
-                        count: count as u64,
-                        ..Summary::default()
-                    };
-                    // The norm of a row of all layers side by side is not a sum of the layers' norms: it is left out.
-                    summary.norm_sum = groups.iter().map(|group| norm_sums[*group]).sum();
-                    Ok((
-                        Part {
-                            summary,
-                            spectrum: leading_only(plan, spectrum),
-                        },
-                        weights,
-                    ))
-                };
-                let groups = (0..source.groups.len())
-                    .map(|group| {
-                        let own: Vec<usize> = (0..row_count).filter(|row| labels[*row] as usize == group).collect();
-                        Ok(part(recentred(&gram, row_count, &own), own.len(), &[group])?.0)
-                    })
-                    .collect::<Result<Vec<Part>>>()?;
-                let (all, weights) = part(gram, row_count, &every)?;
-                let segments = segments(source, columns, &weights, row_count)?;
-                Ok(StackFit {
-                    all,
-                    groups,
-                    segments: Some(segments),
-                })
-            }
+            StackForm::Gram { labels, gram, width } => finish.of_gram(&labels, gram, width),
         }
     }
 }
 
-fn finish_moments(
-    plan: &Plan,
-    groups: Vec<Moments>,
-    named: bool,
-    component_count: usize,
-    subject: &str,
-    with_norms: &(impl Fn(Summary, &[usize]) -> Summary + Sync),
-    every: &[usize],
-) -> Result<StackFit> {
-    let mut whole = Moments::empty(groups[0].width());
-    for group in &groups {
-        whole.merge(group).at(subject)?;
+impl StackFit {
+    pub(super) fn new(all: Part, groups: Vec<Part>) -> Self {
+        Self {
+            all,
+            groups,
+            segments: None,
+        }
     }
-    let part = |moments: &Moments, groups: &[usize]| -> Result<Part> {
-        Ok(Part {
-            summary: with_norms(Summary::of_moments(moments, true), groups),
-            spectrum: spectrum_of(plan, moments, component_count).at(subject)?,
+}
+
+/// What was added, on its way to spectra.
+struct Finish<'a> {
+    plan: &'a Plan,
+    source: &'a Source,
+    columns: Option<&'a [usize]>,
+    component_count: usize,
+    width: usize,
+    norm_sums: Vec<f64>,
+    unit_sums: Vec<Vec<f64>>,
+    subject: String,
+}
+
+impl Finish<'_> {
+    fn every_group(&self) -> Vec<usize> {
+        (0..self.norm_sums.len()).collect()
+    }
+
+    fn norm_sum(&self, groups: &[usize]) -> f64 {
+        groups.iter().map(|group| self.norm_sums[*group]).sum()
+    }
+
+    /// The summary with the norms and directions of the rows as they are.
+    fn with_norms(&self, mut summary: Summary, groups: &[usize]) -> Summary {
+        summary.norm_sum = self.norm_sum(groups);
+        summary.unit_sum = vec![0.0; self.width];
+        for group in groups {
+            for (sum, x) in summary.unit_sum.iter_mut().zip(&self.unit_sums[*group]) {
+                *sum += x;
+            }
+        }
+        let count = summary.count;
+        let whole_norms = self.columns.is_none() || self.source.has_rows();
+        summary.norm_mean = (whole_norms && count > 0).then(|| summary.norm_sum / count as f64);
+        summary.anisotropy = whole_norms
+            .then(|| measures::mean_pairwise_cosine(&summary.unit_sum, count))
+            .flatten();
+        summary
+    }
+
+    fn of_rows(&self, labels: &[u32], rows: &[f64]) -> Result<StackFit> {
+        let part = |rows: &[f64], groups: &[usize]| -> Result<Part> {
+            let summary = self.with_norms(Summary::of_rows(rows, self.width), groups);
+            let centred = centred(rows, &summary.mean);
+            let spectrum = Spectrum::of_centred_rows(&centred, self.width, self.component_count).at(&self.subject)?;
+            Ok(Part {
+                summary,
+                spectrum: leading_only(self.plan, spectrum),
+            })
+        };
+        let all = part(rows, &self.every_group())?;
+        let groups = (0..self.source.groups.len())
+            .map(|group| part(&rows_of_group(rows, labels, self.width, group), &[group]))
+            .collect::<Result<_>>()?;
+        Ok(StackFit::new(all, groups))
+    }
+
+    fn of_moments(&self, groups: Vec<Moments>) -> Result<StackFit> {
+        let mut whole = Moments::empty(groups[0].width());
+        for group in &groups {
+            whole.merge(group).at(&self.subject)?;
+        }
+        let part = |moments: &Moments, groups: &[usize]| -> Result<Part> {
+            Ok(Part {
+                summary: self.with_norms(Summary::of_moments(moments, true), groups),
+                spectrum: spectrum_of(self.plan, moments, self.component_count).at(&self.subject)?,
+            })
+        };
+        let all = part(&whole, &self.every_group())?;
+        drop(whole);
+        // Without names the one group is the whole.
+        let named = groups.iter().take(self.source.groups.len()).enumerate();
+        let groups = named.map(|(at, moments)| part(moments, &[at])).collect::<Result<_>>()?;
+        Ok(StackFit::new(all, groups))
+    }
+
+    fn of_gram(&self, labels: &[u32], gram: Vec<f64>, width: usize) -> Result<StackFit> {
+        let row_count = labels.len();
+        let part = |gram: Vec<f64>, count: usize, groups: &[usize]| -> Result<(Part, Vec<f64>)> {
+            let (spectrum, weights) = Spectrum::of_gram(gram, count, width, self.component_count).at(&self.subject)?;
+            // The norm of a row of all layers side by side is not a sum of the layers' norms: its mean is left out.
+            let summary = Summary {
+                count: count as u64,
+                norm_sum: self.norm_sum(groups),
+                ..Summary::default()
+            };
+            let spectrum = leading_only(self.plan, spectrum);
+            Ok((Part { summary, spectrum }, weights))
+        };
+        let groups = (0..self.source.groups.len())
+            .map(|group| {
+                let own: Vec<usize> = (0..row_count).filter(|row| labels[*row] as usize == group).collect();
+                Ok(part(recentred(&gram, row_count, &own), own.len(), &[group])?.0)
+            })
+            .collect::<Result<_>>()?;
+        let (all, weights) = part(gram, row_count, &self.every_group())?;
+        let segments = segments(self.source, self.columns, &weights, row_count)?;
+        Ok(StackFit {
+            segments: Some(segments),
+            ..StackFit::new(all, groups)
         })
-    };
-    let all = part(&whole, every)?;
-    drop(whole);
-    let groups = if named {
-        groups
-            .iter()
-            .enumerate()
-            .map(|(at, moments)| part(moments, &[at]))
-            .collect::<Result<Vec<Part>>>()?
-    } else {
-        Vec::new()
-    };
-    Ok(StackFit {
-        all,
-        groups,
-        segments: None,
-    })
+    }
 }
 
 /// The Gram matrix of some of the rows, centred on their own mean.

@@ -1,7 +1,7 @@
 //! The tensors a dump holds, by site and layer, and the choice among them.
 
 use super::{Layer, Part};
-use process::{Error, Result, ResultExt};
+use process::{Error, Layers, Result, ResultExt};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Tensors of the parts, by site and layer.
@@ -120,72 +120,43 @@ fn split_name(name: &str) -> (String, u32) {
     }
 }
 
+/// BOUND: no model has more blocks; the number comes from the file, and depth windows are counted through.
+const LAYER_COUNT_MAX: u64 = 1 << 16;
+
 /// Blocks of the model: as the header says, else as many as the layers seen imply.
-pub(super) fn layer_count(parts: &[Part], available: &BTreeMap<u32, String>) -> u32 {
+pub(super) fn layer_count(parts: &[Part], available: &BTreeMap<u32, String>) -> Result<u32> {
     let said = parts[0]
         .file
         .header()
         .meta
         .get("layer_count")
         .and_then(serde_json::Value::as_u64);
-    let seen = available.keys().next_back().map_or(0, |last| last + 1);
-    said.and_then(|count| u32::try_from(count).ok())
-        .filter(|count| *count >= seen)
-        .unwrap_or(seen)
+    let seen = available.keys().next_back().map_or(0, |last| u64::from(*last) + 1);
+    let count = said.unwrap_or(seen).max(seen);
+    match u32::try_from(count) {
+        Ok(layers) if count <= LAYER_COUNT_MAX => Ok(layers),
+        _ => Err(Error::input(
+            &parts[0].name,
+            format!("is of a model with {count} layers, limit {LAYER_COUNT_MAX}"),
+        )),
+    }
 }
 
-pub(super) fn select_layers(wish: Option<&str>, available: Vec<u32>, layer_count: u32) -> Result<Vec<u32>> {
-    let Some(text) = wish else { return Ok(available) };
-    let malformed = || {
-        Error::usage(
-            "--layers",
-            format!("\"{text}\" is neither a list of layers (0,3,5-8) nor a window of depth (0.3-0.5)"),
-        )
-    };
-    if text.contains('.') {
-        let (low, high) = text.split_once('-').ok_or_else(malformed)?;
-        let (low, high): (f64, f64) = (
-            low.trim().parse().map_err(|_| malformed())?,
-            high.trim().parse().map_err(|_| malformed())?,
-        );
-        let chosen: Vec<u32> = available
-            .into_iter()
-            .filter(|layer| {
-                let depth = f64::from(layer + 1) / f64::from(layer_count);
-                low - 1e-9 <= depth && depth <= high + 1e-9
-            })
-            .collect();
-        if chosen.is_empty() {
-            return Err(Error::usage(
-                "--layers",
-                format!("no layer of {layer_count} has a depth in {text}"),
-            ));
-        }
-        return Ok(chosen);
+/// The chosen layers, ascending. A window of depth takes what there is of it; a layer that was named must be there.
+pub(super) fn select_layers(wish: &Layers, available: &[u32], layer_count: u32) -> Result<Vec<u32>> {
+    let wished = wish
+        .of(layer_count as usize)
+        .map_err(|cause| Error::usage("--layers", cause))?;
+    let (found, missing): (Vec<u32>, Vec<u32>) = wished
+        .into_iter()
+        .map(|layer| layer as u32)
+        .partition(|layer| available.contains(layer));
+    let known = || available.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    match (wish, missing.first()) {
+        (Layers::Listed(_), Some(layer)) => Err(Error::input("--layers", format!("layer {layer} is not in the input"))
+            .hint(format!("layers there: {}", known()))),
+        _ if found.is_empty() => Err(Error::input("--layers", format!("no layer of {wish} is in the input"))
+            .hint(format!("layers there: {}", known()))),
+        _ => Ok(found),
     }
-    let mut chosen = BTreeSet::new();
-    for item in text.split(',') {
-        let (first, last) = match item.trim().split_once('-') {
-            Some((first, last)) => (
-                first.parse().map_err(|_| malformed())?,
-                last.parse().map_err(|_| malformed())?,
-            ),
-            None => {
-                let one: u32 = item.trim().parse().map_err(|_| malformed())?;
-                (one, one)
-            }
-        };
-        if first > last {
-            return Err(malformed());
-        }
-        for layer in first..=last {
-            if !available.contains(&layer) {
-                let known: Vec<String> = available.iter().map(u32::to_string).collect();
-                return Err(Error::input("--layers", format!("layer {layer} is not in the input"))
-                    .hint(format!("layers there: {}", known.join(", "))));
-            }
-            chosen.insert(layer);
-        }
-    }
-    Ok(chosen.into_iter().collect())
 }
