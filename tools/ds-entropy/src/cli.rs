@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use process::{Common, OutputFlags, ShardFlags, Tool, parse_bytes};
+use process::{Common, FormatFlags, OutputFlags, ShardFlags, Tool, parse_bytes};
 use records::dataset::InputFormat;
 
 /// Measure how repetitive a fine-tuning data set is.
@@ -175,9 +175,8 @@ pub struct MeasureArgs {
     #[arg(long, value_name = "MEASURE=X", value_parser = parse_limit, help_heading = "Lint")]
     pub fail_over: Vec<Limit>,
 
-    /// Records (jsonl), or a table for people. The default is a table on a terminal and records elsewhere.
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    pub format: Option<Format>,
+    #[command(flatten)]
+    pub format: FormatFlags,
 
     /// Keep token streams and counts within SIZE of memory, such as 512M; what is beyond it is sorted in a temporary file. The
     /// vocabulary and about 60 bytes a sample are held besides. The result does not depend on it.
@@ -201,12 +200,6 @@ pub enum View {
 pub enum Turns {
     Last,
     All,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    Jsonl,
-    Table,
 }
 
 /// A bound on a measure.

@@ -5,6 +5,7 @@ mod compression;
 mod corpus;
 mod counts;
 mod input;
+mod intake;
 mod loss;
 mod measure;
 mod ngrams;
@@ -14,6 +15,7 @@ mod refusals;
 mod report;
 mod run;
 mod store;
+mod table;
 mod tokens;
 
 fn main() -> ! {

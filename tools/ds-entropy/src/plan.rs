@@ -5,11 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
-use process::{Error, Existing, Result, Shard, check_target};
+use process::{Common, Error, Existing, Format, Result, Shard, check_target};
 use records::dataset::InputFormat;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{Args, CorpusArgs, MeasureArgs, Turns, View};
+use crate::cli::{Args, CorpusArgs, Limit, MeasureArgs, Turns, View};
+use crate::report;
 use crate::tokens::{Choice, Files, Fold};
 
 /// Groups by input file instead of by a field.
@@ -206,25 +207,102 @@ impl MeasurePlan {
     }
 }
 
-/// Refuses outputs that cannot be, before anything is read.
-pub fn check_outputs(args: &Args, inputs: &[PathBuf], shard: Shard) -> Result<()> {
-    let existing = Existing::from_flags(args.measures.output.force, false);
-    if let Some(output) = &args.measures.output.output {
-        check_target(output, existing, inputs)?;
+/// What a call that measures was resolved to, besides the plan.
+pub struct Opened {
+    pub reading: Reading,
+    pub shard: Shard,
+    /// Where the file for `merge` goes.
+    pub counts: Option<PathBuf>,
+    /// Whether a finished file of counts is enough.
+    pub is_resumed: bool,
+    pub reporting: Reporting,
+}
+
+/// How a report is made and where it goes.
+pub struct Reporting {
+    pub budget: Budget,
+    pub max_memory_bytes: u64,
+    pub under: Vec<Limit>,
+    pub over: Vec<Limit>,
+    pub output: Option<PathBuf>,
+    pub format: Format,
+    pub existing: Existing,
+    /// Files being read, which no output may replace.
+    pub inputs: Vec<PathBuf>,
+}
+
+impl Plan {
+    pub fn new(args: &Args) -> Result<(Self, Opened)> {
+        let reading = Reading::new(&args.corpus)?;
+        let opened = Opened {
+            shard: args.shard.resolve()?,
+            counts: args.counts.clone(),
+            is_resumed: args.resume,
+            reporting: Reporting::new(&args.measures, &args.common, &reading.inputs)?,
+            reading,
+        };
+        opened.check_outputs()?;
+        let plan = Self {
+            corpus: opened.reading.corpus.clone(),
+            measures: MeasurePlan::new(&args.measures),
+        };
+        Ok((plan, opened))
     }
-    if let Some(counts) = &args.counts {
-        if counts.as_os_str() == "-" && args.measures.output.output.is_none() {
-            return Err(Error::usage("--counts", "- would mix the counts with the records")
-                .hint("give the records a file with -o"));
+}
+
+impl Opened {
+    /// Refuses outputs that cannot be, before anything is read.
+    fn check_outputs(&self) -> Result<()> {
+        let Reporting {
+            output,
+            existing,
+            inputs,
+            ..
+        } = &self.reporting;
+        if self.shard != Shard::WHOLE && self.counts.is_none() {
+            return Err(Error::usage("--shard", "measures a part that means nothing by itself")
+                .hint("add --counts FILE, and merge the files"));
         }
-        check_target(counts, existing, inputs)?;
-        if args.measures.output.output.as_ref() == Some(counts) {
-            return Err(Error::usage("--counts", "is the same file as --output"));
+        if let Some(counts) = &self.counts {
+            if counts.as_os_str() == "-" && output.is_none() {
+                return Err(Error::usage("--counts", "- would mix the counts with the records")
+                    .hint("give the records a file with -o"));
+            }
+            if output.as_ref() == Some(counts) {
+                return Err(Error::usage("--counts", "is the same file as --output"));
+            }
+            // What a finished run left is compared with this plan, and nothing is written.
+            if self.is_resumed && counts.exists() {
+                return Ok(());
+            }
         }
+        let targets = output.iter().chain(&self.counts);
+        targets
+            .into_iter()
+            .try_for_each(|target| check_target(target, *existing, inputs))
     }
-    if shard != Shard::WHOLE && args.counts.is_none() {
-        return Err(Error::usage("--shard", "measures a part that means nothing by itself")
-            .hint("add --counts FILE, and merge the files"));
+}
+
+impl Reporting {
+    pub fn new(args: &MeasureArgs, common: &Common, inputs: &[PathBuf]) -> Result<Self> {
+        let limits = || args.fail_under.iter().chain(&args.fail_over);
+        if let Some(unknown) = limits().find(|limit| !report::is_measure(&limit.measure)) {
+            return Err(Error::usage(
+                "--fail-under/--fail-over",
+                format!("{:?} is not a measure", unknown.measure),
+            )
+            .hint("take a field of the entropy record, such as h1 or at.h1"));
+        }
+        let output = args.output.output.clone();
+        Ok(Self {
+            budget: Budget::new(args.max_memory, common.thread_count())?,
+            max_memory_bytes: args.max_memory,
+            under: args.fail_under.clone(),
+            over: args.fail_over.clone(),
+            format: args.format.resolve(output.as_deref()),
+            output,
+            existing: Existing::from_flags(args.output.force, false),
+            inputs: inputs.to_vec(),
+        })
     }
-    Ok(())
 }
