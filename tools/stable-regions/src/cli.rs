@@ -1,6 +1,7 @@
 //! The arguments of stable-regions. The doc comments are the help text and the man page.
 
 use clap::{ArgGroup, Parser, ValueEnum};
+use process::Layers;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -62,13 +63,20 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "off")]
     pub bos: Bos,
 
-    /// Blocks after which the residual is replaced: indices from 0, ranges, or all
-    #[arg(long, value_name = "LAYERS", default_value = "0")]
-    pub layer: String,
+    /// Blocks after which the residual is replaced: indices and ranges (0,3,5-8; -1 is the last), a window of depth (0.3-0.5), or all
+    /// before the one that is read
+    #[arg(
+        long,
+        alias = "layer",
+        value_name = "LAYERS",
+        default_value = "0",
+        allow_hyphen_values = true
+    )]
+    pub layers: Layers,
 
-    /// Block after which the answer is read (default: the last)
-    #[arg(long, value_name = "LAYER")]
-    pub read_layer: Option<usize>,
+    /// Block after which the answer is read; -1 is the last
+    #[arg(long, value_name = "LAYER", default_value = "-1", allow_hyphen_values = true)]
+    pub read_layer: Layers,
 
     /// What is read there; post-norm and logits apply the final norm (and head) to any block's residual
     #[arg(long, value_enum, default_value = "post-norm")]
@@ -106,6 +114,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", group = "source")]
     pub slice: Option<PathBuf>,
 
+    /// Also write the fields of the slices as a container (slice.a, slice.b, slice.c); - is stdout, with the records in a file
+    #[arg(long, value_name = "FILE", requires = "slice")]
+    pub slice_fields: Option<PathBuf>,
+
     /// Samples of a slice along each axis, from -0.25 to 1.25
     #[arg(long, value_name = "N", default_value_t = 31, value_parser = clap::value_parser!(u32).range(2..=1_000))]
     pub slice_steps: u32,
@@ -138,9 +150,8 @@ pub struct Args {
     #[arg(long)]
     pub summary: bool,
 
-    /// How results are written
-    #[arg(long, value_enum, default_value = "jsonl")]
-    pub format: Format,
+    #[command(flatten)]
+    pub format: process::FormatFlags,
 
     /// Compute type
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "f16", "bf16"])]
@@ -198,7 +209,7 @@ pub enum PathKind {
     Slerp,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Distance {
     /// d(α) / d(1), d the distance from A's read-out
@@ -209,12 +220,6 @@ pub enum Distance {
     Kl,
     /// How far the score difference of the two ends' top tokens has gone from A's to B's
     Logit,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    Jsonl,
-    Table,
 }
 
 impl process::Tool for Args {

@@ -2,16 +2,17 @@
 
 use crate::cli::{Args, Bos, Distance, PathKind, Read};
 use crate::pairs::{self, Pair, Prompt, Speller};
-use crate::slices::{self, Triple};
+use crate::triples::{self, Triple};
 use crate::verdicts::Verdicts;
 use model::{Config, DType, Device, Directory, Template, Tokenizer, Weights};
-use process::{Error, Existing, Result, ResultExt, Shard};
+use process::{Error, Existing, Format, Layers, Result, ResultExt, Shard};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
+/// Everything that decides the numbers: what `--plan` prints and `plan_digest` covers.
 #[derive(Serialize)]
 pub struct Plan {
-    pub models: Vec<Opened>,
+    pub models: Vec<ModelPlan>,
     pub input_digests: Vec<String>,
     pub pair_count: usize,
     pub slice_count: usize,
@@ -31,14 +32,6 @@ pub struct Plan {
     pub keep_going: bool,
     pub compute: Compute,
     pub batch_rows: usize,
-    #[serde(skip)]
-    pub pairs: Vec<Pair>,
-    #[serde(skip)]
-    pub triples: Vec<Triple>,
-    #[serde(skip)]
-    pub verdicts: Option<Verdicts>,
-    #[serde(skip)]
-    pub shard: Shard,
 }
 
 #[derive(Serialize)]
@@ -48,7 +41,7 @@ pub struct Compute {
 }
 
 #[derive(Serialize)]
-pub struct Opened {
+pub struct ModelPlan {
     pub model_digest: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer_digest: Option<String>,
@@ -56,58 +49,69 @@ pub struct Opened {
     pub read_layer: usize,
     /// Passes of one token, prefixes aside.
     pub one_token_passes: usize,
-    #[serde(skip)]
+}
+
+/// What the plan was made from, what is asked for, and where it goes.
+pub struct Opened {
+    /// In the order of the plan's.
+    pub models: Vec<Model>,
+    pub pairs: Vec<Pair>,
+    pub triples: Vec<Triple>,
+    pub verdicts: Option<Verdicts>,
+    pub shard: Shard,
+    pub task: Task,
+    /// Whether rows of single pairs are left out.
+    pub is_summary: bool,
+    pub products: Products,
+}
+
+pub struct Model {
     pub name: String,
-    #[serde(skip)]
     pub config: Config,
-    #[serde(skip)]
     pub weights: Weights,
-    #[serde(skip)]
     pub speller: Speller,
 }
 
+pub enum Task {
+    Measure,
+    ListPairs,
+    /// The records of all shards.
+    Merge(Vec<PathBuf>),
+}
+
+/// Where results go, and how.
+pub struct Products {
+    pub records: Option<PathBuf>,
+    pub slice_fields: Option<PathBuf>,
+    pub existing: Existing,
+    /// Files being read, which no product may replace.
+    pub inputs: Vec<PathBuf>,
+    pub format: Format,
+}
+
 impl Plan {
-    pub fn new(args: &Args) -> Result<Self> {
+    pub fn new(args: &Args) -> Result<(Self, Opened)> {
         check_flags(args)?;
         let shard = args.shard.resolve()?;
-        if let Some(target) = &args.output.output {
-            let inputs: Vec<PathBuf> = inputs(args).map(Path::to_path_buf).collect();
-            process::check_target(target, Existing::from_flags(args.output.force, false), &inputs)?;
-        }
+        let products = Products::new(args)?;
         let device = model::device::open(&args.device).map_err(|cause| Error::environment("--device", cause))?;
         let dtype = model::device::dtype(&args.dtype).map_err(|cause| Error::usage("--dtype", cause))?;
-        let mut models = args
-            .model
-            .iter()
-            .map(|path| open(args, path, dtype, &device))
-            .collect::<Result<Vec<_>>>()?;
-
+        let opened = args.model.iter().map(|path| open(args, path, dtype, &device));
+        let (mut model_plans, models): (Vec<ModelPlan>, Vec<Model>) =
+            opened.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         let (pairs, mut input_digests) = pairs::collect(args, &models[0].speller)?;
         let triples = match &args.slice {
-            Some(path) => slices::read(path, args.input_format, &mut input_digests)?,
+            Some(path) => triples::read(path, args.input_format, &mut input_digests)?,
             None => Vec::new(),
         };
         let verdicts = match &args.verdicts {
             Some(path) => Some(Verdicts::read(path, args.judge.as_deref())?),
             None => None,
         };
-        let by_tokens = |prompt: &Prompt| matches!(prompt, Prompt::Tokens(_));
-        let speaks_tokens = pairs.iter().any(|pair| by_tokens(&pair.a) || by_tokens(&pair.b));
-        if let Some(other) = models
-            .iter()
-            .find(|model| model.tokenizer_digest != models[0].tokenizer_digest)
-            && speaks_tokens
-        {
-            return Err(Error::usage(
-                "--model",
-                format!("{} has another tokenizer, and these pairs are tokens", other.name),
-            )
-            .hint("give the pairs as texts (--pairs), or compare checkpoints of one model"));
-        }
+        check_tokenizers(&model_plans, &models, &pairs)?;
         let ways = if args.baseline { 2 } else { 1 };
-        for model in &mut models {
-            let points =
-                pairs.len() * args.steps as usize * ways + triples.len() * 3 * (args.slice_steps as usize).pow(2);
+        let points = pairs.len() * args.steps as usize * ways + triples.len() * 3 * (args.slice_steps as usize).pow(2);
+        for model in &mut model_plans {
             model.one_token_passes = points * model.layers.len();
         }
         let mut distances = Vec::new();
@@ -116,8 +120,8 @@ impl Plan {
                 distances.push(distance);
             }
         }
-        Ok(Self {
-            models,
+        let plan = Self {
+            models: model_plans,
             input_digests,
             pair_count: pairs.len(),
             slice_count: triples.len(),
@@ -139,11 +143,23 @@ impl Plan {
                 device: args.device.clone(),
             },
             batch_rows: args.batch_rows as usize,
+        };
+        let task = match (args.list_pairs, &args.merge[..]) {
+            (true, _) => Task::ListPairs,
+            (false, []) => Task::Measure,
+            (false, files) => Task::Merge(files.to_vec()),
+        };
+        let opened = Opened {
+            models,
             pairs,
             triples,
             verdicts,
             shard,
-        })
+            task,
+            is_summary: args.summary,
+            products,
+        };
+        Ok((plan, opened))
     }
 
     pub fn digest(&self) -> Result<String> {
@@ -156,12 +172,40 @@ impl Plan {
     }
 }
 
-fn inputs(args: &Args) -> impl Iterator<Item = &Path> {
-    [&args.pairs, &args.last_token, &args.slice, &args.verdicts]
-        .into_iter()
-        .flatten()
-        .chain(&args.texts)
-        .map(PathBuf::as_path)
+impl Products {
+    fn new(args: &Args) -> Result<Self> {
+        let read = [&args.pairs, &args.last_token, &args.slice, &args.verdicts];
+        let inputs: Vec<PathBuf> = read
+            .into_iter()
+            .flatten()
+            .chain(&args.texts)
+            .chain(&args.merge)
+            .cloned()
+            .collect();
+        let records = args.output.output.clone();
+        let slice_fields = args.slice_fields.clone();
+        let existing = Existing::from_flags(args.output.force, false);
+        for target in [&records, &slice_fields].into_iter().flatten() {
+            process::check_target(target, existing, &inputs)?;
+        }
+        let is_stdout = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
+        if is_stdout(&slice_fields) && (records.is_none() || is_stdout(&records)) {
+            return Err(
+                Error::usage("--slice-fields", "- would mix the container with the records")
+                    .hint("give the records a file with -o"),
+            );
+        }
+        if records.is_some() && records == slice_fields {
+            return Err(Error::usage("--slice-fields", "is the same file as --output"));
+        }
+        Ok(Self {
+            format: args.format.resolve(records.as_deref()),
+            records,
+            slice_fields,
+            existing,
+            inputs,
+        })
+    }
 }
 
 fn check_flags(args: &Args) -> Result<()> {
@@ -175,13 +219,6 @@ fn check_flags(args: &Args) -> Result<()> {
             "--min-distance",
             format!("{} is not a distance", args.min_distance),
         ));
-    }
-    if args.output.output.is_some() && args.slice.is_none() {
-        return Err(Error::usage(
-            "--output",
-            "the container holds the fields of slices, and no --slice is given",
-        )
-        .hint("records go to stdout"));
     }
     if args.random.is_some() && args.texts.is_empty() {
         return Err(Error::usage("--random", "no TEXT to draw from"));
@@ -201,7 +238,27 @@ fn check_flags(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn open(args: &Args, path: &Path, dtype: DType, device: &Device) -> Result<Opened> {
+/// Tokens stand for the same text only under one tokenizer.
+fn check_tokenizers(plans: &[ModelPlan], models: &[Model], pairs: &[Pair]) -> Result<()> {
+    let by_tokens = |prompt: &Prompt| matches!(prompt, Prompt::Tokens(_));
+    if !pairs.iter().any(|pair| by_tokens(&pair.a) || by_tokens(&pair.b)) {
+        return Ok(());
+    }
+    let first = &plans[0].tokenizer_digest;
+    match plans.iter().position(|plan| plan.tokenizer_digest != *first) {
+        Some(other) => Err(Error::usage(
+            "--model",
+            format!(
+                "{} has another tokenizer, and these pairs are tokens",
+                models[other].name
+            ),
+        )
+        .hint("give the pairs as texts (--pairs), or compare checkpoints of one model")),
+        None => Ok(()),
+    }
+}
+
+fn open(args: &Args, path: &Path, dtype: DType, device: &Device) -> Result<(ModelPlan, Model)> {
     let name = path.display().to_string();
     let directory = Directory::open(path, false).at(&name)?;
     let config_text = directory.read("config.json").at(&name)?;
@@ -228,16 +285,8 @@ fn open(args: &Args, path: &Path, dtype: DType, device: &Device) -> Result<Opene
         ),
         false => None,
     };
-    let last = config.layer_count - 1;
-    let read_layer = args.read_layer.unwrap_or(last);
-    if read_layer > last {
-        return Err(Error::usage(
-            "--read-layer",
-            format!("{name} has blocks 0 to {last}, not {read_layer}"),
-        ));
-    }
-    let layers = layers(&args.layer, read_layer, last, &name)?;
-    Ok(Opened {
+    let (layers, read_layer) = layers(args, config.layer_count, &name)?;
+    let plan = ModelPlan {
         model_digest: format!("blake3:{}", weights.digest(&config_text).to_hex()),
         tokenizer_digest: tokenizer
             .as_ref()
@@ -245,80 +294,49 @@ fn open(args: &Args, path: &Path, dtype: DType, device: &Device) -> Result<Opene
         layers,
         read_layer,
         one_token_passes: 0,
+    };
+    let speller = Speller {
+        tokenizer,
+        template,
+        bos: match args.bos {
+            Bos::Auto => model::Bos::Auto,
+            Bos::On => model::Bos::On,
+            Bos::Off => model::Bos::Off,
+        },
+    };
+    let model = Model {
         name,
         config,
         weights,
-        speller: Speller {
-            tokenizer,
-            template,
-            bos: match args.bos {
-                Bos::Auto => model::Bos::Auto,
-                Bos::On => model::Bos::On,
-                Bos::Off => model::Bos::Off,
-            },
-        },
-    })
+        speller,
+    };
+    Ok((plan, model))
 }
 
-/// `all`, or indices and ranges; every one before the block that is read.
-fn layers(text: &str, read_layer: usize, last: usize, model: &str) -> Result<Vec<usize>> {
-    let malformed = || {
-        Error::usage(
-            "--layer",
-            format!("{text:?} is not all, or indices and ranges such as 0,3,5-7"),
-        )
-    };
-    let mut layers = Vec::new();
-    if text == "all" {
-        layers.extend(0..read_layer);
-    } else {
-        for part in text.split(',') {
-            let (from, to) = part.split_once('-').unwrap_or((part, part));
-            let (from, to): (usize, usize) = (
-                from.parse().map_err(|_| malformed())?,
-                to.parse().map_err(|_| malformed())?,
-            );
-            if from > to {
-                return Err(malformed());
-            }
-            // BOUND: a range ends where the model does, whatever was typed.
-            if to > last {
-                return Err(Error::usage(
-                    "--layer",
-                    format!("{model} has blocks 0 to {last}, not {to}"),
-                ));
-            }
-            layers.extend(from..=to);
-        }
+/// The blocks after which the residual is replaced, every one before the block that is read; and that block.
+fn layers(args: &Args, layer_count: usize, model: &str) -> Result<(Vec<usize>, usize)> {
+    let refuse = |flag: &str, cause: String| Error::usage(flag, format!("{model}: {cause}"));
+    let read_layer = args
+        .read_layer
+        .one_of(layer_count)
+        .map_err(|cause| refuse("--read-layer", cause))?;
+    if read_layer == 0 {
+        return Err(refuse("--read-layer", "no block lies before block 0".to_string()));
     }
-    layers.sort_unstable();
-    layers.dedup();
-    match layers.last() {
-        Some(&deepest) if deepest >= read_layer => Err(Error::usage(
-            "--layer",
+    // All are those that can be replaced at all.
+    let among = if args.layers == Layers::All {
+        read_layer
+    } else {
+        layer_count
+    };
+    let layers = args.layers.of(among).map_err(|cause| refuse("--layers", cause))?;
+    match layers.iter().find(|&&layer| layer >= read_layer) {
+        Some(late) => Err(refuse(
+            "--layers",
             format!(
-                "the residual after block {deepest} is replaced, but the answer is read after block {read_layer}, which must be later"
+                "the residual after block {late} is replaced, but the answer is read after block {read_layer}, which must be later"
             ),
         )),
-        Some(_) => Ok(layers),
-        None => Err(Error::usage(
-            "--layer",
-            format!("{model} has no block before block {read_layer}, which is read"),
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn layers_are_indices_ranges_or_all_before_the_one_read() {
-        let parse = |text| layers(text, 4, 5, "m");
-        assert_eq!(parse("all").unwrap(), [0, 1, 2, 3]);
-        assert_eq!(parse("3,0-1,1").unwrap(), [0, 1, 3]);
-        for refused in ["4", "2-4", "6", "0-99999999999", "3-1", "x", ""] {
-            assert!(parse(refused).is_err(), "{refused}");
-        }
+        None => Ok((layers, read_layer)),
     }
 }

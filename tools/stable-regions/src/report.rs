@@ -3,7 +3,7 @@
 use crate::cli::{Distance, PathKind, Read};
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Baseline {
     Random,
@@ -15,6 +15,16 @@ impl records::Record for Region {
 
 impl records::Record for Slice {
     const TYPE: &'static str = "slice";
+}
+
+/// What was measured of pairs and slices, now or by the shards.
+#[derive(Default)]
+pub struct Found {
+    /// The rows of each model, in the order of the models.
+    pub by_model: Vec<Vec<Region>>,
+    pub slices: Vec<Slice>,
+    /// Whether --keep-going skipped anything.
+    pub is_partial: bool,
 }
 
 /// One pair at one layer under one distance.

@@ -1,181 +1,113 @@
-//! Runs the plan: models one after another, records as they come, then what they say together. The only file with effects.
+//! Runs the plan: models one after another, records as they come, then what they say together. Outputs are opened and committed here
+//! alone.
 
-use crate::cli::{Args, Distance, Format};
+use crate::cli::{Args, Distance};
 use crate::engine::Engine;
-use crate::pairs::Pair;
-use crate::plan::{Opened, Plan};
-use crate::report::{PairRow, Region, Slice};
+use crate::plan::{Opened, Plan, Products, Task};
+use crate::report::{Found, PairRow};
+use crate::slices::{self, Slices};
 use crate::sweep::Sweeps;
-use crate::{merge, slices, summary, table};
+use crate::{merge, ready, summary, table};
 use model::Decoder;
-use process::{Error, Progress, Result, ResultExt, Stdout};
+use process::{Common, Format, Outcome, Output, Progress, Result, ResultExt};
 use records::{Begin, Status, Writer};
 use serde::Serialize;
-use serde_json::json;
-use std::path::Path;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
-/// Where records go: stdout, or nowhere but memory where a table is asked for.
-struct Sink {
-    writer: Option<Writer<Stdout>>,
-}
-
-impl Sink {
-    fn row(&mut self, row: &impl Serialize) -> Result<()> {
-        match &mut self.writer {
-            Some(writer) => writer.row(row).at("stdout"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// A pair as one model spells it.
-pub struct Ready<'p> {
-    pub pair: &'p Pair,
-    pub tokens: std::result::Result<[Vec<u32>; 2], String>,
-}
-
-pub fn run(args: Args) -> Result<process::Outcome> {
-    let plan = Plan::new(&args)?;
+pub fn run(args: Args) -> Result<Outcome> {
+    let (plan, opened) = Plan::new(&args)?;
     if args.common.plan {
         return process::plan::print(&plan);
     }
-    if args.list_pairs {
-        return list(&plan);
-    }
-    let mut stdout = process::stdout();
-    if args.output.output.is_some() {
-        stdout = stdout.tolerant();
-    }
-    let mut sink = Sink { writer: None };
-    let digest = plan.digest()?;
-    // With -o - stdout is the container's alone.
-    let container_only = args.output.output.as_deref() == Some(Path::new("-"));
-    if args.format == Format::Jsonl && !container_only {
-        let mut writer = Writer::new(stdout);
-        let begin = Begin::new(process::tool_name(), process::VERSION).plan_digest(&digest);
-        writer
-            .begin(
-                &begin,
-                &json!({"shard": format!("{}/{}", plan.shard.index, plan.shard.count)}),
-            )
-            .at("stdout")?;
-        sink.writer = Some(writer);
-    }
-    let total: usize = plan.models.iter().map(|model| model.one_token_passes).sum();
-    let progress = Progress::start(&args.common, "sweeping", Some(total as u64), "points");
-
-    let mut by_model: Vec<Vec<Region>> = Vec::new();
-    let mut fields: Vec<Slice> = Vec::new();
-    let mut failed = false;
-    if args.merge.is_empty() {
-        compute(
-            &plan,
-            &progress,
-            &mut by_model,
-            &mut fields,
-            &mut failed,
-            |row| match args.summary {
-                true => Ok(()),
-                false => sink.row(row),
-            },
-        )?;
-    } else {
-        let merged = merge::read(&plan, &args.merge)?;
-        (by_model, fields, failed) = (merged.by_model, merged.slices, merged.partial);
-        if !args.summary {
-            by_model.iter().flatten().try_for_each(|row| sink.row(row))?;
-        }
-    }
-    progress.finish();
-
-    let summaries: Vec<_> = by_model.iter().flat_map(|rows| summary::summaries(rows)).collect();
-    let compares = summary::compares(&plan, &by_model);
-    let by_verdict: Vec<_> = by_model
-        .iter()
-        .flat_map(|rows| summary::by_verdict(&plan, rows))
-        .collect();
-    for slice in &fields {
-        sink.row(slice)?;
-    }
-    let written = match &args.output.output {
-        Some(path) => slices::container(&args, &plan, &digest, path, &fields)?,
-        None => Vec::new(),
+    let mut sink = Sink::new(&plan, &opened)?;
+    let found = match &opened.task {
+        Task::ListPairs => return list(&plan, &opened, sink),
+        Task::Measure => measure(&args.common, &plan, &opened, &mut sink)?,
+        Task::Merge(files) => merge(&plan, &opened, files, &mut sink)?,
     };
-    for row in &written {
-        sink.row(row)?;
-    }
+    found.slices.iter().try_for_each(|row| sink.row(row))?;
+    write_slice_fields(&plan, &opened.products, &found, &mut sink)?;
+
+    let by_model = &found.by_model;
+    let summaries: Vec<_> = by_model.iter().flat_map(|rows| summary::summaries(rows)).collect();
+    let compares = summary::compares(&plan, by_model);
+    let by_verdict = summary::by_verdict(opened.verdicts.as_ref(), by_model);
     summaries.iter().try_for_each(|row| sink.row(row))?;
     compares.iter().try_for_each(|row| sink.row(row))?;
     by_verdict.iter().try_for_each(|row| sink.row(row))?;
-    let status = if failed { Status::Partial } else { Status::Complete };
-    match sink.writer {
-        Some(writer) => writer.end(status, &()).at("stdout")?.finish()?,
-        None if container_only => {}
-        None => table::print(&plan, &summaries, &compares, &by_verdict)?,
-    }
-    Ok(if failed {
-        process::Outcome::Partial
-    } else {
-        process::Outcome::Complete
-    })
+    sink.end(Status::partial_if(found.is_partial), || {
+        let names = plan.models.iter().zip(&opened.models);
+        let names = names.map(|(plan, model)| (plan.model_digest.as_str(), model.name.as_str()));
+        table::tables(&names.collect(), &summaries, &compares, &by_verdict)
+    })?;
+    Ok(Outcome::partial_if(found.is_partial))
 }
 
 /// Every model over every pair and slice of the shard.
-fn compute(
-    plan: &Plan,
-    progress: &Progress,
-    by_model: &mut Vec<Vec<Region>>,
-    fields: &mut Vec<Slice>,
-    failed: &mut bool,
-    mut each: impl FnMut(&Region) -> Result<()>,
-) -> Result<()> {
-    for opened in &plan.models {
-        let decoder = Decoder::from_weights(opened.config.clone(), &opened.weights).at(&opened.name)?;
-        let engine = Engine {
+fn measure(common: &Common, plan: &Plan, opened: &Opened, sink: &mut Sink) -> Result<Found> {
+    let total: usize = plan.models.iter().map(|model| model.one_token_passes).sum();
+    let progress = Progress::start(common, "sweeping", Some(total as u64), "points");
+    let mut found = Found::default();
+    for (about, model) in plan.models.iter().zip(&opened.models) {
+        let decoder = Decoder::from_weights(model.config.clone(), &model.weights).at(&model.name)?;
+        let of_scores = |distance: &Distance| matches!(distance, Distance::Kl | Distance::Logit);
+        let engine = &Engine {
             decoder: &decoder,
-            read_layer: opened.read_layer,
+            read_layer: about.read_layer,
             read: plan.read,
-            scores: plan
-                .distances
-                .iter()
-                .any(|d| matches!(d, Distance::Kl | Distance::Logit)),
+            scores: plan.distances.iter().any(of_scores),
         };
-        let ready = ready(plan, opened)?;
         let mut sweeps = Sweeps {
             plan,
             opened,
-            engine: &engine,
-            progress,
+            about,
+            model,
+            engine,
+            progress: &progress,
             failed: false,
         };
-        let mut regions = Vec::new();
-        for row in sweeps.all(&ready)?.into_iter().flatten() {
-            each(&row)?;
-            regions.push(row);
+        let rows: Vec<_> = sweeps
+            .all(&ready::all(plan, opened, model)?)?
+            .into_iter()
+            .flatten()
+            .collect();
+        if !opened.is_summary {
+            rows.iter().try_for_each(|row| sink.row(row))?;
         }
-        *failed |= sweeps.failed;
-        by_model.push(regions);
-        fields.extend(slices::run(plan, opened, &engine, progress)?);
+        found.by_model.push(rows);
+        found.is_partial |= sweeps.failed;
+        let slices = Slices {
+            plan,
+            about,
+            model,
+            engine,
+        };
+        found.slices.extend(slices.all(opened, &progress)?);
     }
-    Ok(())
+    progress.finish();
+    Ok(found)
+}
+
+/// What the shards found.
+fn merge(plan: &Plan, opened: &Opened, files: &[PathBuf], sink: &mut Sink) -> Result<Found> {
+    let found = merge::read(plan, opened, files)?;
+    if !opened.is_summary {
+        found.by_model.iter().flatten().try_for_each(|row| sink.row(row))?;
+    }
+    Ok(found)
 }
 
 /// --list-pairs: what would be measured, in a form that --pairs reads.
-fn list(plan: &Plan) -> Result<process::Outcome> {
-    let opened = &plan.models[0];
-    let mut writer = Writer::new(process::stdout());
-    writer
-        .begin(
-            &Begin::new(process::tool_name(), process::VERSION).plan_digest(plan.digest()?),
-            &(),
-        )
-        .at("stdout")?;
-    for ready in ready(plan, opened)? {
+fn list(plan: &Plan, opened: &Opened, mut sink: Sink) -> Result<Outcome> {
+    let model = &opened.models[0];
+    for ready in ready::all(plan, opened, model)? {
         let Ok([tokens_a, tokens_b]) = ready.tokens else {
             continue;
         };
-        let text = |tokens: &[u32]| opened.speller.text(tokens).at(&opened.name);
-        let row = PairRow {
+        let text = |tokens: &[u32]| model.speller.text(tokens).at(&model.name);
+        sink.row(&PairRow {
             id: &ready.pair.id,
             id_a: &ready.pair.id_a,
             id_b: &ready.pair.id_b,
@@ -184,65 +116,73 @@ fn list(plan: &Plan) -> Result<process::Outcome> {
             b: text(&tokens_b)?,
             tokens_a,
             tokens_b,
-        };
-        writer.row(&row).at("stdout")?;
+        })?;
     }
-    writer.end(Status::Complete, &()).at("stdout")?.finish()?;
-    Ok(process::Outcome::Complete)
+    sink.end(Status::Complete, String::new)?;
+    Ok(Outcome::Complete)
 }
 
-/// The shard's pairs as tokens; one that cannot run stops the tool with its id, or is kept as skipped under --keep-going.
-fn ready<'p>(plan: &'p Plan, opened: &Opened) -> Result<Vec<Ready<'p>>> {
-    let mut all = Vec::new();
-    for pair in &plan.pairs {
-        let digest = records::text_digest(&pair.content());
-        if records::bucket(&digest).is_some_and(|bucket| !plan.shard.owns(bucket)) {
-            continue;
-        }
-        let tokens = spell(opened, pair);
-        if let Err(cause) = &tokens
-            && !plan.keep_going
-        {
-            return Err(
-                Error::input(format!("pair {}", pair.id), cause).hint("--keep-going skips and counts such pairs")
-            );
-        }
-        all.push(Ready { pair, tokens });
-    }
-    Ok(all)
-}
-
-pub fn spell(opened: &Opened, pair: &Pair) -> std::result::Result<[Vec<u32>; 2], String> {
-    let side = |prompt, name| -> std::result::Result<Vec<u32>, String> {
-        let tokens: Vec<u32> = opened
-            .speller
-            .tokens(prompt)
-            .map_err(|cause| format!("prompt {name}: {cause}"))?;
-        let limit = opened.config.position_count;
-        match tokens.len() {
-            0 | 1 => Err(format!(
-                "prompt {name} has {} token, and an interpolation needs a prefix and a last one",
-                tokens.len()
-            )),
-            count if count > limit => Err(format!(
-                "prompt {name} has {count} tokens, the model's limit is {limit}"
-            )),
-            _ => match tokens.iter().find(|&&id| id as usize >= opened.config.vocab_size) {
-                Some(id) => Err(format!(
-                    "prompt {name} holds token id {id}, the vocabulary has {}",
-                    opened.config.vocab_size
-                )),
-                None => Ok(tokens),
-            },
-        }
+/// The container of --slice-fields, and the records of its tensors.
+fn write_slice_fields(plan: &Plan, products: &Products, found: &Found, sink: &mut Sink) -> Result<()> {
+    let Some(path) = &products.slice_fields else {
+        return Ok(());
     };
-    let (a, b) = (side(&pair.a, "a")?, side(&pair.b, "b")?);
-    if pair.differs_last && (a.len() != b.len() || a[..a.len() - 1] != b[..b.len() - 1]) {
-        return Err(format!(
-            "the prompts have {} and {} tokens and differ in more than the last one",
-            a.len(),
-            b.len()
-        ));
+    let output = Output::create_binary(path, products.existing, &products.inputs)?;
+    let (output, tensors) = slices::write(output, path, plan, &found.slices)?;
+    let is_file = output.is_file();
+    output.commit()?;
+    match is_file {
+        true => tensors.iter().try_for_each(|row| sink.row(row)),
+        false => Ok(()),
     }
-    Ok([a, b])
+}
+
+/// Where results go: records as they come, or a table at the end.
+enum Sink {
+    Records(Writer<Output>, String),
+    Table(Output),
+}
+
+impl Sink {
+    fn new(plan: &Plan, opened: &Opened) -> Result<Self> {
+        let products = &opened.products;
+        let path = products.records.as_deref().unwrap_or(Path::new("-"));
+        let mut output = Output::create(path, products.existing, &products.inputs)?;
+        if products.slice_fields.is_some() {
+            // With a file to show for it, the work is done even if nobody reads the records.
+            output = output.tolerant();
+        }
+        let is_list = matches!(opened.task, Task::ListPairs);
+        if products.format == Format::Table && !is_list {
+            return Ok(Self::Table(output));
+        }
+        let name = output.name().to_owned();
+        let mut writer = Writer::new(output);
+        let begin = Begin::new(process::tool_name(), process::VERSION).plan_digest(plan.digest()?);
+        let shard = format!("{}/{}", opened.shard.index, opened.shard.count);
+        let keys = if is_list {
+            Value::Null
+        } else {
+            json!({ "shard": shard })
+        };
+        writer.begin(&begin, &keys).at(&name)?;
+        Ok(Self::Records(writer, name))
+    }
+
+    fn row(&mut self, row: &impl Serialize) -> Result<()> {
+        match self {
+            Self::Records(writer, name) => writer.row(row).at(name),
+            Self::Table(_) => Ok(()),
+        }
+    }
+
+    fn end(self, status: Status, tables: impl FnOnce() -> String) -> Result<()> {
+        match self {
+            Self::Records(writer, name) => writer.end(status, &()).at(name)?.commit(),
+            Self::Table(mut output) => {
+                output.write_all(tables().as_bytes()).at(output.name())?;
+                output.commit()
+            }
+        }
+    }
 }

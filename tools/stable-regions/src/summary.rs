@@ -3,11 +3,13 @@
 use crate::cli::Distance;
 use crate::plan::Plan;
 use crate::report::{ByVerdict, Compare, Measured, Outcome, Region, Slopes, Summary};
-use crate::verdicts;
+use crate::verdicts::{self, Verdicts};
+use indexmap::IndexMap;
 use numerics::regions;
 use numerics::rng::Rng;
 use numerics::statistics;
 use std::collections::BTreeMap;
+use std::hash::Hash;
 
 const RESAMPLES: u64 = 2_000;
 const LEVEL: f64 = 0.95;
@@ -25,17 +27,13 @@ impl Region {
 }
 
 /// Rows in groups of equal keys, groups in order of first appearance.
-fn grouped<'r, K: PartialEq>(
-    rows: impl Iterator<Item = &'r Region>,
+fn grouped<'r, K: Hash + Eq>(
+    rows: impl IntoIterator<Item = &'r Region>,
     key: impl Fn(&'r Region) -> K,
-) -> Vec<(K, Vec<&'r Region>)> {
-    let mut groups: Vec<(K, Vec<&Region>)> = Vec::new();
+) -> IndexMap<K, Vec<&'r Region>> {
+    let mut groups: IndexMap<K, Vec<&Region>> = IndexMap::new();
     for row in rows {
-        let key = key(row);
-        match groups.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, members)) => members.push(row),
-            None => groups.push((key, vec![row])),
-        }
+        groups.entry(key(row)).or_default().push(row);
     }
     groups
 }
@@ -97,7 +95,12 @@ pub fn summaries(rows: &[Region]) -> Vec<Summary> {
             ),
         }
     };
-    grouped(rows.iter(), key).into_iter().map(summary).collect()
+    grouped(rows, key).into_iter().map(summary).collect()
+}
+
+/// Rows of ways to B.
+fn plain(rows: &[Region]) -> impl Iterator<Item = &Region> {
+    rows.iter().filter(|row| row.baseline.is_none())
 }
 
 /// Every further model against the first, pair by pair. `rows` are those of each model, in the order of the models.
@@ -105,24 +108,15 @@ pub fn compares(plan: &Plan, rows: &[Vec<Region>]) -> Vec<Compare> {
     let Some((base, others)) = rows.split_first() else {
         return Vec::new();
     };
-    let plain = |rows: &'_ [Region]| {
-        rows.iter()
-            .filter(|row| row.baseline.is_none())
-            .cloned()
-            .collect::<Vec<_>>()
-    };
-    let base_rows = plain(base);
     let identity = |row: &Region| (row.id.clone(), row.layer_index, word(row.distance));
-    let slope_of: BTreeMap<_, f64> = base_rows
-        .iter()
+    let slope_of: BTreeMap<_, f64> = plain(base)
         .filter_map(|row| Some((identity(row), row.measured()?.max_slope)))
         .collect();
     let rng = Rng::new(plan.seed, "paired slopes");
     let mut compares = Vec::new();
     for (model, rows) in plan.models[1..].iter().zip(others) {
-        let rows = plain(rows);
         let key = |row: &Region| (row.group.clone(), row.layer_index, row.distance);
-        for ((group, layer_index, distance), members) in grouped(rows.iter(), key) {
+        for ((group, layer_index, distance), members) in grouped(plain(rows), key) {
             let both = |row: &&Region| Some((*slope_of.get(&identity(row))?, row.measured()?.max_slope));
             let (first, second): (Vec<f64>, Vec<f64>) = members.iter().filter_map(both).unzip();
             let differences: Vec<f64> = first
@@ -160,13 +154,13 @@ pub fn word(distance: Distance) -> &'static str {
 }
 
 /// The border by what the judge said of the answer to A.
-pub fn by_verdict(plan: &Plan, rows: &[Region]) -> Vec<ByVerdict> {
-    let Some(verdicts) = &plan.verdicts else {
-        return Vec::new();
-    };
-    let joined = rows
-        .iter()
-        .filter(|row| row.baseline.is_none() && verdicts.of(&row.id_a).is_some());
+pub fn by_verdict(verdicts: Option<&Verdicts>, by_model: &[Vec<Region>]) -> Vec<ByVerdict> {
+    let of_model = |rows: &Vec<Region>| verdicts.map_or_else(Vec::new, |verdicts| borders(verdicts, rows));
+    by_model.iter().flat_map(of_model).collect()
+}
+
+fn borders(verdicts: &Verdicts, rows: &[Region]) -> Vec<ByVerdict> {
+    let joined = plain(rows).filter(|row| verdicts.of(&row.id_a).is_some());
     let key = |row: &Region| {
         let verdict = verdicts.of(&row.id_a);
         let label = verdict.and_then(|v| v.label.clone()).unwrap_or_default();

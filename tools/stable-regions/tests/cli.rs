@@ -326,7 +326,7 @@ fn a_plane_has_its_prompts_at_its_corners_and_goes_into_a_container() {
         .arg(fixture("llama"))
         .arg("--slice")
         .arg(&triples)
-        .args(["--slice-steps", "7", "-o"])
+        .args(["--slice-steps", "7", "--slice-fields"])
         .arg(&target)
         .output()
         .expect(0);
@@ -587,15 +587,45 @@ fn layers_that_do_not_exist_or_come_too_late_are_refused() {
             .args(more)
             .output()
     };
-    run(&["--layer", "3"]).refused(2, "has blocks 0 to 2, not 3");
+    run(&["--layer", "3"]).refused(2, "there is no layer 3");
     run(&["--layer", "2"]).refused(2, "must be later");
     run(&["--layer", "1", "--read-layer", "1"]).refused(2, "must be later");
-    run(&["--layer", "0", "--read-layer", "7"]).refused(2, "has blocks 0 to 2, not 7");
+    run(&["--layer", "0", "--read-layer", "7"]).refused(2, "there is no layer 7");
     run(&["--layer", "x"]).refused(2, "--layer");
     run(&["--bisect", "0"]).refused(2, "--bisect");
-    run(&["-o", "x.acts"]).refused(2, "no --slice is given");
+    run(&["--slice-fields", "x.acts"]).refused(2, "--slice");
+    run(&["--layers=-1"]).refused(2, "must be later");
     let rows = run(&["--layer", "all", "--steps", "3"]).expect(0).records();
     assert_eq!(of_type(&rows, "region").len(), 2);
+    let layers = ["--layers", "-2", "--read-layer", "-1", "--steps", "3"];
+    let rows = run(&layers).expect(0).records();
+    let region = of_type(&rows, "region")[0];
+    assert_eq!(
+        (&region["layer_index"], &region["read_layer_index"]),
+        (&json!(1), &json!(2))
+    );
+}
+
+#[test]
+fn records_go_to_the_file_that_is_named() {
+    let directory = harness::temp_dir();
+    let pairs = write(directory.path(), "pairs.jsonl", &some_pairs(1, 4));
+    let run = || {
+        let mut run = tool().arg("--model").arg(fixture("llama"));
+        run = run.arg("--pairs").arg(&pairs).args(["--steps", "3"]);
+        run
+    };
+    let target = directory.path().join("regions.jsonl");
+    let named = run().arg("-o").arg(&target).output().expect(0);
+    assert!(named.stdout.is_empty());
+    assert_eq!(fs::read(&target).unwrap(), run().output().expect(0).stdout);
+    run().arg("-o").arg(&target).output().refused(5, "exists");
+    run()
+        .arg("-o")
+        .arg(&pairs)
+        .arg("--force")
+        .output()
+        .refused(2, "also an input");
 }
 
 #[test]
