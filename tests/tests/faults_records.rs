@@ -154,18 +154,24 @@ fn j04_a_line_of_exactly_the_limit_is_read() {
 #[test]
 fn j05_depth_key_count_value_count_and_digits_are_bounded() {
     let deep = format!(r#"{{"a":{}}}"#, "[".repeat(1_000_000));
-    assert!(matches!(refusal(deep).fault, Fault::DepthExceeded { limit: 100 }));
+    assert!(matches!(
+        refusal(deep).fault,
+        Fault::Json(json::Fault::DepthExceeded { limit: 100 })
+    ));
     let deep = format!(r#"{{"a":{}}}"#, "{\"a\":".repeat(1_000_000));
-    assert!(matches!(refusal(deep).fault, Fault::DepthExceeded { limit: 100 }));
+    assert!(matches!(
+        refusal(deep).fault,
+        Fault::Json(json::Fault::DepthExceeded { limit: 100 })
+    ));
     let keys: Vec<String> = (0..1_000_000).map(|key| format!(r#""{key}":0"#)).collect();
     assert!(matches!(
         refusal(format!("{{{}}}", keys.join(","))).fault,
-        Fault::KeyCountExceeded { limit: 65_536 }
+        Fault::Json(json::Fault::KeyCountExceeded { limit: 65_536 })
     ));
     let values = format!(r#"{{"a":[{}0]}}"#, "0,".repeat(2_000_000));
     assert!(matches!(
         refusal(values).fault,
-        Fault::ValueCountExceeded { limit: 1_048_576 }
+        Fault::Json(json::Fault::ValueCountExceeded { limit: 1_048_576 })
     ));
     for digits in [
         format!("1{}", "0".repeat(1_000_000)),
@@ -174,7 +180,7 @@ fn j05_depth_key_count_value_count_and_digits_are_bounded() {
     ] {
         assert!(matches!(
             refusal(format!(r#"{{"a":{digits}}}"#)).fault,
-            Fault::NumberTooLong { limit: 1100 }
+            Fault::Json(json::Fault::NumberTooLong { limit: 1100 })
         ));
     }
     // Digits in a string are text, however many and whatever is escaped before them.
@@ -185,12 +191,15 @@ fn j05_depth_key_count_value_count_and_digits_are_bounded() {
 fn j06_what_is_no_finite_number_is_refused() {
     for number in ["NaN", "Infinity", "-Infinity", "nan", "inf", "-NaN"] {
         let error = refusal(format!(r#"{{"a":{number}}}"#));
-        assert!(matches!(error.fault, Fault::NonFinite { .. }), "{number}: {error}");
+        assert!(
+            matches!(error.fault, Fault::Json(json::Fault::NonFinite { .. })),
+            "{number}: {error}"
+        );
     }
     for number in ["1e400", "-1e400", "1e999999999999"] {
         let error = refusal(format!(r#"{{"a":{number}}}"#));
         assert!(
-            matches!(error.fault, Fault::NumberOutOfRange { .. }),
+            matches!(error.fault, Fault::Json(json::Fault::NumberOutOfRange { .. })),
             "{number}: {error}"
         );
     }
@@ -249,7 +258,10 @@ fn j07_duplicate_keys_are_refused_at_every_depth() {
         r#"{"a":{"b":1,"\u0062":2}}"#,
         r#"{"a":[{"b":1,"b":1}]}"#,
     ] {
-        assert!(matches!(refusal(text).fault, Fault::KeyDuplicate { .. }), "{text}");
+        assert!(
+            matches!(refusal(text).fault, Fault::Json(json::Fault::KeyDuplicate { .. })),
+            "{text}"
+        );
     }
     assert!(read(r#"{"a":{"b":1},"b":{"b":1}}"#).is_ok());
 }
@@ -273,7 +285,10 @@ fn j07_another_schema_is_refused_and_a_minor_version_is_read() {
 #[test]
 fn j07_wrong_types_are_refused_and_what_is_unknown_is_kept() {
     for text in ["[1]\n", "1\n", "\"x\"\n", "null\n", "true\n"] {
-        assert!(matches!(refusal(text).fault, Fault::NotObject { .. }), "{text}");
+        assert!(
+            matches!(refusal(text).fault, Fault::Json(json::Fault::NotObject { .. })),
+            "{text}"
+        );
     }
     assert!(matches!(
         refusal(format!("{BEGIN}\n{{\"id\":\"1\"}}\n{}\n", end(1))).fault,
@@ -438,7 +453,7 @@ fn j12_integers_are_exact_or_refused() {
         assert!(
             matches!(
                 refusal(format!(r#"{{"a":{integer}}}"#)).fault,
-                Fault::NumberOutOfRange { .. }
+                Fault::Json(json::Fault::NumberOutOfRange { .. })
             ),
             "{integer}"
         );

@@ -3,11 +3,15 @@
 //! differently is worse than none.
 
 use crate::{Dtype, Error, Result, limits};
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
-use std::cell::Cell;
 use std::collections::HashSet;
+
+const JSON: json::Limits = json::Limits {
+    depth: limits::HEADER_DEPTH,
+    value_count: limits::HEADER_VALUES,
+    ..json::Limits::DOCUMENT
+};
 
 /// How blocks of a tensor are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -457,17 +461,10 @@ impl Header {
                 limits::HEADER_JSON_BYTES
             )));
         }
+        // Serde's typed reading alone would let duplicate keys, depth and a flood of values through in `meta`.
         let text = std::str::from_utf8(text).map_err(|error| Error::Header(error.to_string()))?;
-        let values = Cell::new(0);
-        let mut source = serde_json::Deserializer::from_str(text);
-        Strict {
-            depth: 0,
-            values: &values,
-        }
-        .deserialize(&mut source)
-        .and_then(|()| source.end())
-        .map_err(|error| Error::Header(error.to_string()))?;
-        let header: Header = serde_json::from_str(text).map_err(|error| Error::Header(error.to_string()))?;
+        let object = json::object(text, &JSON).map_err(|fault| Error::Header(fault.to_string()))?;
+        let header: Header = serde_json::from_value(object.into()).map_err(|error| Error::Header(error.to_string()))?;
         header.validate()?;
         Ok(header)
     }
@@ -509,78 +506,6 @@ fn digest_bytes(text: &str) -> Option<[u8; 32]> {
         *slot = digit(*high)?.checked_mul(16)?.checked_add(digit(*low)?)?;
     }
     Some(bytes)
-}
-
-/// Walks a JSON text without keeping it: refuses depth, a flood of values and duplicate keys, which serde's typed reading lets through in `meta`.
-#[derive(Clone, Copy)]
-struct Strict<'a> {
-    depth: usize,
-    values: &'a Cell<usize>,
-}
-
-impl Strict<'_> {
-    fn deeper<E: de::Error>(self) -> Result<Self, E> {
-        let depth = self.depth.saturating_add(1);
-        if depth > limits::HEADER_DEPTH {
-            return Err(E::custom(format!("nested deeper than {}", limits::HEADER_DEPTH)));
-        }
-        Ok(Strict { depth, ..self })
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Strict<'_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<(), D::Error> {
-        let count = self.values.get().saturating_add(1);
-        self.values.set(count);
-        if count > limits::HEADER_VALUES {
-            return Err(de::Error::custom(format!("more than {} values", limits::HEADER_VALUES)));
-        }
-        source.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.write_str("JSON")
-    }
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let inner = self.deeper()?;
-        while items.next_element_seed(inner)?.is_some() {}
-        Ok(())
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        let inner = self.deeper()?;
-        let mut keys = HashSet::new();
-        while let Some(key) = entries.next_key::<String>()? {
-            if keys.contains(&key) {
-                return Err(de::Error::custom(format!("duplicate key {key:?}")));
-            }
-            keys.insert(key);
-            entries.next_value_seed(inner)?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::json;
 use crate::ops::Activation;
 
 /// The families this crate computes.
@@ -332,7 +331,7 @@ fn positive(key: &str, value: &Value) -> Result<f64> {
 impl Config {
     /// Reads the text of a config.json.
     pub fn parse(text: &[u8]) -> Result<Self> {
-        let map = json::parse_object(text).map_err(Error::Config)?;
+        let map = json::document(text).map_err(|fault| Error::Config(fault.to_string()))?;
         Self::from_map(&map)
     }
 

@@ -8,7 +8,6 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::json;
 
 /// BOUND: the largest JSON or text file read whole (tokenizers with 256 k entries take 35 MB).
 const TEXT_BYTES_MAX: u64 = 256 << 20;
@@ -126,7 +125,7 @@ impl Directory {
         const INDEX: &str = "model.safetensors.index.json";
         if let Some(text) = self.read_optional(INDEX)? {
             let path = self.root.join(INDEX);
-            let index = json::parse_object(&text).map_err(|cause| Error::file(&path, cause))?;
+            let index = json::document(&text).map_err(|cause| Error::file(&path, cause))?;
             let map = index
                 .get("weight_map")
                 .and_then(|map| map.as_object())

@@ -59,7 +59,6 @@ pub mod decoder;
 pub mod device;
 pub mod directory;
 mod error;
-mod json;
 #[cfg(feature = "decoder")]
 pub mod memory;
 #[cfg(feature = "decoder")]

@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use crate::directory::Directory;
 use crate::error::{Error, Result};
-use crate::json;
 use crate::tokenizer::Tokenizer;
 
 /// BOUND: instructions one rendering may take, and bytes it may give.
@@ -53,7 +52,7 @@ impl Template {
             let Some(bytes) = directory.read_optional(name)? else {
                 continue;
             };
-            let map = json::parse_object(&bytes).map_err(|cause| Error::Template(format!("{name}: {cause}")))?;
+            let map = json::document(&bytes).map_err(|cause| Error::Template(format!("{name}: {cause}")))?;
             let text = match map.get("chat_template") {
                 None | Some(Value::Null) => continue,
                 Some(Value::String(text)) => text.as_str(),

@@ -17,7 +17,6 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use crate::directory::Directory;
 use crate::error::{Error, Result};
-use crate::json;
 
 /// Whether a beginning-of-sequence token stands first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -57,9 +56,8 @@ impl Tokenizer {
             Ok(bytes)
         };
         let object = |name: &str, bytes: Option<Vec<u8>>| -> Result<Map<String, Value>> {
-            let parse = |bytes: Vec<u8>| {
-                json::parse_object(&bytes).map_err(|cause| Error::Tokenizer(format!("{name}: {cause}")))
-            };
+            let parse =
+                |bytes: Vec<u8>| json::document(&bytes).map_err(|cause| Error::Tokenizer(format!("{name}: {cause}")));
             Ok(bytes.map(parse).transpose()?.unwrap_or_default())
         };
         let settings = object("tokenizer_config.json", read("tokenizer_config.json")?)?;
@@ -190,7 +188,7 @@ fn refuse(cause: tokenizers::Error) -> Error {
 
 fn byte_level_bpe(vocab: &[u8], merges: &[u8], class: &str) -> Result<tokenizers::Tokenizer> {
     let malformed = |cause: String| Error::Tokenizer(cause);
-    let vocab: HashMap<String, u32> = json::parse_object(vocab)
+    let vocab: HashMap<String, u32> = json::document(vocab)
         .map_err(|cause| malformed(format!("vocabulary: {cause}")))?
         .into_iter()
         .map(|(token, id)| Some((token, u32::try_from(id.as_u64()?).ok()?)))

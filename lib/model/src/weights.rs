@@ -21,7 +21,6 @@ use rayon::prelude::*;
 
 use crate::directory::Directory;
 use crate::error::{Error, Result};
-use crate::json;
 
 /// BOUND: a header of a million tensors takes less.
 const HEADER_BYTES_MAX: usize = 64 << 20;
@@ -314,7 +313,7 @@ fn header(path: &Path, bytes: &[u8], file: usize) -> Result<Vec<(String, Entry)>
             rest.len()
         )));
     };
-    let map = json::parse_object(text).map_err(|cause| refuse(format!("header: {cause}")))?;
+    let map = json::document(text).map_err(|cause| refuse(format!("header: {cause}")))?;
     let mut entries = Vec::with_capacity(map.len());
     for (name, value) in map {
         if name == "__metadata__" {

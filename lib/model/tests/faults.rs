@@ -97,7 +97,7 @@ fn l_02_an_index_cannot_lead_outside_the_directory() {
     );
     copy.refused("which is missing");
     copy.write("model.safetensors.index.json", r#"{"weight_map":{"a":"x","a":"y"}}"#);
-    copy.refused("stands twice");
+    copy.refused("duplicate key `a`");
     let many: Vec<_> = (0..5000).map(|i| format!(r#""t{i}":"s{i}.safetensors""#)).collect();
     copy.write(
         "model.safetensors.index.json",
@@ -193,7 +193,7 @@ fn l_03_hostile_headers_are_refused() {
         (container(two("[8,12]").as_bytes(), b"123456781234"), "leaves a hole"),
         (
             container(two("[4,8]").replace("\"b\"", "\"a\"").as_bytes(), b"12345678"),
-            "stands twice",
+            "duplicate key `a`",
         ),
     ];
     let copy = Copy::of("llama");

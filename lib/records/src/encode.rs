@@ -101,14 +101,14 @@ impl<'e, 'o> ser::Serializer for &'e mut Encoder<'o> {
         if value.is_finite() {
             self.plain(&value)
         } else {
-            Err(Refusal(Fault::NonFinite { key: None }))
+            Err(Refusal(json::Fault::NonFinite { key: None }.into()))
         }
     }
     fn serialize_f64(self, value: f64) -> Done {
         if value.is_finite() {
             self.plain(&value)
         } else {
-            Err(Refusal(Fault::NonFinite { key: None }))
+            Err(Refusal(json::Fault::NonFinite { key: None }.into()))
         }
     }
     fn serialize_char(self, value: char) -> Done {
@@ -254,7 +254,7 @@ impl<'e, 'o> Compound<'e, 'o> {
         };
         if !is_new {
             let key = String::from_utf8_lossy(&out[written.start + 1..written.end - 1]);
-            return Err(Refusal(Fault::KeyDuplicate { key: key.into() }));
+            return Err(Refusal(json::Fault::KeyDuplicate { key: key.into() }.into()));
         }
         self.keys.push(written);
         Ok(())
@@ -263,9 +263,9 @@ impl<'e, 'o> Compound<'e, 'o> {
     fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Done {
         self.encoder.out.push(b':');
         match (value.serialize(&mut *self.encoder), self.keys.last()) {
-            (Err(Refusal(Fault::NonFinite { key: None })), Some(key)) => {
+            (Err(Refusal(Fault::Json(json::Fault::NonFinite { key: None }))), Some(key)) => {
                 let key = String::from_utf8_lossy(&self.encoder.out[key.start + 1..key.end - 1]);
-                Err(Refusal(Fault::NonFinite { key: Some(key.into()) }))
+                Err(Refusal(json::Fault::NonFinite { key: Some(key.into()) }.into()))
             }
             (done, _) => done,
         }

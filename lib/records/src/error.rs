@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use json::KeyName;
+
 /// A [`Fault`] and its place. `Display` names neither file nor tool: the caller knows both and says them first.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}{fault}")]
@@ -55,25 +57,8 @@ pub enum Fault {
     #[error("NUL byte at byte {column}: not text")]
     NulByte { column: usize },
 
-    // JSON
-    #[error("not JSON at column {column}: {reason}")]
-    NotJson { column: usize, reason: String },
-    #[error("{found} where an object belongs")]
-    NotObject { found: &'static str },
-    #[error("duplicate key `{key}`")]
-    KeyDuplicate { key: KeyName },
-    #[error("nested deeper than {limit}")]
-    DepthExceeded { limit: usize },
-    #[error("more than {limit} keys")]
-    KeyCountExceeded { limit: usize },
-    #[error("more than {limit} values")]
-    ValueCountExceeded { limit: usize },
-    #[error("number longer than {limit} characters")]
-    NumberTooLong { limit: usize },
-    #[error("number out of range: {reason}")]
-    NumberOutOfRange { reason: &'static str },
-    #[error("non-finite number{}", in_key(key))]
-    NonFinite { key: Option<KeyName> },
+    #[error(transparent)]
+    Json(#[from] json::Fault),
 
     // records
     #[error("key `{key}` is missing")]
@@ -112,10 +97,6 @@ pub enum Fault {
     ExampleUnrecognised { expected: &'static str, found: String },
 }
 
-fn in_key(key: &Option<KeyName>) -> String {
-    key.as_ref().map(|key| format!(" in `{key}`")).unwrap_or_default()
-}
-
 impl Fault {
     pub(crate) fn at_line(self, line: u64) -> Error {
         Error {
@@ -145,34 +126,5 @@ impl Fault {
         } else {
             Fault::Damaged(Box::new(error))
         }
-    }
-}
-
-/// A key from the data, fit for a message: control, bidirectional and other invisible characters escaped, at most 40 characters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyName(String);
-
-impl KeyName {
-    const CHARACTERS_MAX: usize = 40;
-}
-
-impl<S: AsRef<str>> From<S> for KeyName {
-    fn from(key: S) -> KeyName {
-        let mut characters = key.as_ref().chars();
-        let mut name: String = characters
-            .by_ref()
-            .take(Self::CHARACTERS_MAX)
-            .flat_map(char::escape_debug)
-            .collect();
-        if characters.next().is_some() {
-            name.push('…');
-        }
-        KeyName(name)
-    }
-}
-
-impl fmt::Display for KeyName {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.0)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use json::KeyName;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -43,7 +44,7 @@ pub fn id_of(row: &Map<String, Value>, sample_index: u64) -> std::result::Result
         Some(Value::Number(id)) if !id.is_f64() => Ok(id.to_string()),
         Some(other) => Err(Fault::KeyMismatch {
             key: "id".into(),
-            found: crate::decode::kind(other).into(),
+            found: json::kind(other).into(),
             expected: "a string or an integer".into(),
         }),
     }
@@ -124,7 +125,7 @@ impl<T> Index<T> {
                     id,
                     attempt_index,
                 } = known.key();
-                let (bench, id) = (crate::error::KeyName::from(bench), crate::error::KeyName::from(id));
+                let (bench, id) = (KeyName::from(bench), KeyName::from(id));
                 Err(Fault::Unacceptable {
                     reason: format!("second row for bench `{bench}`, id `{id}`, attempt {attempt_index}"),
                 }
@@ -141,7 +142,7 @@ impl<T> Index<T> {
     pub fn get(&self, key: &JoinKey, text_digest: Option<&str>, line: u64) -> Result<Option<&T>> {
         match self.rows.get(key) {
             Some((Some(known), _)) if text_digest.is_some_and(|digest| digest != known) => {
-                let id = crate::error::KeyName::from(&key.id);
+                let id = KeyName::from(&key.id);
                 Err(Fault::Unacceptable {
                     reason: format!("id `{id}` stands for another text on the other side (text_digest differs)"),
                 }

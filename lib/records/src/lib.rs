@@ -24,9 +24,10 @@ pub mod number;
 mod record;
 mod stream;
 
-pub use error::{Error, Fault, KeyName, Place, Result};
+pub use error::{Error, Fault, Place, Result};
 pub use file::{read_rows, write_rows};
 pub use identity::{Index, JoinKey, bucket, id_of, text_digest};
+pub use json::KeyName;
 pub use limits::Limits;
 pub use lines::{Line, Lines};
 pub use record::{

@@ -5,24 +5,22 @@
 pub struct Limits {
     /// Bytes of a line without its line end (`--max-line-bytes`).
     pub line_bytes: usize,
-    /// Objects and arrays within each other.
-    pub depth: usize,
-    /// Keys of all objects of a line together.
-    pub key_count: usize,
-    /// Values of a line together. A logit vector over a vocabulary of 256 k fits.
-    pub value_count: usize,
-    /// Characters of one number: an exact decimal expansion of any f64 fits (at most 1,077).
-    pub number_bytes: usize,
+    pub json: json::Limits,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
             line_bytes: 16 << 20,
-            depth: 100,
-            key_count: 1 << 16,
-            value_count: 1 << 20,
-            number_bytes: 1100,
+            json: json::Limits {
+                depth: 100,
+                key_count: 1 << 16,
+                // A logit vector over a vocabulary of 256 k fits.
+                value_count: 1 << 20,
+                // An exact decimal expansion of any f64 fits (at most 1,077).
+                number_bytes: 1100,
+                exact_integers: true,
+            },
         }
     }
 }

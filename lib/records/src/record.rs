@@ -467,9 +467,9 @@ pub(crate) fn text_of_content(content: &Value) -> std::result::Result<String, Fa
                     (None | Some("text"), Some(Value::String(text))) => Ok(text.as_str()),
                     _ => Err(unfit("a list with a part that is not text")),
                 },
-                other => Err(unfit(crate::decode::kind(other))),
+                other => Err(unfit(json::kind(other))),
             })
             .collect(),
-        other => Err(unfit(crate::decode::kind(other))),
+        other => Err(unfit(json::kind(other))),
     }
 }

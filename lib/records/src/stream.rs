@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 
+use json::KeyName;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -428,10 +429,10 @@ impl<R: Read> Reader<R> {
             // A mark carries keys that no projection may drop.
             let is_mark = self.state != State::Plain && may_be_mark(line.text);
             let value = match &self.fields {
-                Some(fields) if !is_mark => decode::object_fields(line.text, &self.limits, fields),
-                _ => decode::object(line.text, &self.limits),
+                Some(fields) if !is_mark => json::object_fields(line.text, &self.limits.json, fields),
+                _ => json::object(line.text, &self.limits.json),
             }
-            .map_err(|fault| fault.at_line(number))?;
+            .map_err(|fault| Fault::from(fault).at_line(number))?;
             let kind = match value.get("type") {
                 Some(Value::String(kind)) => Some(kind.as_str()),
                 _ => None,
@@ -457,7 +458,7 @@ impl<R: Read> Reader<R> {
                         None => Fault::KeyMissing { key: "type".into() },
                         Some(other) => Fault::KeyMismatch {
                             key: "type".into(),
-                            found: decode::kind(other).into(),
+                            found: json::kind(other).into(),
                             expected: "a string".into(),
                         },
                     };
@@ -483,7 +484,7 @@ impl<R: Read> Reader<R> {
             Some(other) => {
                 return Err(Fault::KeyMismatch {
                     key: "schema".into(),
-                    found: decode::kind(&other).into(),
+                    found: json::kind(&other).into(),
                     expected: "a string".into(),
                 });
             }
@@ -524,7 +525,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    fn producer(&self) -> crate::error::KeyName {
+    fn producer(&self) -> KeyName {
         self.begin.as_ref().map_or("", |begin| &begin.tool).into()
     }
 }

@@ -13,15 +13,15 @@ fn the_page_names_every_type_format_and_limit() {
             "`{name}` is not in man/records.5"
         );
     }
-    let limits = records::Limits::default();
+    let records::Limits { line_bytes, json } = records::Limits::default();
     let with_commas = |number: usize| match number {
         1_048_576 => "1,048,576".to_owned(),
         65_536 => "65,536".to_owned(),
         1100 => "1,100".to_owned(),
         other => other.to_string(),
     };
-    assert!(page.contains(&format!("{} MiB in a line", limits.line_bytes >> 20)));
-    for limit in [limits.depth, limits.key_count, limits.value_count, limits.number_bytes] {
+    assert!(page.contains(&format!("{} MiB in a line", line_bytes >> 20)));
+    for limit in [json.depth, json.key_count, json.value_count, json.number_bytes] {
         assert!(
             words.contains(&with_commas(limit).as_str()),
             "limit {limit} is not in man/records.5"

@@ -76,7 +76,10 @@ fn a_rest_that_repeats_a_key_of_the_struct_is_refused() {
         ..numbers()
     })
     .unwrap_err();
-    assert!(matches!(error.fault, Fault::KeyDuplicate { .. }), "{error}");
+    assert!(
+        matches!(error.fault, Fault::Json(json::Fault::KeyDuplicate { .. })),
+        "{error}"
+    );
     let many: Map<String, Value> = (0..100)
         .map(|key| (format!("k{key}"), json!(key)))
         .chain([("single".to_owned(), json!(1))])

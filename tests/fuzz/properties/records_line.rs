@@ -7,10 +7,13 @@ use serde_json::Value;
 /// Small, so that a fuzzer reaches the bounds.
 const LIMITS: Limits = Limits {
     line_bytes: 4096,
-    depth: 20,
-    key_count: 64,
-    value_count: 256,
-    number_bytes: 40,
+    json: json::Limits {
+        depth: 20,
+        key_count: 64,
+        value_count: 256,
+        number_bytes: 40,
+        exact_integers: true,
+    },
 };
 
 pub fn check(data: &[u8]) {

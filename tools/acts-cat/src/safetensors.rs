@@ -3,7 +3,6 @@
 
 use acts::Dtype;
 use process::{Error, Result, ResultExt};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use std::io::Read;
 
 /// BOUND: what the format's own reader allows.
@@ -25,37 +24,6 @@ struct Description {
     dtype: String,
     shape: Vec<u64>,
     data_offsets: (u64, u64),
-}
-
-/// The header's object with every key seen once, in file order.
-struct Descriptions(Vec<(String, Description)>);
-
-impl<'de> Deserialize<'de> for Descriptions {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> std::result::Result<Self, D::Error> {
-        struct Keys;
-        impl<'de> Visitor<'de> for Keys {
-            type Value = Descriptions;
-            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-                f.write_str("an object of tensors")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Descriptions, A::Error> {
-                let mut found = Vec::new();
-                let mut names = std::collections::HashSet::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    if !names.insert(name.clone()) {
-                        return Err(serde::de::Error::custom(format!("two tensors are named {name:?}")));
-                    }
-                    if name == "__metadata__" {
-                        map.next_value::<serde::de::IgnoredAny>()?;
-                    } else {
-                        found.push((name, map.next_value()?));
-                    }
-                }
-                Ok(Descriptions(found))
-            }
-        }
-        input.deserialize_map(Keys)
-    }
 }
 
 fn dtype_name(dtype: Dtype) -> &'static str {
@@ -84,8 +52,8 @@ pub fn read_header(name: &str, source: &mut impl Read, file_bytes: u64) -> Resul
     }
     let mut text = Vec::new();
     source.take(length).read_to_end(&mut text).at(name)?;
-    let Descriptions(found) =
-        serde_json::from_slice(&text).map_err(|error| refuse(format!("safetensors header: {error}")))?;
+    let mut found = json::document(&text).map_err(|fault| refuse(format!("safetensors header: {fault}")))?;
+    found.shift_remove("__metadata__");
     let data_bytes = file_bytes - 8 - length;
     let mut entries = found
         .into_iter()
@@ -110,12 +78,12 @@ pub fn read_header(name: &str, source: &mut impl Read, file_bytes: u64) -> Resul
     Ok((entries, 8 + length))
 }
 
-fn entry(name: String, description: Description) -> std::result::Result<Entry, String> {
+fn entry(name: String, description: serde_json::Value) -> std::result::Result<Entry, String> {
     let Description {
         dtype,
         shape,
         data_offsets: (start, end),
-    } = description;
+    } = serde_json::from_value(description).map_err(|error| format!("safetensors header: tensor {name:?}: {error}"))?;
     let found = Dtype::ALL.into_iter().find(|known| dtype_name(*known) == dtype);
     let dtype =
         found.ok_or_else(|| format!("tensor {name:?} holds {dtype}; F64, F32, F16, BF16, U32, I64 and U8 are read"))?;

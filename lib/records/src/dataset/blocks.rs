@@ -13,7 +13,7 @@ use super::{Dataset, InputFormat, Options, Row, source};
 use crate::error::{Fault, Result};
 use crate::limits::Limits;
 use crate::lines::{checked_text, retry_interrupted};
-use crate::{decode, stream};
+use crate::stream;
 
 /// A block is cut once it holds so much.
 const BLOCK_BYTES: usize = 512 << 10;
@@ -232,7 +232,7 @@ impl Blocks {
             return false;
         };
         stream::may_be_mark(text)
-            && decode::object(text, &self.rules.limits)
+            && ::json::object(text, &self.rules.limits.json)
                 .is_ok_and(|value| value.get("type").is_some_and(|kind| kind == "begin"))
     }
 }
@@ -300,8 +300,8 @@ impl Rules {
             return Err(Fault::LineTooLong { limit });
         }
         let value = match &self.fields {
-            Some(fields) => decode::object_fields(text, &self.limits, fields)?,
-            None => decode::object(text, &self.limits)?,
+            Some(fields) => ::json::object_fields(text, &self.limits.json, fields)?,
+            None => ::json::object(text, &self.limits.json)?,
         };
         match value.get("type").and_then(Value::as_str) {
             Some("begin") => Err(Fault::MarkMisplaced {

@@ -6,7 +6,7 @@ use std::io::Read;
 use serde_json::Map;
 
 use super::{Found, Options, Rows};
-use crate::error::{Fault, KeyName, Result};
+use crate::error::{Fault, Result};
 use crate::limits::Limits;
 use crate::lines::checked_text;
 
@@ -62,11 +62,9 @@ fn header<R: Read>(reader: &mut csv::Reader<Bounded<R>>, limits: &Limits) -> Res
     {
         return Err(Fault::InputEmpty.whole());
     }
-    if record.len() > limits.key_count {
-        return Err(Fault::KeyCountExceeded {
-            limit: limits.key_count,
-        }
-        .at_line(1));
+    let limit = limits.json.key_count;
+    if record.len() > limit {
+        return Err(Fault::from(::json::Fault::KeyCountExceeded { limit }).at_line(1));
     }
     record
         .iter()
@@ -106,7 +104,7 @@ impl<R: Read + Send> Rows for Table<R> {
         let mut value = Map::with_capacity(self.columns.len());
         for (index, name) in &self.columns {
             let text = checked_text(&self.record[*index]).map_err(|fault| {
-                let column = KeyName::from(name);
+                let column = ::json::KeyName::from(name);
                 Fault::Unacceptable {
                     reason: format!("column `{column}`: {fault}"),
                 }

@@ -1,10 +1,10 @@
 //! What a row means: the schemas in which people keep conversations, brought to one form.
 
+use ::json::{KeyName, kind};
 use serde_json::{Map, Value};
 
 use super::Row;
-use crate::decode::kind;
-use crate::error::{Error, Fault, KeyName, Result};
+use crate::error::{Error, Fault, Result};
 use crate::record::{Message, text_of_content};
 
 /// The schema in which an [`Example`] was recognised, in the order in which they are tried.

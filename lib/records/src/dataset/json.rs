@@ -3,7 +3,6 @@
 use std::io::BufRead;
 
 use super::{Found, Rows};
-use crate::decode;
 use crate::error::{Fault, Result};
 use crate::limits::Limits;
 use crate::lines::checked_text;
@@ -68,10 +67,6 @@ impl<R: BufRead> Elements<R> {
 
     /// Moves to the first byte of the next element; `None` at the proper end.
     fn seek_element(&mut self) -> std::result::Result<Option<()>, Fault> {
-        let syntax = |reason: &str| Fault::NotJson {
-            column: 1,
-            reason: reason.to_owned(),
-        };
         loop {
             let byte = self.peek()?;
             match (self.layout, byte) {
@@ -169,10 +164,7 @@ impl<R: BufRead> Elements<R> {
             if is_complete {
                 // In a sequence a stray bracket would not be consumed by anyone.
                 return if self.element.is_empty() {
-                    Err(Fault::NotJson {
-                        column: 1,
-                        reason: "unexpected bracket".into(),
-                    })
+                    Err(syntax("unexpected bracket"))
                 } else {
                     Ok(())
                 };
@@ -185,6 +177,11 @@ fn fill(input: &mut impl BufRead) -> std::result::Result<&[u8], Fault> {
     // The borrow checker cannot see through a loop that returns what it borrowed: ask once to retry, once to return.
     crate::lines::retry_interrupted(|| input.fill_buf().map(<[u8]>::len)).map_err(Fault::from_read)?;
     input.fill_buf().map_err(Fault::from_read)
+}
+
+fn syntax(reason: &str) -> Fault {
+    let reason = reason.to_owned();
+    ::json::Fault::NotJson { column: 1, reason }.into()
 }
 
 fn cut_off() -> Fault {
@@ -202,8 +199,8 @@ impl<R: BufRead + Send> Rows for Elements<R> {
             self.has_element = true;
             let text = checked_text(&self.element)?;
             let value = match &self.fields {
-                Some(fields) => decode::object_fields(text, &self.limits, fields)?,
-                None => decode::object(text, &self.limits)?,
+                Some(fields) => ::json::object_fields(text, &self.limits.json, fields)?,
+                None => ::json::object(text, &self.limits.json)?,
             };
             Ok(Some((None, value)))
         })()

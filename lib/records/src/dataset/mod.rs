@@ -106,7 +106,7 @@ impl Row {
         match self.value.get(field) {
             Some(Value::String(text)) => Ok(text),
             Some(other) => {
-                let found = crate::decode::kind(other).into();
+                let found = ::json::kind(other).into();
                 Err(self.fault(Fault::KeyMismatch {
                     key: field.into(),
                     found,

@@ -15,7 +15,7 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use serde_json::{Map, Number, Value};
 
 use super::{Found, Rows};
-use crate::error::{Fault, KeyName, Result};
+use crate::error::{Fault, Result};
 use crate::limits::Limits;
 
 /// Rows decoded at once: small, because a text column may hold large texts.
@@ -35,11 +35,9 @@ impl Columns {
     pub(super) fn new(file: File, limits: &Limits, fields: Option<&[String]>) -> Result<Columns> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| fault_of(error).whole())?;
         let schema = builder.schema().clone();
-        if schema.fields().len() > limits.key_count {
-            return Err(Fault::KeyCountExceeded {
-                limit: limits.key_count,
-            }
-            .whole());
+        let limit = limits.json.key_count;
+        if schema.fields().len() > limit {
+            return Err(Fault::from(::json::Fault::KeyCountExceeded { limit }).whole());
         }
         let mut names = std::collections::HashSet::new();
         if let Some(twice) = schema.fields().iter().find(|field| !names.insert(field.name())) {
@@ -68,7 +66,7 @@ impl Columns {
             batches,
             batch: None,
             next: 0,
-            depth_max: limits.depth,
+            depth_max: limits.json.depth,
             has_row: false,
         })
     }
@@ -119,9 +117,10 @@ fn record(batch: &RecordBatch, row: usize, depth_max: usize) -> std::result::Res
     let mut record = Map::with_capacity(batch.num_columns());
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
         let value = cell(column, row, depth_max).map_err(|fault| match fault {
-            Fault::NonFinite { key: None } => Fault::NonFinite {
-                key: Some(KeyName::from(field.name())),
-            },
+            Fault::Json(::json::Fault::NonFinite { key: None }) => {
+                let key = Some(field.name().into());
+                ::json::Fault::NonFinite { key }.into()
+            }
             fault => fault,
         })?;
         record.insert(field.name().clone(), value);
@@ -133,9 +132,8 @@ fn record(batch: &RecordBatch, row: usize, depth_max: usize) -> std::result::Res
 fn cell(column: &ArrayRef, row: usize, depth: usize) -> std::result::Result<Value, Fault> {
     // BOUND: types nest in the file's schema.
     let Some(depth) = depth.checked_sub(1) else {
-        return Err(Fault::DepthExceeded {
-            limit: Limits::default().depth,
-        });
+        let limit = Limits::default().json.depth;
+        return Err(::json::Fault::DepthExceeded { limit }.into());
     };
     if column.is_null(row) {
         return Ok(Value::Null);
@@ -214,13 +212,13 @@ fn list(elements: &ArrayRef, depth: usize) -> std::result::Result<Value, Fault> 
 fn number(value: f64) -> std::result::Result<Value, Fault> {
     Number::from_f64(value)
         .map(Value::Number)
-        .ok_or(Fault::NonFinite { key: None })
+        .ok_or(::json::Fault::NonFinite { key: None }.into())
 }
 
 /// An f32 as the f64 of its shortest decimal form, so that 0.1 stays 0.1 when it is written.
 fn short(value: f32) -> std::result::Result<Value, Fault> {
     if !value.is_finite() {
-        return Err(Fault::NonFinite { key: None });
+        return Err(::json::Fault::NonFinite { key: None }.into());
     }
     number(value.to_string().parse().unwrap_or(f64::from(value)))
 }
