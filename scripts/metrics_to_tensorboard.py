@@ -5,14 +5,21 @@ import sys
 
 from torch.utils.tensorboard import SummaryWriter
 
+
+
+def scalars(name, value):
+    """The numbers of a record, nested ones by their path."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from scalars(f"{name}/{key}", inner)
+    elif isinstance(value, (int, float)):
+        yield name, value
+
+
 with open(sys.argv[1]) as lines, SummaryWriter(sys.argv[2]) as writer:
     for line in lines:
         row = json.loads(line)
-        if row["type"] not in ("metric", "eval"):
-            continue
-        for name, value in row.items():
-            if name == "c_k_layers":
-                for layer, c_k in value.items():
-                    writer.add_scalar(f"c_k/layer_{layer}", c_k, row["step"])
-            elif isinstance(value, (int, float)) and name != "step":
-                writer.add_scalar(f"{row['type']}/{name}", value, row["step"])
+        if row["type"] in ("metric", "eval"):
+            step = row.pop("step")
+            for name, value in scalars(row["type"], row):
+                writer.add_scalar(name, value, step)

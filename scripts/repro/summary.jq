@@ -7,8 +7,8 @@ def mean: if length == 0 then empty else add / length end;
 | ($geometry | map(select(.type == "compare" and (has("layer_index") | not)))) as $compare
 | ($metrics | map(select(.type == "metric"))) as $steps
 | {run: $run, arm: $name.arm, share: $name.share, seed: $name.seed,
-   loss: ($steps[-20:] | map(.loss) | mean), window_c_k: ($steps[-20:] | map(.c_k) | mean),
-   k: $steps[-1].k, gamma: $steps[-1].gamma, sign: $steps[-1].sign,
+   loss: ($steps[-20:] | map(.loss) | mean), window_c_k: ($steps[-20:] | map(.aux.vcl.c_k) | mean),
+   k: $steps[-1].aux.vcl.k, gamma: $steps[-1].aux.vcl.gamma, sign: $steps[-1].aux.vcl.sign,
    stack_c_k: $stack.c_k["4"],
    alignment: ($compare | map(select(.component == "1"))[0].alignment), alignment_id: $compare[0].alignment_id,
    benches: ($rates | group_by(.bench) | map({key: .[0].bench, value: {

@@ -325,22 +325,16 @@ impl Score {
 pub struct Metric {
     /// From 1.
     pub step: u64,
-    /// The SFT loss alone, nats per token.
+    /// The objective alone, nats per token.
     pub loss: f64,
     pub loss_total: f64,
     pub loss_token_count: u64,
     pub token_count: u64,
     pub lr: f64,
     pub grad_norm: f64,
-    pub k: u64,
-    pub gamma: f64,
-    pub sign: String,
-    /// Of the window.
-    pub c_k: f64,
-    /// By layer_index.
+    /// What each auxiliary loss reports, by its name; its part of `loss_total` is its `loss`.
     #[serde(default)]
-    pub c_k_layers: BTreeMap<u64, f64>,
-    pub vcl_row_count: u64,
+    pub aux: Map<String, Value>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub attn_logit_max: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]

@@ -111,7 +111,8 @@ def main():
         prepare(folder)
         run = lambda *more: lambda: ours(args.bin, folder, args.threads, *more)
         contestants = {
-            "vcl-train, observing C_k": run(),
+            "vcl-train": run(),
+            "vcl-train, observing C_k": run("--aux", "vcl:gamma=0"),
             "vcl-train, gamma = 50": run("--aux", "vcl:k=4,gamma=50,window=0.3-0.5"),
             "vcl-train, --recompute": run("--recompute"),
             "vcl-train, 4 micro-batches, gamma = 50": run("--micro-batch", "2", "--aux", "vcl:k=4,gamma=50"),

@@ -15,21 +15,33 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use model::ops::change;
-use model::optimiser::{AdamW, Moments};
+use model::optimiser::Moments;
 use model::{DType, Tensor};
-use process::{Error, Result, ResultExt};
+use process::{Error, Existing, Result, ResultExt};
 use serde::{Deserialize, Serialize};
 
-use crate::aux::Auxiliary;
-use crate::cli::Keep;
-use crate::learner::Learner;
 use crate::publish::{self, Entry};
+use crate::trainer::Trainer;
+
+/// How many checkpoints stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    All,
+    Newest(usize),
+}
+
+/// The directory to make.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub path: PathBuf,
+    pub existing: Existing,
+    pub keep: Keep,
+}
 
 /// The directory of a run that is not finished.
 pub struct Run {
     pub partial: PathBuf,
-    target: PathBuf,
-    keep: Keep,
+    pub target: Target,
     _lock: File,
 }
 
@@ -47,11 +59,12 @@ pub struct Found {
 }
 
 impl Run {
-    /// Claims `.DIR.partial`. `resume` continues one that is there, `force` starts over.
-    pub fn open(target: &Path, plan: &serde_json::Value, keep: Keep, resume: bool, force: bool) -> Result<Self> {
-        let partial = process::beside(target, ".partial");
-        let subject = target.display();
-        if fs::symlink_metadata(target).is_ok() && !force {
+    /// Claims `.DIR.partial`.
+    pub fn open(target: &Target, plan: &serde_json::Value) -> Result<Self> {
+        let existing = target.existing;
+        let partial = process::beside(&target.path, ".partial");
+        let subject = target.path.display();
+        if fs::symlink_metadata(&target.path).is_ok() && existing != Existing::Replace {
             return Err(Error::conflict(subject, "exists").hint("--force replaces it"));
         }
         let plan_path = partial.join("plan.json");
@@ -59,7 +72,7 @@ impl Run {
         if exists && !partial.symlink_metadata().at(partial.display())?.is_dir() {
             return Err(Error::conflict(partial.display(), "is in the way: not a directory"));
         }
-        if exists && !resume && !force {
+        if exists && existing == Existing::Refuse {
             let cause = "a run that is not finished is there";
             return Err(Error::conflict(partial.display(), cause).hint("--resume continues it, --force starts over"));
         }
@@ -74,7 +87,7 @@ impl Run {
             }
             Err(fs::TryLockError::Error(error)) => return Err(error).at(partial.display()),
         }
-        if resume && plan_path.exists() {
+        if existing == Existing::Resume && plan_path.exists() {
             let text = fs::read(&plan_path).at(plan_path.display())?;
             let was: serde_json::Value = serde_json::from_slice(&text).at(plan_path.display())?;
             if let Some(difference) = process::plan::difference(&was, plan) {
@@ -95,8 +108,7 @@ impl Run {
         fs::rename(&fresh, &plan_path).at(plan_path.display())?;
         Ok(Self {
             partial,
-            target: target.to_path_buf(),
-            keep,
+            target: target.clone(),
             _lock: lock,
         })
     }
@@ -113,9 +125,7 @@ impl Run {
     pub fn save(
         &self,
         step: u64,
-        learner: &Learner,
-        optimiser: &AdamW,
-        aux: &dyn Auxiliary,
+        trainer: &Trainer,
         metrics: &[u8],
         files: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<()> {
@@ -124,7 +134,7 @@ impl Run {
         remove(&making)?;
         fs::create_dir(&making).at(making.display())?;
         files(&making)?;
-        save_moments(&making.join("optimizer.safetensors"), learner, optimiser, aux)?;
+        save_state(&making.join("optimizer.safetensors"), trainer)?;
         publish::write(&making.join("metrics.jsonl"), metrics)?;
         let mut digests = BTreeMap::new();
         for entry in fs::read_dir(&making).at(making.display())? {
@@ -136,7 +146,7 @@ impl Run {
         }
         let state = State {
             step,
-            optimiser_step: optimiser.step,
+            optimiser_step: trainer.optimiser.step,
             digests,
         };
         publish::write_json(&making.join("state.json"), &state)?;
@@ -145,7 +155,7 @@ impl Run {
         remove(&done)?;
         fs::rename(&making, &done).at(done.display())?;
         sync_directory(&self.checkpoints())?;
-        if let Keep::Newest(count) = self.keep {
+        if let Keep::Newest(count) = self.target.keep {
             let steps = self.steps()?;
             for (_, path) in steps.iter().rev().skip(count) {
                 remove(path)?;
@@ -169,20 +179,14 @@ impl Run {
         Ok(steps)
     }
 
-    /// Loads the newest checkpoint that is whole into the learner; `doubt` hears of those that are not.
-    pub fn restore(
-        &self,
-        learner: &Learner,
-        optimiser: &mut AdamW,
-        aux: &mut dyn Auxiliary,
-        mut doubt: impl FnMut(&Path, &str),
-    ) -> Result<Option<Found>> {
+    /// Loads the newest checkpoint that is whole into the trainer; `doubt` hears of those that are not.
+    pub fn restore(&self, trainer: &mut Trainer, mut doubt: impl FnMut(&Path, &str)) -> Result<Option<Found>> {
         for (_, path) in self.steps()?.iter().rev() {
             match verified(path) {
                 Err(cause) => doubt(path, &cause),
                 Ok(state) => {
-                    load_moments(&path.join("optimizer.safetensors"), learner, optimiser, aux)?;
-                    optimiser.step = state.optimiser_step;
+                    load_state(&path.join("optimizer.safetensors"), trainer)?;
+                    trainer.optimiser.step = state.optimiser_step;
                     let metrics = fs::read(path.join("metrics.jsonl")).at(path.display())?;
                     return Ok(Some(Found {
                         step: state.step,
@@ -200,11 +204,10 @@ impl Run {
             remove(&self.partial.join(name))?;
         }
         sync_directory(&self.partial)?;
-        if fs::symlink_metadata(&self.target).is_ok() {
-            remove(&self.target)?;
-        }
-        fs::rename(&self.partial, &self.target).at(self.target.display())?;
-        match self.target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        let target = &self.target.path;
+        remove(target)?;
+        fs::rename(&self.partial, target).at(target.display())?;
+        match target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             Some(parent) => sync_directory(parent),
             None => sync_directory(Path::new(".")),
         }
@@ -242,38 +245,34 @@ fn digest(path: &Path) -> Result<String> {
     Ok(format!("blake3:{}", hasher.finalize().to_hex()))
 }
 
-/// Weights as they are trained (f32), their moments, and the auxiliary loss's state.
-fn save_moments(path: &Path, learner: &Learner, optimiser: &AdamW, aux: &dyn Auxiliary) -> Result<()> {
-    let own = aux.state().at("auxiliary loss")?;
-    let mut entries = Vec::new();
-    for trainable in &learner.trainable {
-        for part in PARTS {
-            let shape = trainable.tensor.dims().to_vec();
-            entries.push(Entry {
-                name: format!("{}.{part}", trainable.name),
-                shape,
-                dtype: DType::F32,
-            });
-        }
-    }
-    let parameter_parts = entries.len();
-    entries.extend(own.iter().map(|(name, tensor)| Entry {
+/// Weights as they are trained (f32), their moments, and the state of the auxiliary losses.
+fn save_state(path: &Path, trainer: &Trainer) -> Result<()> {
+    let own = trainer.auxiliaries.state().at("auxiliary losses")?;
+    let trainable = &trainer.learner.trainable;
+    let part = |at: usize, part: &str| Entry {
+        name: format!("{}.{part}", trainable[at].name),
+        shape: trainable[at].tensor.dims().to_vec(),
+        dtype: DType::F32,
+    };
+    let parts = (0..trainable.len()).flat_map(|at| PARTS.map(|name| part(at, name)));
+    let kept = own.iter().map(|(name, tensor)| Entry {
         name: format!("aux.{name}"),
         shape: tensor.dims().to_vec(),
         dtype: DType::F64,
-    }));
+    });
+    let entries: Vec<Entry> = parts.chain(kept).collect();
     publish::safetensors(path, &entries, |index| {
-        if index >= parameter_parts {
-            return publish::bytes(&own[index - parameter_parts].1, DType::F64);
-        }
-        let trainable = &learner.trainable[index / PARTS.len()];
-        let tensor = match (&optimiser.moments[index / PARTS.len()], index % PARTS.len()) {
+        let (at, part) = (index / PARTS.len(), index % PARTS.len());
+        let Some(moments) = trainer.optimiser.moments.get(at) else {
+            return publish::bytes(&own[index - trainable.len() * PARTS.len()].1, DType::F64);
+        };
+        let tensor = match (moments, part) {
             (Moments::Host { first, .. }, 1) => return Ok(little_endian(first)),
             (Moments::Host { second, .. }, 2) => return Ok(little_endian(second)),
             (Moments::Device { master, .. }, 0) => master,
             (Moments::Device { first, .. }, 1) => first,
             (Moments::Device { second, .. }, 2) => second,
-            _ => &trainable.tensor,
+            _ => &trainable[at].tensor,
         };
         publish::bytes(&tensor.to_device(&Device::Cpu)?, DType::F32)
     })
@@ -285,9 +284,9 @@ fn little_endian(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-fn load_moments(path: &Path, learner: &Learner, optimiser: &mut AdamW, aux: &mut dyn Auxiliary) -> Result<()> {
+fn load_state(path: &Path, trainer: &mut Trainer) -> Result<()> {
     let mut tensors = candle_core::safetensors::load(path, &Device::Cpu).at(path.display())?;
-    for (trainable, moments) in learner.trainable.iter().zip(&mut optimiser.moments) {
+    for (trainable, moments) in trainer.learner.trainable.iter().zip(&mut trainer.optimiser.moments) {
         let mut part = |part: &str| {
             let name = format!("{}.{part}", trainable.name);
             match tensors.remove(&name) {
@@ -303,7 +302,7 @@ fn load_moments(path: &Path, learner: &Learner, optimiser: &mut AdamW, aux: &mut
     }
     for (name, tensor) in tensors {
         match name.strip_prefix("aux.") {
-            Some(own) => aux.restore(own, &tensor).at(path.display())?,
+            Some(own) => trainer.auxiliaries.restore(own, &tensor).at(path.display())?,
             None => {
                 return Err(Error::input(
                     path.display(),

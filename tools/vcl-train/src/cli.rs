@@ -2,17 +2,20 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
-use serde::Serialize;
+use clap::Parser;
 
-use crate::aux::Spec;
+use crate::auxiliary::Spec;
+use crate::checkpoint::Keep;
+use crate::reader::{NoCompletion, OverLength};
 use crate::recipe::Recipe;
+use crate::schedule::ScheduleName;
 
 /// Fine-tune a language model, with or without the Variance Concentration Loss
 ///
-/// Trains all weights or low-rank adapters on the completions of conversations, and keeps the variance of middle-layer
-/// residuals from gathering in few directions (or makes it gather). Every step is one JSON line on stdout; -o DIR becomes a model
-/// directory that transformers loads. Killed at any moment and run again with --resume, the result has the same bytes.
+/// Trains all weights or low-rank adapters on the completions of conversations. Auxiliary losses may be added: one keeps the
+/// variance of middle-layer residuals from gathering in few directions, or makes it gather. Every step is one JSON line on stdout;
+/// -o DIR becomes a model directory that transformers loads. Killed at any moment and run again with --resume, the result has the
+/// same bytes.
 #[derive(Parser, Debug)]
 #[command(name = "vcl-train", version, after_long_help = EXAMPLES)]
 pub struct Args {
@@ -89,10 +92,11 @@ pub struct Args {
     #[arg(long)]
     pub merge: bool,
 
-    /// Auxiliary loss: vcl:KEY=VALUE,… with k (4), gamma (0 observes only), window (0.3-0.5), sign (spread|concentrate),
+    /// Auxiliary loss, NAME or NAME:KEY=VALUE,…; may be given several times. vcl, the Variance Concentration Loss, has k (4),
+    /// gamma (0, which only observes), window (0.3-0.5; layers as resid-dump takes them), sign (spread|concentrate),
     /// rows (completion|last|all), pool (window|layer), hinge (TAU), warmup (STEPS).
-    #[arg(long, value_name = "SPEC", default_value = "vcl:gamma=0")]
-    pub aux: Spec,
+    #[arg(long, value_name = "SPEC", default_value = "none")]
+    pub aux: Vec<Spec>,
 
     /// Sequences per step [default: 8].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -218,44 +222,6 @@ impl process::Tool for Args {
     fn common(&self) -> &process::Common {
         &self.common
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ScheduleName {
-    /// Falls to zero along a straight line.
-    Linear,
-    /// Falls to zero along half a cosine.
-    Cosine,
-    /// Stays.
-    Constant,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OverLength {
-    /// Cut at the end.
-    Truncate,
-    /// Stop with an error that names the row.
-    Refuse,
-    /// Leave the row out.
-    Drop,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NoCompletion {
-    /// Stop with an error that names the row.
-    Refuse,
-    /// Leave the row out.
-    Drop,
-}
-
-/// How many checkpoints stay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    All,
-    Newest(usize),
 }
 
 fn keep(text: &str) -> Result<Keep, String> {

@@ -1,20 +1,28 @@
-//! vcl-train: supervised fine-tuning with the Variance Concentration Loss.
+//! vcl-train: fine-tuning, with or without auxiliary losses.
 
-mod aux;
+mod auxiliary;
 mod checkpoint;
 mod cli;
-mod data;
 mod init;
 mod learner;
+mod micro;
+mod mixture;
+mod objective;
+mod order;
+mod origin;
 mod plan;
 mod publish;
+mod reader;
 mod recipe;
 mod report;
 mod run;
+mod sample;
 mod schedule;
-mod step;
+mod settings;
 #[cfg(test)]
 mod tests;
+mod trainer;
+mod work;
 
 fn main() -> ! {
     model::memory::keep_freed_buffers();

@@ -1,33 +1,39 @@
 //! What a run will do, from its arguments and inputs alone: no weight is read into memory, nothing is computed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use model::config::Config;
+use model::template::Template;
 use model::{DType, Device, Directory, Tokenizer, Weights};
-use process::{Error, Result, ResultExt};
+use process::{Error, Existing, Result, ResultExt};
 use records::dataset::InputFormat;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::aux::Spec;
-use crate::cli::{Args, NoCompletion, OverLength};
-use crate::data::{self, Counts, Mix, Reader, Sample, Source};
+use crate::auxiliary::Auxiliaries;
+use crate::checkpoint::Target;
+use crate::cli::Args;
+use crate::mixture::{self, Mix};
+use crate::origin::Origin;
+use crate::reader::{self, Counts, NoCompletion, OverLength, Reader, Source};
 use crate::recipe::{Recipe, Settings};
+use crate::sample::Sample;
 use crate::schedule::Schedule;
+use crate::work::{self, Tokens, Work};
 
-/// Everything a run reads, opened and checked.
-pub struct Inputs {
-    pub config: Config,
-    pub config_text: Vec<u8>,
-    /// Where the tokenizer's files lie, to be copied.
-    pub companions: Directory,
-    /// None: training from scratch.
-    pub weights: Option<Weights>,
+/// Everything a run reads, opened and checked, and where its result goes.
+pub struct Opened {
+    pub origin: Origin,
     pub samples: Vec<Sample>,
     pub held_out: Vec<Sample>,
+    pub auxiliaries: Auxiliaries,
     pub device: Device,
     pub dtype: DType,
     pub store_dtype: DType,
+    /// The data files as typed, for the manifest.
+    pub data: Vec<String>,
+    /// None: a probe.
+    pub target: Option<Target>,
 }
 
 /// Everything that can change the bits of the result, and what follows from it. No path, no thread count.
@@ -48,7 +54,8 @@ pub struct Plan {
     pub recipe: Option<Recipe>,
     pub settings: Settings,
     pub schedule: Schedule,
-    pub aux: Spec,
+    /// Settings of the auxiliary losses, by name.
+    pub aux: Value,
     pub seed: u64,
     pub recompute: bool,
     pub checkpoint_every: u64,
@@ -95,132 +102,53 @@ pub struct Compute {
     pub kernel: &'static str,
 }
 
-/// What follows.
-#[derive(Clone, Debug, Serialize)]
-pub struct Work {
-    pub sample_count: usize,
-    pub steps: u64,
-    /// Over all steps.
-    pub token_count: u64,
-    pub loss_token_count: u64,
-    pub aux_layers: Vec<usize>,
-    pub trained_parameter_count: u64,
-    pub memory_bytes: u64,
-}
-
 impl Plan {
-    pub fn new(args: &Args) -> Result<(Self, Inputs)> {
-        let origin = Origin::open(args)?;
-        let settings = Settings::resolve(args, origin.config.position_count);
-        if settings.max_length > origin.config.position_count {
-            let cause = format!(
-                "{} tokens, the model takes {}",
-                settings.max_length, origin.config.position_count
-            );
-            return Err(Error::usage("--max-length", cause));
-        }
-        if args.merge && settings.lora.is_none() {
-            return Err(Error::usage(
-                "--merge",
-                "needs --lora: without adapters nothing is to be merged",
-            ));
-        }
-        if settings.lora.is_none() && args.lora_targets.is_some() {
-            return Err(Error::usage("--lora-targets", "needs --lora"));
-        }
+    pub fn new(args: &Args) -> Result<(Self, Opened)> {
         let (device, dtype, store_dtype) = compute(args)?;
-        let aux = args
-            .aux
-            .build(origin.config.layer_count)
-            .map_err(|cause| Error::usage("--aux", cause))?;
-
+        let origin = origin(args, &device, dtype)?;
+        let config = &origin.config;
+        let settings = settings(args, config)?;
+        let auxiliaries = Auxiliaries::new(&args.aux, config.layer_count);
+        let auxiliaries = auxiliaries.map_err(|cause| Error::usage("--aux", cause))?;
         let tokenizer = Tokenizer::open(&origin.companions).at(origin.companions.path().display())?;
-        let template = if args.raw {
-            None
-        } else {
-            data::template(args.template.as_deref(), &origin.companions)?
+        let template = match args.raw {
+            true => None,
+            false => reader::template(args.template.as_deref(), &origin.companions)?,
         };
-        let format = args.input_format.as_deref().map(str::parse::<InputFormat>).transpose();
-        let join = args.join.replace("\\n", "\n");
-        let reader = Reader {
-            tokenizer: &tokenizer,
-            template: template.as_ref(),
-            join: &join,
-            field: args.field.as_deref(),
-            format: format.map_err(|cause| Error::usage("--input-format", cause))?,
-            max_length: settings.max_length,
-            over_length: args.over_length,
-            no_completion: args.no_completion,
-        };
-        let (samples, data, mix) = training_data(args, &reader)?;
-        let held_out = match &args.eval {
-            None => None,
-            Some(path) => Some(reader.read(&Source {
-                name: "eval".into(),
-                path: path.clone(),
-            })?),
-        };
-        check_vocabulary(&samples, &origin.config)?;
+        let data = Data::read(args, &settings, &tokenizer, template.as_ref())?;
+        check_vocabulary(&data.samples, config)?;
 
-        let per_pass = samples.len() as f64;
-        let steps = (settings.epochs * per_pass / settings.batch_size as f64).ceil() as u64;
-        let steps = args.steps.unwrap_or(steps);
-        let (mut token_count, mut loss_token_count) = (0, 0);
-        let mut batch_tokens_max = 0;
-        for step in 1..=steps {
-            let batch = data::batch(args.seed, samples.len(), settings.batch_size, step);
-            for micro in batch.chunks(settings.micro_batch) {
-                let tokens: usize = micro.iter().map(|&index| samples[index].token_ids.len()).sum();
-                batch_tokens_max = batch_tokens_max.max(tokens as u64);
-            }
-            token_count += batch
-                .iter()
-                .map(|&index| samples[index].token_ids.len() as u64)
-                .sum::<u64>();
-            loss_token_count += batch
-                .iter()
-                .map(|&index| samples[index].loss_token_count() as u64)
-                .sum::<u64>();
-        }
-        let trained = trained_count(&origin.config, &settings);
-        let memory_bytes = memory(
-            &origin.config,
-            &settings,
-            dtype,
-            trained,
-            batch_tokens_max,
-            args.recompute,
-        );
-        let digest = |bytes: &[u8]| format!("blake3:{}", blake3::hash(bytes).to_hex());
+        let per_epoch = data.samples.len() as f64 / settings.batch_size as f64;
+        let steps = args.steps.unwrap_or((settings.epochs * per_epoch).ceil() as u64);
+        let tokens = Tokens::count(&data.samples, &settings, args.seed, steps);
+        let digest = |hash: blake3::Hash| format!("blake3:{}", hash.to_hex());
         let plan = Self {
             tool: "vcl-train",
             version: process::VERSION,
             model: ModelPlan {
-                family: origin.config.family.name(),
-                parameter_count: origin.config.parameter_count(),
-                config_digest: digest(&origin.config_text),
+                family: config.family.name(),
+                parameter_count: config.parameter_count(),
+                config_digest: digest(blake3::hash(&origin.config_text)),
                 weights_digest: origin
                     .weights
                     .as_ref()
-                    .map(|weights| format!("blake3:{}", weights.digest(&origin.config_text).to_hex())),
-                tokenizer_digest: format!("blake3:{}", tokenizer.digest().to_hex()),
+                    .map(|weights| digest(weights.digest(&origin.config_text))),
+                tokenizer_digest: digest(tokenizer.digest()),
             },
-            data,
-            mix,
-            eval: held_out.as_ref().map(|(_, counts)| counts.clone()),
+            data: data.counts,
+            mix: data.mix,
+            eval: data.eval,
             eval_every: args.eval_every,
             text: TextPlan {
-                template_digest: template
-                    .as_ref()
-                    .map(|template| format!("blake3:{}", template.digest().to_hex())),
-                join,
+                template_digest: template.as_ref().map(|template| digest(template.digest())),
+                join: data.join,
                 field: args.field.clone(),
                 over_length: args.over_length,
                 no_completion: args.no_completion,
             },
             recipe: args.recipe,
             schedule: Schedule::new(settings.schedule, settings.lr, settings.warmup, steps),
-            aux: args.aux.clone(),
+            aux: auxiliaries.settings(),
             seed: args.seed,
             recompute: args.recompute,
             checkpoint_every: args.checkpoint_every.unwrap_or(steps.div_ceil(10).max(1)),
@@ -232,28 +160,28 @@ impl Plan {
                 kernel: model::device::kernel(&device),
             },
             work: Work {
-                sample_count: samples.len(),
+                sample_count: data.samples.len(),
                 steps,
-                token_count,
-                loss_token_count,
-                aux_layers: aux.layers().to_vec(),
-                trained_parameter_count: trained,
-                memory_bytes,
+                token_count: tokens.count,
+                loss_token_count: tokens.loss_count,
+                aux_layers: auxiliaries.layers(),
+                trained_parameter_count: work::trained_count(config, &settings),
+                memory_bytes: work::memory_bytes(config, &settings, dtype, tokens.micro_batch_max, args.recompute),
             },
             settings,
         };
-        let inputs = Inputs {
-            config: origin.config,
-            config_text: origin.config_text,
-            companions: origin.companions,
-            weights: origin.weights,
-            samples,
-            held_out: held_out.map(|(samples, _)| samples).unwrap_or_default(),
+        let opened = Opened {
+            origin,
+            samples: data.samples,
+            held_out: data.held_out,
+            auxiliaries,
             device,
             dtype,
             store_dtype,
+            data: args.data.clone(),
+            target: target(args),
         };
-        Ok((plan, inputs))
+        Ok((plan, opened))
     }
 
     /// As JSON: printed by --plan, kept beside checkpoints, compared on resume.
@@ -262,41 +190,103 @@ impl Plan {
     }
 }
 
-/// The model's files.
-struct Origin {
-    config: Config,
-    config_text: Vec<u8>,
-    companions: Directory,
-    weights: Option<Weights>,
+fn origin(args: &Args, device: &Device, dtype: DType) -> Result<Origin> {
+    let open = |path: &Path| Directory::open(path, args.follow_links).at(path.display());
+    let (path, directory) = match (&args.model, &args.init) {
+        (Some(path), _) => (path, Some(open(path)?)),
+        (None, Some(path)) => (path, None),
+        (None, None) => return Err(Error::usage("--model", "is needed, or --init")),
+    };
+    let companions = match (&args.tokenizer, &directory) {
+        (Some(path), _) => open(path)?,
+        (None, Some(directory)) => directory.clone(),
+        (None, None) => return Err(Error::usage("--tokenizer", "is needed with --init")),
+    };
+    let (config_text, weights) = match &directory {
+        Some(directory) => {
+            let weights = Weights::open(directory, dtype, device).at(path.display())?;
+            (directory.read("config.json").at(path.display())?, Some(weights))
+        }
+        None => (std::fs::read(path).at(path.display())?, None),
+    };
+    Ok(Origin {
+        path: path.clone(),
+        config: Config::parse(&config_text).at(path.display())?,
+        config_text,
+        companions,
+        weights,
+    })
 }
 
-impl Origin {
-    fn open(args: &Args) -> Result<Self> {
-        let open = |path: &Path| Directory::open(path, args.follow_links).at(path.display());
-        let (config_path, directory) = match (&args.model, &args.init) {
-            (Some(path), _) => (path, Some(open(path)?)),
-            (None, Some(path)) => (path, None),
-            (None, None) => return Err(Error::usage("--model", "is needed, or --init")),
+fn target(args: &Args) -> Option<Target> {
+    let path = args.output.clone().filter(|_| !args.probe)?;
+    Some(Target {
+        path,
+        existing: Existing::from_flags(args.force, args.resume),
+        keep: args.keep_checkpoints,
+    })
+}
+
+fn settings(args: &Args, config: &Config) -> Result<Settings> {
+    let settings = Settings::resolve(args, config.position_count);
+    let refuse = |flag: &str, cause: String| Err(Error::usage(flag.to_string(), cause));
+    if settings.max_length > config.position_count {
+        let cause = format!(
+            "{} tokens, the model takes {}",
+            settings.max_length, config.position_count
+        );
+        return refuse("--max-length", cause);
+    }
+    if settings.lora.is_none() && args.merge {
+        return refuse(
+            "--merge",
+            "needs --lora: without adapters nothing is to be merged".into(),
+        );
+    }
+    if settings.lora.is_none() && args.lora_targets.is_some() {
+        return refuse("--lora-targets", "needs --lora".into());
+    }
+    Ok(settings)
+}
+
+/// What the data files gave.
+struct Data {
+    samples: Vec<Sample>,
+    counts: Vec<Counts>,
+    mix: Option<MixPlan>,
+    held_out: Vec<Sample>,
+    eval: Option<Counts>,
+    join: String,
+}
+
+impl Data {
+    fn read(args: &Args, settings: &Settings, tokenizer: &Tokenizer, template: Option<&Template>) -> Result<Self> {
+        let format = args.input_format.as_deref().map(str::parse::<InputFormat>).transpose();
+        let join = args.join.replace("\\n", "\n");
+        let reader = Reader {
+            tokenizer,
+            template,
+            join: &join,
+            field: args.field.as_deref(),
+            format: format.map_err(|cause| Error::usage("--input-format", cause))?,
+            max_length: settings.max_length,
+            over_length: args.over_length,
+            no_completion: args.no_completion,
         };
-        let companions = match (&args.tokenizer, &directory) {
-            (Some(path), _) => open(path)?,
-            (None, Some(directory)) => directory.clone(),
-            (None, None) => return Err(Error::usage("--tokenizer", "is needed with --init")),
-        };
-        let (config_text, weights) = match &directory {
-            Some(directory) => {
-                let (device, dtype, _) = compute(args)?;
-                let weights = Weights::open(directory, dtype, &device).at(config_path.display())?;
-                (directory.read("config.json").at(config_path.display())?, Some(weights))
-            }
-            None => (std::fs::read(config_path).at(config_path.display())?, None),
-        };
-        let config = Config::parse(&config_text).at(config_path.display())?;
+        let (samples, counts, mix) = training_data(args, &reader)?;
+        let held_out = args.eval.as_ref().map(|path| {
+            let name = "eval".into();
+            let path = path.clone();
+            reader.read(&Source { name, path })
+        });
+        let (held_out, eval) = held_out.transpose()?.unzip();
         Ok(Self {
-            config,
-            config_text,
-            companions,
-            weights,
+            samples,
+            counts,
+            mix,
+            held_out: held_out.unwrap_or_default(),
+            eval,
+            join,
         })
     }
 }
@@ -359,7 +349,7 @@ fn training_data(args: &Args, reader: &Reader) -> Result<(Vec<Sample>, Vec<Count
         total,
         row_counts: mix.counts(total),
     };
-    let samples = data::mixed(read, &mix, total, args.seed)?;
+    let samples = mixture::mixed(read, &mix, total, args.seed)?;
     if samples.is_empty() {
         return Err(Error::usage("--total", "a mixture of no rows trains nothing"));
     }
@@ -368,58 +358,11 @@ fn training_data(args: &Args, reader: &Reader) -> Result<(Vec<Sample>, Vec<Count
 
 fn check_vocabulary(samples: &[Sample], config: &Config) -> Result<()> {
     for sample in samples {
-        if let Some(id) = sample.token_ids.iter().find(|&&id| id as usize >= config.vocab_size) {
+        let mut ids = sample.sequences.iter().flat_map(|sequence| &sequence.token_ids);
+        if let Some(id) = ids.find(|&&id| id as usize >= config.vocab_size) {
             let cause = format!("token id {id}, the model's vocabulary has {}", config.vocab_size);
             return Err(Error::input(&sample.id, cause).hint("the tokenizer belongs to another model"));
         }
     }
     Ok(())
-}
-
-fn trained_count(config: &Config, settings: &Settings) -> u64 {
-    match &settings.lora {
-        None => config.parameter_count(),
-        Some(lora) => {
-            let matrices = config.parameters();
-            let in_block = |name: &str| name.split('.').any(|part| part.parse::<u32>().is_ok());
-            matrices
-                .iter()
-                .filter(|(name, shape)| shape.len() == 2 && in_block(name))
-                .filter(|(name, _)| {
-                    let module = name.trim_end_matches(".weight").rsplit('.').next().unwrap_or_default();
-                    lora.targets
-                        .as_ref()
-                        .is_none_or(|targets| targets.iter().any(|target| target == module))
-                })
-                .map(|(_, shape)| (lora.rank * (shape[0] + shape[1])) as u64)
-                .sum()
-        }
-    }
-}
-
-/// Bytes needed at the peak: weights, gradients, moments, activations of one micro-batch, one chunk of logits.
-fn memory(config: &Config, settings: &Settings, dtype: DType, trained: u64, tokens: u64, recompute: bool) -> u64 {
-    let width = dtype.size_in_bytes() as u64;
-    let state = trained * (4 + model::optimiser::AdamW::bytes_per_element(dtype));
-    let (d, heads) = (
-        config.hidden_size as u64,
-        (config.query_size() + 2 * config.kv_size()) as u64,
-    );
-    let mlp = config.mlp_size as u64 * if config.gated { 3 } else { 2 };
-    // what one block keeps for its way back: input, norms, q k v before and after rope, attention, middle, MLP
-    let block = tokens * width * (5 * d + 2 * heads + mlp);
-    let layers = config.layer_count as u64;
-    let blocks = if recompute {
-        layers * tokens * width * d + block
-    } else {
-        layers * block
-    };
-    let logits = 64 << 20;
-    let factors = settings.lora.as_ref().map_or(0, |_| trained * width);
-    config.parameter_count() * width + factors + state + blocks + logits
-}
-
-/// The directory named by `-o`, which every run but --plan and --probe has.
-pub fn output(args: &Args) -> Result<PathBuf> {
-    args.output.clone().ok_or_else(|| Error::usage("--output", "is needed"))
 }

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use model::{DType, Directory, Tensor};
+use model::{DType, Tensor};
 use process::{Error, Result, ResultExt};
 use serde_json::{Map, Value, json};
 
 use crate::learner::Learner;
+use crate::origin::Origin;
 use crate::recipe::Lora;
 
 /// Files that belong to a model beside its weights and its config.
@@ -26,13 +27,6 @@ const COMPANIONS: &[&str] = &[
     "chat_template.json",
     "generation_config.json",
 ];
-
-/// Where config and tokenizer come from.
-pub struct Origin<'a> {
-    /// The text of config.json.
-    pub config: &'a [u8],
-    pub companions: &'a Directory,
-}
 
 /// config.json, the tokenizer's files, and the weights in `dtype`.
 pub fn model(directory: &Path, learner: &Learner, origin: &Origin, dtype: DType) -> Result<()> {
@@ -58,23 +52,17 @@ pub fn model(directory: &Path, learner: &Learner, origin: &Origin, dtype: DType)
 }
 
 /// What PEFT loads onto the base model.
-pub fn adapter(
-    directory: &Path,
-    learner: &Learner,
-    origin: &Origin,
-    lora: &Lora,
-    base: &str,
-    dtype: DType,
-) -> Result<()> {
+pub fn adapter(directory: &Path, learner: &Learner, origin: &Origin, lora: &Lora, dtype: DType) -> Result<()> {
     companions(directory, origin)?;
     let mut targets: Vec<&str> = learner.adapted.iter().map(|adapted| adapted.target()).collect();
     targets.sort_unstable();
     targets.dedup();
     let transposed = learner.adapted.iter().any(|adapted| adapted.weight.transposed);
+    let base = origin.weights.as_ref().map(|_| origin.path.to_string_lossy());
     let config = json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": base.unwrap_or_default(),
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": 0.0,
@@ -102,7 +90,7 @@ pub fn adapter(
 }
 
 fn config(directory: &Path, origin: &Origin, dtype: DType) -> Result<()> {
-    let mut config: Map<String, Value> = serde_json::from_slice(origin.config).at("config.json")?;
+    let mut config: Map<String, Value> = serde_json::from_slice(&origin.config_text).at("config.json")?;
     // the type of what is written, under the key that is there (transformers 5 writes `dtype`)
     let key = if config.contains_key("dtype") {
         "dtype"

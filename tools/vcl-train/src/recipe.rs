@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::cli::{Args, ScheduleName};
+use crate::schedule::ScheduleName;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 pub enum Recipe {
@@ -44,54 +44,19 @@ pub struct Lora {
 }
 
 impl Settings {
-    /// Flags over the recipe over the defaults. `position_count` is the longest sequence that the model takes.
-    pub fn resolve(args: &Args, position_count: usize) -> Self {
-        let adapts = !args.full && (args.lora || args.recipe == Some(Recipe::Tulu3Large));
-        let mut settings = match args.recipe {
+    /// What a recipe says, or the defaults.
+    pub fn of(recipe: Option<Recipe>) -> Self {
+        match recipe {
             None => Self {
                 epochs: 1.0,
                 batch_size: 8,
-                max_length: 2048.min(position_count),
+                micro_batch: 8,
+                max_length: 2048,
                 lr: 2e-5,
                 ..Self::tulu3()
             },
             Some(_) => Self::tulu3(),
-        };
-        if adapts {
-            let rank = if args.recipe == Some(Recipe::Tulu3Large) {
-                64
-            } else {
-                16
-            };
-            let rank = args.lora_rank.map_or(rank, |rank| rank as usize);
-            let alpha = args.lora_alpha.unwrap_or(2.0 * rank as f64);
-            settings.lora = Some(Lora {
-                rank,
-                alpha,
-                targets: args.lora_targets.clone(),
-            });
-            if args.recipe.is_none() {
-                settings.lr = 2e-4;
-            }
         }
-        fn over<T: Copy>(setting: &mut T, flag: Option<T>) {
-            *setting = flag.unwrap_or(*setting);
-        }
-        over(&mut settings.batch_size, args.batch_size.map(|n| n as usize));
-        settings.micro_batch = settings.batch_size;
-        over(&mut settings.micro_batch, args.micro_batch.map(|n| n as usize));
-        settings.micro_batch = settings.micro_batch.min(settings.batch_size);
-        over(&mut settings.epochs, args.epochs);
-        over(&mut settings.lr, args.lr);
-        over(&mut settings.schedule, args.schedule);
-        over(&mut settings.warmup, args.warmup);
-        over(&mut settings.weight_decay, args.weight_decay);
-        over(&mut settings.beta1, args.beta1);
-        over(&mut settings.beta2, args.beta2);
-        over(&mut settings.eps, args.eps);
-        over(&mut settings.clip, args.clip);
-        over(&mut settings.max_length, args.max_length.map(|n| n as usize));
-        settings
     }
 
     fn tulu3() -> Self {

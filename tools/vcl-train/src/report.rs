@@ -8,7 +8,7 @@ use process::{Error, Result, ResultExt, Stdout};
 use records::{Begin, Eval, Metric, Reader, Status, Writer};
 use serde::Serialize;
 
-use crate::step::Phases;
+use crate::trainer::Phases;
 
 /// stdout, the file in the run's directory, and what a checkpoint keeps of it.
 struct Tee {

@@ -1,4 +1,4 @@
-//! The run: load, train step by step, save, publish. The only file with effects.
+//! The run: load, train step by step, save, publish.
 
 use std::fs;
 use std::path::Path;
@@ -7,56 +7,59 @@ use std::time::Instant;
 use model::Decoder;
 use model::ops::Gradients;
 use model::optimiser::{AdamW, AdamWOptions};
-use process::{Error, Manifest, Outcome, Progress, Result, ResultExt, signals};
+use process::{Common, Error, Existing, Manifest, Outcome, Progress, Result, ResultExt, signals};
 use records::{Eval, Metric};
+use serde_json::Value;
 
-use crate::aux::{Auxiliary, Doubt};
+use crate::auxiliary::{Auxiliaries, Doubt};
 use crate::checkpoint::Run;
 use crate::cli::Args;
-use crate::data::{self, Sample};
 use crate::init::Initial;
 use crate::learner::Learner;
-use crate::plan::{self, Inputs, Plan};
-use crate::publish::{self, Origin};
+use crate::micro::Micro;
+use crate::objective::Supervised;
+use crate::order;
+use crate::plan::{Opened, Plan};
+use crate::publish;
 use crate::report::{Log, Probe};
-use crate::step::{self, Found, Micro, Phases, Stop};
+use crate::trainer::{Found, Phases, Stop, Trainer};
 
 /// Steps of a probe: the first warms the caches, the others are timed.
 const PROBE_STEPS: u64 = 3;
 
 pub fn run(args: Args) -> Result<Outcome> {
     let manifest = Manifest::start();
-    if args.resume
-        && let Some(target) = args.output.as_deref().filter(|target| target.is_dir())
-    {
-        return finished(&args, target);
-    }
-    let (plan, inputs) = Plan::new(&args)?;
+    let (plan, mut opened) = Plan::new(&args)?;
     if args.common.plan {
         return process::plan::print(&plan);
     }
-    let trainer = |inputs: &Inputs| Trainer::new(&args, &plan, inputs);
-    if args.probe {
-        return probe(trainer(&inputs)?, &plan, &inputs);
+    let auxiliaries = std::mem::take(&mut opened.auxiliaries);
+    let Some(target) = &opened.target else {
+        return probe(&plan, &opened, trainer(&plan, &opened, auxiliaries)?);
+    };
+    if target.existing == Existing::Resume && target.path.is_dir() {
+        return finished(&plan, &target.path);
     }
-    let target = plan::output(&args)?;
-    let directory = Run::open(&target, &plan.value()?, args.keep_checkpoints, args.resume, args.force)?;
-    let mut trainer = trainer(&inputs)?;
-    train(&args, &plan, &inputs, &mut trainer, directory, &target, manifest)
+    let directory = Run::open(target, &plan.value()?)?;
+    let job = Job {
+        common: &args.common,
+        plan: &plan,
+        opened: &opened,
+        trainer: trainer(&plan, &opened, auxiliaries)?,
+        directory,
+    };
+    job.train(manifest)
 }
 
 /// `--resume` on a finished output: a no-op that repeats its records, if it is of the same plan.
-fn finished(args: &Args, target: &Path) -> Result<Outcome> {
+fn finished(plan: &Plan, target: &Path) -> Result<Outcome> {
     let manifest_path = target.join("run.json");
     let text = fs::read(&manifest_path)
         .map_err(|_| Error::conflict(target.display(), "exists, and is no run of this tool"))?;
-    let manifest: serde_json::Value = serde_json::from_slice(&text).at(manifest_path.display())?;
-    let (plan, _) = Plan::new(args)?;
+    let manifest: Value = serde_json::from_slice(&text).at(manifest_path.display())?;
     if let Some(difference) = process::plan::difference(&manifest["plan"], &plan.value()?) {
-        return Err(Error::conflict(
-            target.display(),
-            format!("belongs to another plan: {difference}"),
-        ));
+        let cause = format!("belongs to another plan: {difference}");
+        return Err(Error::conflict(target.display(), cause));
     }
     let mut out = process::stdout().tolerant();
     let rows = fs::read(target.join("metrics.jsonl")).at(target.display())?;
@@ -65,99 +68,59 @@ fn finished(args: &Args, target: &Path) -> Result<Outcome> {
     Ok(Outcome::Complete)
 }
 
-struct Trainer {
-    learner: Learner,
-    optimiser: AdamW,
-    aux: Box<dyn Auxiliary>,
-    gradients: Gradients,
-}
-
-impl Trainer {
-    fn new(args: &Args, plan: &Plan, inputs: &Inputs) -> Result<Self> {
-        let subject = args
-            .model
-            .as_deref()
-            .or(args.init.as_deref())
-            .unwrap_or(Path::new("model"))
-            .display()
-            .to_string();
-        let config = inputs.config.clone();
-        let layer_count = config.layer_count;
-        let decoder = match &inputs.weights {
-            Some(weights) => Decoder::from_weights(config, weights).at(&subject)?,
-            None => {
-                let text: serde_json::Value = serde_json::from_slice(&inputs.config_text).at(&subject)?;
-                let deviation = text
-                    .get("initializer_range")
-                    .and_then(serde_json::Value::as_f64)
-                    .unwrap_or(0.02);
-                let initial = Initial::new(&config, deviation, args.seed, inputs.dtype, &inputs.device);
-                Decoder::new(config, &initial, inputs.dtype, &inputs.device).at(&subject)?
-            }
-        };
-        let learner = match &plan.settings.lora {
-            None => Learner::full(decoder),
-            Some(lora) => Learner::lora(decoder, lora, args.seed)?,
-        };
-        let options = AdamWOptions {
-            beta1: plan.settings.beta1,
-            beta2: plan.settings.beta2,
-            eps: plan.settings.eps,
-            weight_decay: plan.settings.weight_decay,
-        };
-        let optimiser = AdamW::new(&learner.tensors(), options).at(&subject)?;
-        let aux = args
-            .aux
-            .build(layer_count)
-            .map_err(|cause| Error::usage("--aux", cause))?;
-        Ok(Self {
-            learner,
-            optimiser,
-            aux,
-            gradients: Gradients::default(),
-        })
-    }
-
-    fn step(&mut self, plan: &Plan, samples: &[Sample], step: u64) -> Result<Found> {
-        let batch = data::batch(plan.seed, samples.len(), plan.settings.batch_size, step);
-        let rows = self.aux.rows();
-        let micros: Vec<Micro> = batch
-            .chunks(plan.settings.micro_batch)
-            .map(|chunk| Micro::pack(&chunk.iter().map(|&index| &samples[index]).collect::<Vec<_>>(), rows))
-            .collect();
-        step::advance(
-            &self.learner,
-            &mut self.optimiser,
-            self.aux.as_mut(),
-            &micros,
-            step,
-            plan.schedule.rate(step),
-            plan.settings.clip,
-            plan.recompute,
-            &mut self.gradients,
-        )
-        .map_err(|stop| refusal(stop, step, &batch, samples))
-    }
-
-    /// The mean loss over held-out samples, in micro-batches.
-    fn evaluate(&self, samples: &[Sample], micro_batch: usize) -> Result<(f64, u64)> {
-        let (mut nats, mut count) = (0.0, 0);
-        for chunk in samples.chunks(micro_batch) {
-            let (of_chunk, tokens) =
-                step::evaluate(&self.learner, &chunk.iter().collect::<Vec<_>>()).at("evaluation")?;
-            nats += of_chunk;
-            count += tokens;
-            signals::check()?;
+/// Loads the model, or draws its weights.
+fn trainer(plan: &Plan, opened: &Opened, auxiliaries: Auxiliaries) -> Result<Trainer> {
+    let origin = &opened.origin;
+    let subject = origin.path.display();
+    let config = origin.config.clone();
+    let decoder = match &origin.weights {
+        Some(weights) => Decoder::from_weights(config, weights).at(&subject)?,
+        None => {
+            let text: Value = serde_json::from_slice(&origin.config_text).at(&subject)?;
+            let deviation = text.get("initializer_range").and_then(Value::as_f64).unwrap_or(0.02);
+            let initial = Initial::new(&config, deviation, plan.seed, opened.dtype, &opened.device);
+            Decoder::new(config, &initial, opened.dtype, &opened.device).at(&subject)?
         }
-        Ok((nats / count as f64, count))
-    }
+    };
+    let learner = match &plan.settings.lora {
+        None => Learner::full(decoder),
+        Some(lora) => Learner::lora(decoder, lora, plan.seed)?,
+    };
+    let options = AdamWOptions {
+        beta1: plan.settings.beta1,
+        beta2: plan.settings.beta2,
+        eps: plan.settings.eps,
+        weight_decay: plan.settings.weight_decay,
+    };
+    Ok(Trainer {
+        optimiser: AdamW::new(&learner.tensors(), options).at(&subject)?,
+        learner,
+        objective: Box::new(Supervised),
+        auxiliaries,
+        gradients: Gradients::default(),
+        recompute: plan.recompute,
+        clip: plan.settings.clip,
+    })
 }
 
-fn refusal(stop: Stop, step: u64, batch: &[usize], samples: &[Sample]) -> Error {
+fn step(trainer: &mut Trainer, plan: &Plan, opened: &Opened, step: u64) -> Result<Found> {
+    let samples = &opened.samples;
+    let batch = order::batch(plan.seed, samples.len(), plan.settings.batch_size, step);
+    let micros: Vec<Micro> = batch
+        .chunks(plan.settings.micro_batch)
+        .map(|chunk| Micro::pack(chunk.iter().map(|&index| &samples[index]).collect()))
+        .collect();
+    trainer
+        .step(&micros, step, plan.schedule.rate(step))
+        .map_err(|stop| refusal(stop, step, &micros))
+}
+
+fn refusal(stop: Stop, step: u64, micros: &[Micro]) -> Error {
     let subject = format!("step {step}");
     match stop {
         Stop::NotFinite(cause) => {
-            let ids: Vec<&str> = batch.iter().map(|&index| samples[index].id.as_str()).collect();
+            let samples = micros.iter().flat_map(|micro| &micro.samples);
+            let ids: Vec<&str> = samples.map(|sample| sample.id.as_str()).collect();
             Error::input(subject, format!("{cause}; the batch is {}", ids.join(", ")))
                 .hint("the last checkpoint is kept; lower --lr or look at these rows")
         }
@@ -166,12 +129,12 @@ fn refusal(stop: Stop, step: u64, batch: &[usize], samples: &[Sample]) -> Error 
     }
 }
 
-fn probe(mut trainer: Trainer, plan: &Plan, inputs: &Inputs) -> Result<Outcome> {
+fn probe(plan: &Plan, opened: &Opened, mut trainer: Trainer) -> Result<Outcome> {
     let (mut seconds, mut tokens, mut phases) = (0.0, 0, Phases::default());
-    for step in 1..=PROBE_STEPS {
+    for index in 1..=PROBE_STEPS {
         let start = Instant::now();
-        let found = trainer.step(plan, &inputs.samples, step)?;
-        if step > 1 {
+        let found = step(&mut trainer, plan, opened, index)?;
+        if index > 1 {
             seconds += start.elapsed().as_secs_f64();
             tokens += found.token_count;
             phases.add(found.phases);
@@ -193,139 +156,115 @@ fn probe(mut trainer: Trainer, plan: &Plan, inputs: &Inputs) -> Result<Outcome> 
     Ok(Outcome::Complete)
 }
 
-fn train(
-    args: &Args,
-    plan: &Plan,
-    inputs: &Inputs,
-    trainer: &mut Trainer,
+/// A training run, from its first step or its last checkpoint to the finished directory.
+struct Job<'a> {
+    common: &'a Common,
+    plan: &'a Plan,
+    opened: &'a Opened,
+    trainer: Trainer,
     directory: Run,
-    target: &Path,
-    mut manifest: Manifest,
-) -> Result<Outcome> {
-    let _grace = signals::Grace::begin();
-    let start = directory.restore(
-        &trainer.learner,
-        &mut trainer.optimiser,
-        trainer.aux.as_mut(),
-        |path, cause| {
-            process::warn(
-                &args.common,
-                &format!("{}: {cause}; the checkpoint before it is used", path.display()),
-            );
-        },
-    )?;
-    let (done, kept) = start.map_or((0, None), |found| (found.step, Some(found.metrics)));
-    let mut log = Log::begin(
-        &directory.metrics_path(),
-        &process::plan::digest(plan)?,
-        kept.as_deref(),
-    )?;
-    let progress = Progress::start(&args.common, "train", Some(plan.work.steps), "steps");
-    progress.advance(done);
-    let clock = Instant::now();
-    let (mut tokens, mut phases, mut has_doubted) = (0, Phases::default(), false);
-    for step in done + 1..=plan.work.steps {
-        let found = trainer.step(plan, &inputs.samples, step)?;
-        tokens += found.token_count;
-        phases.add(found.phases);
-        if let Some(doubt) = found.doubt.as_ref().filter(|_| !has_doubted) {
-            has_doubted = true;
-            process::warn(&args.common, &format!("step {step}: {}", doubt.cause));
-        }
-        log.metric(&metric(trainer, plan, step, &found))?;
-        let last = step == plan.work.steps;
-        let due = plan.eval_every.is_some_and(|every| step % every == 0) || last;
-        if due && !inputs.held_out.is_empty() {
-            let (eval_loss, token_count) = trainer.evaluate(&inputs.held_out, plan.settings.micro_batch)?;
-            log.eval(&Eval {
-                step,
-                eval_loss,
-                token_count,
-                rest: Default::default(),
-            })?;
-        }
-        let stopped = signals::check();
-        if step % plan.checkpoint_every == 0 || last || stopped.is_err() {
-            save(args, plan, inputs, trainer, &directory, &log, step)?;
-        }
-        progress.advance(1);
-        stopped?;
-    }
-    progress.finish();
-    let stdout = log.end()?;
-    let seconds = clock.elapsed().as_secs_f64();
-    write_model(args, plan, inputs, &trainer.learner, &directory.partial, args.merge)?;
-    manifest.note("tokens_per_second", tokens as f64 / seconds)?;
-    manifest.note("train_seconds", seconds)?;
-    manifest.note("phase_seconds", phases)?;
-    manifest.note("resumed_from_step", done)?;
-    manifest.note("model", args.model.as_deref().or(args.init.as_deref()))?;
-    manifest.note("data", &args.data)?;
-    manifest.note("output", target)?;
-    manifest.write_as(&directory.partial.join("run.json"), plan)?;
-    directory.publish()?;
-    stdout.finish()?;
-    Ok(Outcome::Complete)
 }
 
-fn metric(trainer: &Trainer, plan: &Plan, step: u64, found: &Found) -> Metric {
-    let mut metric = Metric {
+impl Job<'_> {
+    fn train(mut self, mut manifest: Manifest) -> Result<Outcome> {
+        let _grace = signals::Grace::begin();
+        let start = self.directory.restore(&mut self.trainer, |path, cause| {
+            let cause = format!("{}: {cause}; the checkpoint before it is used", path.display());
+            process::warn(self.common, &cause);
+        })?;
+        let (done, kept) = start.map_or((0, None), |found| (found.step, Some(found.metrics)));
+        let digest = process::plan::digest(self.plan)?;
+        let mut log = Log::begin(&self.directory.metrics_path(), &digest, kept.as_deref())?;
+        let clock = Instant::now();
+        let (tokens, phases) = self.steps(done, &mut log)?;
+        let seconds = clock.elapsed().as_secs_f64();
+        let stdout = log.end()?;
+        self.write_model(&self.directory.partial, self.plan.merge)?;
+        manifest.note("tokens_per_second", tokens as f64 / seconds)?;
+        manifest.note("train_seconds", seconds)?;
+        manifest.note("phase_seconds", phases)?;
+        manifest.note("resumed_from_step", done)?;
+        manifest.note("model", &self.opened.origin.path)?;
+        manifest.note("data", &self.opened.data)?;
+        manifest.note("output", &self.directory.target.path)?;
+        manifest.write_as(&self.directory.partial.join("run.json"), self.plan)?;
+        self.directory.publish()?;
+        stdout.finish()?;
+        Ok(Outcome::Complete)
+    }
+
+    /// The steps after `done`: how many tokens they saw, and where the time went.
+    fn steps(&mut self, done: u64, log: &mut Log) -> Result<(u64, Phases)> {
+        let plan = self.plan;
+        let steps = plan.work.steps;
+        let progress = Progress::start(self.common, "train", Some(steps), "steps");
+        progress.advance(done);
+        let (mut tokens, mut phases, mut has_doubted) = (0, Phases::default(), false);
+        for index in done + 1..=steps {
+            let found = step(&mut self.trainer, plan, self.opened, index)?;
+            tokens += found.token_count;
+            phases.add(found.phases);
+            if let Some(doubt) = found.aux.doubt.as_ref().filter(|_| !has_doubted) {
+                has_doubted = true;
+                process::warn(self.common, &format!("step {index}: {}", doubt.cause));
+            }
+            log.metric(&metric(index, plan.schedule.rate(index), found))?;
+            let is_due = |every: u64| index % every == 0 || index == steps;
+            if plan.eval_every.map_or(index == steps, is_due) && !self.opened.held_out.is_empty() {
+                log.eval(&self.evaluate(index)?)?;
+            }
+            let stopped = signals::check();
+            if is_due(plan.checkpoint_every) || stopped.is_err() {
+                let files = |path: &Path| self.write_model(path, false);
+                self.directory.save(index, &self.trainer, log.bytes(), files)?;
+            }
+            progress.advance(1);
+            stopped?;
+        }
+        progress.finish();
+        Ok((tokens, phases))
+    }
+
+    /// The mean loss over the held-out samples, in micro-batches.
+    fn evaluate(&self, step: u64) -> Result<Eval> {
+        let (mut sum, mut count) = (0.0, 0);
+        for chunk in self.opened.held_out.chunks(self.plan.settings.micro_batch) {
+            let (of_chunk, units) = self.trainer.evaluate(chunk).at("evaluation")?;
+            sum += of_chunk;
+            count += units;
+            signals::check()?;
+        }
+        Ok(Eval {
+            step,
+            eval_loss: sum / count as f64,
+            token_count: count,
+            rest: Default::default(),
+        })
+    }
+
+    /// The model's or the adapter's own files.
+    fn write_model(&self, path: &Path, merge: bool) -> Result<()> {
+        let (origin, learner, dtype) = (&self.opened.origin, &self.trainer.learner, self.opened.store_dtype);
+        match &self.plan.settings.lora {
+            Some(lora) if !merge => publish::adapter(path, learner, origin, lora, dtype),
+            _ => publish::model(path, learner, origin, dtype),
+        }
+    }
+}
+
+fn metric(step: u64, lr: f64, found: Found) -> Metric {
+    Metric {
         step,
         loss: found.loss,
-        loss_total: found.loss + found.aux_loss,
+        loss_total: found.loss + found.aux.loss,
         loss_token_count: found.loss_token_count,
         token_count: found.token_count,
-        lr: plan.schedule.rate(step),
+        lr,
         grad_norm: found.grad_norm,
-        k: 0,
-        gamma: 0.0,
-        sign: String::new(),
-        c_k: 0.0,
-        c_k_layers: Default::default(),
-        vcl_row_count: 0,
+        aux: found.aux.reports,
         attn_logit_max: found.attn_logit_max,
         lse_mean: Some(found.lse_mean),
-        norm_mean: None,
+        norm_mean: found.aux.norm_mean,
         rest: Default::default(),
-    };
-    trainer.aux.report(&mut metric);
-    metric
-}
-
-fn save(
-    args: &Args,
-    plan: &Plan,
-    inputs: &Inputs,
-    trainer: &Trainer,
-    directory: &Run,
-    log: &Log,
-    step: u64,
-) -> Result<()> {
-    directory.save(
-        step,
-        &trainer.learner,
-        &trainer.optimiser,
-        trainer.aux.as_ref(),
-        log.bytes(),
-        |path| write_model(args, plan, inputs, &trainer.learner, path, false),
-    )
-}
-
-/// The model's or the adapter's own files.
-fn write_model(args: &Args, plan: &Plan, inputs: &Inputs, learner: &Learner, path: &Path, merge: bool) -> Result<()> {
-    let origin = Origin {
-        config: &inputs.config_text,
-        companions: &inputs.companions,
-    };
-    match &plan.settings.lora {
-        Some(lora) if !merge => {
-            let base = args
-                .model
-                .as_deref()
-                .map(|path| path.to_string_lossy().into_owned())
-                .unwrap_or_default();
-            publish::adapter(path, learner, &origin, lora, &base, inputs.store_dtype)
-        }
-        _ => publish::model(path, learner, &origin, inputs.store_dtype),
     }
 }

@@ -1,8 +1,18 @@
 //! The learning rate of every step.
 
+use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::cli::ScheduleName;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleName {
+    /// Falls to zero along a straight line.
+    Linear,
+    /// Falls to zero along half a cosine.
+    Cosine,
+    /// Stays.
+    Constant,
+}
 
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Schedule {

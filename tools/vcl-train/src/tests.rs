@@ -10,13 +10,14 @@ use model::optimiser::{AdamW, AdamWOptions, gradient_norm};
 use model::{DType, Decoder, Directory, Tensor};
 use serde::Deserialize;
 
-use crate::aux::{Auxiliary, Spec};
-use crate::cli::ScheduleName;
-use crate::data::Sample;
+use crate::auxiliary::Auxiliaries;
 use crate::learner::Learner;
+use crate::micro::{Micro, Rows};
+use crate::objective::Supervised;
 use crate::recipe::Lora;
-use crate::schedule::Schedule;
-use crate::step::{self, Micro};
+use crate::sample::{Sample, Sequence};
+use crate::schedule::{Schedule, ScheduleName};
+use crate::trainer::Trainer;
 
 fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
@@ -42,8 +43,10 @@ fn batches() -> Vec<Vec<Sample>> {
     let batches: Vec<Vec<Row>> = serde_json::from_slice(&text).unwrap();
     let sample = |row: Row| Sample {
         id: String::new(),
-        token_ids: row.token_ids,
-        learned: row.learned,
+        sequences: vec![Sequence {
+            token_ids: row.token_ids,
+            learned: row.learned,
+        }],
     };
     batches
         .into_iter()
@@ -51,27 +54,33 @@ fn batches() -> Vec<Vec<Sample>> {
         .collect()
 }
 
-fn aux(spec: &str) -> Box<dyn Auxiliary> {
-    spec.parse::<Spec>().unwrap().build(4).unwrap()
+fn trainer(learner: Learner, aux: &str) -> Trainer {
+    Trainer {
+        optimiser: AdamW::new(&learner.tensors(), AdamWOptions::default()).unwrap(),
+        learner,
+        objective: Box::new(Supervised),
+        auxiliaries: Auxiliaries::new(&[aux.parse().unwrap()], 4).unwrap(),
+        gradients: Gradients::default(),
+        recompute: false,
+        clip: 1.0,
+    }
 }
 
-/// Micro-batches of `size` sequences.
-fn micros(samples: &[Sample], size: usize, aux: &dyn Auxiliary) -> Vec<Micro> {
+/// Micro-batches of `size` samples.
+fn micros(samples: &[Sample], size: usize) -> Vec<Micro<'_>> {
     samples
         .chunks(size)
-        .map(|chunk| Micro::pack(&chunk.iter().collect::<Vec<_>>(), aux.rows()))
+        .map(|chunk| Micro::pack(chunk.iter().collect()))
         .collect()
 }
 
-fn gradients(learner: &Learner, samples: &[Sample], size: usize, spec: &str, recompute: bool) -> Vec<Tensor> {
-    let mut aux = aux(spec);
-    let mut found = Gradients::default();
-    let micros = micros(samples, size, aux.as_ref());
-    step::gradients_of(learner, aux.as_mut(), &micros, 1, recompute, &mut found).unwrap();
-    let tensors = learner.tensors();
+fn gradients(trainer: &mut Trainer, samples: &[Sample], size: usize) -> Vec<Tensor> {
+    trainer.differentiate(&micros(samples, size), 1).unwrap();
+    let tensors = trainer.learner.tensors();
+    let gradient = |tensor: &Tensor| trainer.gradients.tensor(tensor).unwrap();
     tensors
         .iter()
-        .map(|tensor| found.tensor(tensor).unwrap().expect("every parameter has a gradient"))
+        .map(|tensor| gradient(tensor).expect("every parameter has a gradient"))
         .collect()
 }
 
@@ -108,13 +117,19 @@ fn the_way_of_other_devices_has_the_gradients_of_pytorch_too() {
 
 fn golden_gradients() {
     let expected = candle_core::safetensors::load(goldens().join("gradients.safetensors"), &Device::Cpu).unwrap();
-    let learner = Learner::full(decoder());
     let first = &batches()[0];
-    for (prefix, spec) in [("plain", "vcl:gamma=0,k=2,window=0.3-0.8"), ("vcl", GOLDEN_VCL)] {
+    let specs = [
+        ("plain", "none"),
+        ("plain", "vcl:gamma=0,k=2,window=0.3-0.8"),
+        ("vcl", GOLDEN_VCL),
+    ];
+    for (prefix, spec) in specs {
         for recompute in [false, true] {
-            let found = gradients(&learner, first, 5, spec, recompute);
+            let mut trainer = trainer(Learner::full(decoder()), spec);
+            trainer.recompute = recompute;
+            let found = gradients(&mut trainer, first, 5);
             assert_eq!(found.len() * 2, expected.len());
-            for (trainable, gradient) in learner.trainable.iter().zip(&found) {
+            for (trainable, gradient) in trainer.learner.trainable.iter().zip(&found) {
                 let error = relative_error(gradient, &expected[&format!("{prefix}.{}", trainable.name)]);
                 assert!(error <= 1e-4, "{prefix} {}: {error}", trainable.name);
             }
@@ -150,32 +165,18 @@ fn golden_steps(dtype: DType, tolerance: (f64, f64)) {
     let text = std::fs::read(goldens().join("losses.json")).unwrap();
     let mut golden: HashMap<String, serde_json::Value> = serde_json::from_slice(&text).unwrap();
     let expected: Vec<GoldenStep> = serde_json::from_value(golden.remove("steps").unwrap()).unwrap();
-    let learner = Learner::full(decoder_in(dtype));
-    let mut optimiser = AdamW::new(&learner.tensors(), AdamWOptions::default()).unwrap();
-    let mut aux = aux(GOLDEN_VCL);
+    let mut trainer = trainer(Learner::full(decoder_in(dtype)), GOLDEN_VCL);
     let schedule = Schedule {
         name: ScheduleName::Linear,
         peak: 3e-3,
         warmup_steps: 3,
         steps: 20,
     };
-    let mut gradients = Gradients::default();
     for (index, (samples, expected)) in batches().iter().zip(&expected).enumerate() {
         let step = index as u64 + 1;
-        let micros = micros(samples, 5, aux.as_ref());
-        let rate = schedule.rate(step);
-        let found = step::advance(
-            &learner,
-            &mut optimiser,
-            aux.as_mut(),
-            &micros,
-            step,
-            rate,
-            1.0,
-            false,
-            &mut gradients,
-        )
-        .unwrap();
+        let found = trainer.step(&micros(samples, 5), step, schedule.rate(step)).unwrap();
+        let c_k = found.aux.reports["vcl"]["c_k"].as_f64().unwrap();
+        assert_eq!(found.aux.loss, 3.0 * c_k);
         let close = |a: f64, b: f64, tolerance: f64| (a - b).abs() <= tolerance * b.abs();
         assert!(
             close(found.loss, expected.loss, tolerance.0),
@@ -184,9 +185,8 @@ fn golden_steps(dtype: DType, tolerance: (f64, f64)) {
             expected.loss
         );
         assert!(
-            close(found.aux_loss, 3.0 * expected.c_k, tolerance.0),
-            "step {step}: C_k {} {}",
-            found.aux_loss / 3.0,
+            close(c_k, expected.c_k, tolerance.0),
+            "step {step}: C_k {c_k} {}",
             expected.c_k
         );
         assert!(
@@ -200,19 +200,20 @@ fn golden_steps(dtype: DType, tolerance: (f64, f64)) {
 
 #[test]
 fn accumulation_and_packing_change_no_gradient() {
-    let learner = Learner::full(decoder());
     let samples = &batches()[1];
     let specs = [
+        "none",
         "vcl:gamma=0",
         GOLDEN_VCL,
         "vcl:k=2,gamma=3,window=0.3-0.8,pool=layer,rows=all",
         "vcl:k=1,gamma=5,window=0.3-0.8,sign=concentrate,rows=last",
     ];
     for spec in specs {
-        let whole = gradients(&learner, samples, 5, spec, false);
+        let mut trainer = trainer(Learner::full(decoder()), spec);
+        let whole = gradients(&mut trainer, samples, 5);
         // one sequence at a time is unpacked, two are accumulated over ragged micro-batches
         for size in [1, 2] {
-            let parts = gradients(&learner, samples, size, spec, false);
+            let parts = gradients(&mut trainer, samples, size);
             let (cosine, error) = (cosine(&whole, &parts), relative_error(&parts[0], &whole[0]));
             assert!(
                 cosine >= 0.999_999 && error < 1e-4,
@@ -224,10 +225,11 @@ fn accumulation_and_packing_change_no_gradient() {
 
 #[test]
 fn the_auxiliary_gradient_is_not_lost_in_the_noise_of_the_main_one() {
-    let learner = Learner::full(decoder());
     let samples = &batches()[2];
-    let plain = gradients(&learner, samples, 5, "vcl:gamma=0", false);
-    let with = gradients(&learner, samples, 5, GOLDEN_VCL, false);
+    let [plain, with] = ["none", GOLDEN_VCL].map(|spec| {
+        let mut trainer = trainer(Learner::full(decoder()), spec);
+        gradients(&mut trainer, samples, 5)
+    });
     assert!(cosine(&plain, &with) < 0.999);
 }
 
@@ -238,32 +240,18 @@ fn only_adapters_learn_and_merged_equals_applied() {
         alpha: 6.0,
         targets: None,
     };
-    let learner = Learner::lora(decoder(), &lora, 7).unwrap();
-    assert_eq!(learner.trainable.len(), 2 * 7 * 4);
-    let mut optimiser = AdamW::new(&learner.tensors(), AdamWOptions::default()).unwrap();
-    let mut aux = aux(GOLDEN_VCL);
-    let mut gradients = Gradients::default();
-    let before: Vec<Tensor> = learner
+    let mut trainer = trainer(Learner::lora(decoder(), &lora, 7).unwrap(), GOLDEN_VCL);
+    assert_eq!(trainer.learner.trainable.len(), 2 * 7 * 4);
+    let before: Vec<Tensor> = trainer
+        .learner
         .decoder
         .parameters()
         .iter()
         .map(|p| p.tensor.copy().unwrap())
         .collect();
     for (index, samples) in batches().iter().take(3).enumerate() {
-        let micros = micros(samples, 5, aux.as_ref());
-        let step = index as u64 + 1;
-        step::advance(
-            &learner,
-            &mut optimiser,
-            aux.as_mut(),
-            &micros,
-            step,
-            1e-2,
-            1.0,
-            false,
-            &mut gradients,
-        )
-        .unwrap();
+        trainer.step(&micros(samples, 5), index as u64 + 1, 1e-2).unwrap();
+        let Trainer { learner, gradients, .. } = &trainer;
         for (parameter, before) in learner.decoder.parameters().iter().zip(&before) {
             assert!(
                 gradients.get(&parameter.tensor).is_none(),
@@ -272,39 +260,46 @@ fn only_adapters_learn_and_merged_equals_applied() {
             );
             assert_eq!(relative_error(&parameter.tensor, before), 0.0);
         }
-        assert!(gradient_norm(&learner.tensors(), &gradients).unwrap() > 0.0);
+        assert!(gradient_norm(&learner.tensors(), gradients).unwrap() > 0.0);
     }
     // the merged weights, in a decoder without adapters, give the same loss
     let held_out = &batches()[9];
-    let (applied, count) = step::evaluate(&learner, &held_out.iter().collect::<Vec<_>>()).unwrap();
-    let merged = Learner::full(decoder());
-    let (unchanged, _) = step::evaluate(&merged, &held_out.iter().collect::<Vec<_>>()).unwrap();
-    for (parameter, own) in learner.decoder.parameters().iter().zip(merged.decoder.parameters()) {
+    let merged = self::trainer(Learner::full(decoder()), "none");
+    let (applied, count) = trainer.evaluate(held_out).unwrap();
+    let (unchanged, _) = merged.evaluate(held_out).unwrap();
+    let learner = &trainer.learner;
+    let parameters = learner.decoder.parameters().iter();
+    for (parameter, own) in parameters.zip(merged.learner.decoder.parameters()) {
         model::ops::change(&own.tensor, &learner.merged(parameter).unwrap()).unwrap();
     }
-    let (found, _) = step::evaluate(&merged, &held_out.iter().collect::<Vec<_>>()).unwrap();
+    let (found, _) = merged.evaluate(held_out).unwrap();
     assert!((found - applied).abs() < 1e-4 * count as f64, "{found} {applied}");
     assert!((unchanged - applied).abs() > 1e-2, "training changed something");
 }
 
 #[test]
-fn packing_puts_rows_where_the_losses_look() {
+fn packing_keeps_whose_row_is_whose() {
     let samples = batches().remove(0);
-    for (spec, rows) in [("vcl:", 0), ("vcl:rows=last", 1), ("vcl:rows=all", 2)] {
-        let aux = aux(spec);
-        let micro = &micros(&samples, 5, aux.as_ref())[0];
-        let expected = match rows {
-            0 => samples
-                .iter()
-                .map(|sample| sample.learned.iter().filter(|&&learned| learned).count())
-                .sum(),
-            1 => samples.len(),
-            _ => micro.batch.row_count(),
-        };
-        assert_eq!(micro.aux_row_count(), expected, "{spec}");
-        assert_eq!(
-            micro.loss_token_count(),
-            samples.iter().map(Sample::loss_token_count).sum::<usize>()
-        );
+    let micro = &micros(&samples, 5)[0];
+    let mut expected: [Vec<u32>; 3] = Default::default();
+    let mut row = 0;
+    for sample in &samples {
+        let sequence = &sample.sequences[0];
+        for (position, &learned) in sequence.learned.iter().enumerate() {
+            let is_last = position + 1 == sequence.token_ids.len();
+            for (expected, is_row) in expected.iter_mut().zip([learned, is_last, true]) {
+                expected.extend(is_row.then_some(row));
+            }
+            row += 1;
+        }
     }
+    for (rows, expected) in [Rows::Completion, Rows::Last, Rows::All].into_iter().zip(&expected) {
+        assert_eq!(micro.rows(rows), *expected, "{rows:?}");
+    }
+    let loss_token_count: usize = samples.iter().map(Sample::loss_token_count).sum();
+    assert_eq!(micro.targets.len(), loss_token_count);
+    assert_eq!(
+        micro.samples.iter().map(|sample| sample.token_count()).sum::<usize>(),
+        micro.batch.row_count()
+    );
 }

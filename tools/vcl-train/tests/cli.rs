@@ -140,8 +140,8 @@ fn metrics(done: &Done) -> Vec<Value> {
         .collect()
 }
 
-fn last(done: &Done, key: &str) -> f64 {
-    metrics(done).last().unwrap()[key].as_f64().unwrap()
+fn last_c_k(done: &Done) -> f64 {
+    metrics(done).last().unwrap()["aux"]["vcl"]["c_k"].as_f64().unwrap()
 }
 
 #[test]
@@ -378,17 +378,51 @@ fn a_finished_output_is_left_alone() {
 }
 
 #[test]
+fn no_auxiliary_loss_is_built_in() {
+    let world = World::new();
+    let plain = metrics(&world.train("plain", &[]).expect(0)).remove(0);
+    assert_eq!(plain["aux"], json!({}));
+    assert_eq!(plain["loss_total"], plain["loss"]);
+    let window = "vcl:k=2,gamma=3,window=1,-1,rows=all";
+    let with = metrics(&world.train("with", &["--aux", window]).expect(0)).remove(0);
+    let keys: Vec<&String> = with["aux"]["vcl"].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["k", "gamma", "sign", "c_k", "c_k_layers", "row_count", "loss"]);
+    let layers: Vec<&String> = with["aux"]["vcl"]["c_k_layers"].as_object().unwrap().keys().collect();
+    assert_eq!(layers, ["1", "3"]);
+    let number = |value: &Value| value.as_f64().unwrap();
+    assert_eq!(
+        number(&with["loss_total"]),
+        number(&with["loss"]) + number(&with["aux"]["vcl"]["loss"])
+    );
+    assert_eq!(
+        number(&with["aux"]["vcl"]["loss"]),
+        3.0 * number(&with["aux"]["vcl"]["c_k"])
+    );
+    assert!(plain.get("norm_mean").is_none() && number(&with["norm_mean"]) > 0.0);
+}
+
+#[test]
+fn observing_changes_nothing_but_the_record() {
+    let world = World::new();
+    world.train("plain", &[]).expect(0);
+    world.train("observed", &["--aux", "vcl:gamma=0,k=1"]).expect(0);
+    assert_eq!(
+        world.bytes("plain/model.safetensors"),
+        world.bytes("observed/model.safetensors")
+    );
+}
+
+#[test]
 fn spread_lowers_c_k_and_concentrate_raises_it() {
     let world = World::new();
     for seed in ["1", "2", "3"] {
         let c_k = |sign: &str, gamma: &str| {
             let aux = format!("vcl:k=2,gamma={gamma},sign={sign},window=0.3-0.8");
             let name = format!("{sign}-{gamma}-{seed}");
-            last(
+            last_c_k(
                 &world
                     .train(&name, &["--aux", &aux, "--seed", seed, "--steps", "25"])
                     .expect(0),
-                "c_k",
             )
         };
         let (plain, spread, concentrated) = (c_k("spread", "0"), c_k("spread", "10"), c_k("concentrate", "10"));
@@ -532,7 +566,10 @@ fn arguments_that_mean_nothing_are_refused() {
     world.train("out", &["--aux", "other"]).refused(2, "unknown");
     world
         .train("out", &["--aux", "vcl:window=0.01-0.02"])
-        .refused(2, "holds no block");
+        .refused(2, "holds no layer");
+    world
+        .train("out", &["--aux", "vcl", "--aux", "none"])
+        .refused(2, "none stands alone");
     world
         .train("out", &["--aux", "vcl:gamma=1,k=16,rows=last"])
         .refused(3, "C_16 over");

@@ -6,11 +6,11 @@ use crate::source::{Series, Source};
 use process::Result;
 use serde_json::Value;
 
-/// (field, axis, unit), in reading order. A field that no metric record has gets no panel.
+/// (path of the field, axis, unit), in reading order. A field that no metric record has gets no panel.
 const QUANTITIES: [(&str, &str, &str); 6] = [
     ("loss", "SFT loss", "nats / token"),
-    ("c_k", "C_k of the window", "share of variance"),
-    ("loss_total", "total loss", "nats / token + γ s C_k"),
+    ("aux.vcl.c_k", "C_k of the window", "share of variance"),
+    ("loss_total", "total loss", "nats / token + auxiliary losses"),
     ("norm_mean", "residual norm", "residual units"),
     ("grad_norm", "gradient norm", "before clipping"),
     ("lr", "learning rate", ""),
@@ -73,7 +73,7 @@ pub fn figure(sources: &[Source]) -> Result<Option<Figure>> {
 }
 
 fn values(source: &Source, kind: &str, field: &str) -> Vec<(f64, f64)> {
-    let number = |value: &Value, key: &str| value.get(key).and_then(Value::as_f64);
+    let number = |row: &Value, path: &str| path.split('.').try_fold(row, |value, key| value.get(key))?.as_f64();
     source
         .rows
         .iter()

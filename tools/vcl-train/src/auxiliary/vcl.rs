@@ -12,126 +12,70 @@
 //! are folded into second moments, and V_k comes from the covariance: whichever is smaller.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
-use candle_core::{D, DType, Device, Result};
+use candle_core::{DType, Device, Error, Result};
+use clap::ValueEnum;
 use model::Tensor;
-use records::Metric;
+use process::Layers;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::subspace::{self, Leading};
-use super::{Auxiliary, Doubt, Rows};
+use super::{Auxiliary, Doubt, Options};
+use crate::micro::{Micro, Rows};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub const NAME: &str = "vcl";
+
+pub fn make(options: &mut Options, layer_count: usize) -> std::result::Result<Box<dyn Auxiliary>, String> {
+    Ok(Box::new(Vcl::new(Settings::read(options)?, layer_count)?))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Sign {
+enum Sign {
     /// Penalises concentration.
     Spread,
     /// Rewards it.
     Concentrate,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Pool {
+enum Pool {
     /// One matrix R of all layers' rows, one mean.
     Window,
     /// The mean of the layers' own C_k.
     Layer,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Options {
-    pub k: usize,
-    pub gamma: f64,
-    /// Depths (l + 1)/L from, to.
-    pub window: (f64, f64),
-    pub sign: Sign,
-    pub rows: Rows,
-    pub pool: Pool,
+#[derive(Clone, Debug, PartialEq)]
+struct Settings {
+    k: usize,
+    /// 0 only observes.
+    gamma: f64,
+    window: Layers,
+    sign: Sign,
+    rows: Rows,
+    pool: Pool,
     /// Only what lies beyond this C_k counts.
-    pub hinge: Option<f64>,
+    hinge: Option<f64>,
     /// γ rises linearly over this many steps.
-    pub warmup: u64,
+    warmup: u64,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            k: 4,
-            gamma: 0.0,
-            window: (0.3, 0.5),
-            sign: Sign::Spread,
-            rows: Rows::Completion,
-            pool: Pool::Window,
-            hinge: None,
-            warmup: 0,
-        }
-    }
-}
-
-impl FromStr for Options {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let mut options = Self::default();
-        for part in text.split(',').filter(|part| !part.is_empty()) {
-            let (key, value) = part
-                .split_once('=')
-                .ok_or_else(|| format!("{part:?} is not KEY=VALUE"))?;
-            let number = |least: f64, most: f64| match value.parse::<f64>() {
-                Ok(number) if (least..=most).contains(&number) => Ok(number),
-                _ => Err(format!("{key}: expected a number from {least} to {most}")),
-            };
-            let one_of = |words: &[&str]| {
-                words
-                    .iter()
-                    .position(|word| *word == value)
-                    .ok_or_else(|| format!("{key}: expected one of {}", words.join(", ")))
-            };
-            match key {
-                "k" => options.k = number(1.0, 1024.0)? as usize,
-                "gamma" => options.gamma = number(0.0, 1e9)?,
-                "window" => {
-                    let depths = value
-                        .split_once('-')
-                        .and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-                    let Some((from, to)) = depths.filter(|(a, b): &(f64, f64)| 0.0 <= *a && a <= b && *b <= 1.0) else {
-                        return Err("window: expected depths such as 0.3-0.5".into());
-                    };
-                    options.window = (from, to);
-                }
-                "sign" => options.sign = [Sign::Spread, Sign::Concentrate][one_of(&["spread", "concentrate"])?],
-                "rows" => {
-                    options.rows = [Rows::Completion, Rows::Last, Rows::All][one_of(&["completion", "last", "all"])?];
-                }
-                "pool" => options.pool = [Pool::Window, Pool::Layer][one_of(&["window", "layer"])?],
-                "hinge" => options.hinge = Some(number(0.0, 1.0)?),
-                "warmup" => {
-                    options.warmup = value
-                        .parse()
-                        .map_err(|_| "warmup: expected a number of steps".to_string())?
-                }
-                _ => {
-                    return Err(format!(
-                        "{key:?} is unknown (known: k, gamma, window, sign, rows, pool, hinge, warmup)"
-                    ));
-                }
-            }
-        }
-        Ok(options)
-    }
-}
-
-/// Blocks whose depth (l + 1)/L lies in the window.
-pub fn window_layers((from, to): (f64, f64), layer_count: usize) -> Vec<usize> {
-    const SLACK: f64 = 1e-9;
-    (0..layer_count)
-        .filter(|&layer| {
-            let depth = (layer + 1) as f64 / layer_count as f64;
-            from - SLACK <= depth && depth <= to + SLACK
+impl Settings {
+    fn read(options: &mut Options) -> std::result::Result<Self, String> {
+        Ok(Self {
+            k: options.number("k", 1..=1024)?.unwrap_or(4),
+            gamma: options.number("gamma", 0.0..=1e9)?.unwrap_or(0.0),
+            window: options.layers("window")?.unwrap_or(Layers::Depth(0.3, 0.5)),
+            sign: options.word("sign")?.unwrap_or(Sign::Spread),
+            rows: options.word("rows")?.unwrap_or(Rows::Completion),
+            pool: options.word("pool")?.unwrap_or(Pool::Window),
+            hinge: options.number("hinge", 0.0..=1.0)?,
+            warmup: options.number("warmup", 0..=u64::MAX)?.unwrap_or(0),
         })
-        .collect()
+    }
 }
 
 /// The rows of one layer so far.
@@ -141,7 +85,6 @@ struct Seen {
     /// Rows, while they are fewer than dimensions.
     held: Vec<Tensor>,
     folded: Option<Folded>,
-    norm_sum: f64,
 }
 
 /// Sums about a shift near the mean, so that f32 products lose nothing to it.
@@ -158,7 +101,6 @@ impl Seen {
             return Ok(());
         }
         self.count += n;
-        self.norm_sum += f64::from(rows.sqr()?.sum(D::Minus1)?.sqrt()?.sum_all()?.to_scalar::<f32>()?);
         self.held.push(rows.clone());
         if self.count > d {
             self.fold()?;
@@ -318,7 +260,7 @@ fn settle(parts: &mut [&mut Seen], k: usize, start: &mut Vec<Vec<f64>>, device: 
 
 /// The loss over a run.
 pub struct Vcl {
-    options: Options,
+    settings: Settings,
     layers: Vec<usize>,
     step: u64,
     seen: BTreeMap<usize, Seen>,
@@ -326,38 +268,33 @@ pub struct Vcl {
     own: BTreeMap<usize, Settled>,
     /// The subspaces of the step before: the window's, then each layer's.
     starts: Vec<Vec<Vec<f64>>>,
-    norm_mean: Option<f64>,
 }
 
 impl Vcl {
-    pub fn new(options: Options, layer_count: usize) -> std::result::Result<Self, String> {
-        let layers = window_layers(options.window, layer_count);
-        if layers.is_empty() {
-            let (from, to) = options.window;
-            return Err(format!("window {from}-{to} holds no block of {layer_count}"));
-        }
+    fn new(settings: Settings, layer_count: usize) -> std::result::Result<Self, String> {
+        let layers = settings.window.of(layer_count);
+        let layers = layers.map_err(|cause| format!("window: {cause}"))?;
         let starts = vec![Vec::new(); layers.len() + 1];
         Ok(Self {
-            options,
+            settings,
             layers,
             step: 0,
             seen: BTreeMap::new(),
             window: None,
             own: BTreeMap::new(),
             starts,
-            norm_mean: None,
         })
     }
 
     fn c_k(&self) -> f64 {
-        match (self.options.pool, &self.window) {
+        match (self.settings.pool, &self.window) {
             (Pool::Window, Some(window)) => window.c_k,
             _ => self.own.values().map(|own| own.c_k).sum::<f64>() / self.own.len().max(1) as f64,
         }
     }
 
     fn sign(&self) -> f64 {
-        match self.options.sign {
+        match self.settings.sign {
             Sign::Spread => 1.0,
             Sign::Concentrate => -1.0,
         }
@@ -365,22 +302,20 @@ impl Vcl {
 
     /// γ·s of this step; 0 inside the hinge.
     fn strength(&self) -> f64 {
-        let inside = self
-            .options
-            .hinge
-            .is_some_and(|hinge| self.sign() * (self.c_k() - hinge) <= 0.0);
+        let hinge = self.settings.hinge;
+        let inside = hinge.is_some_and(|hinge| self.sign() * (self.c_k() - hinge) <= 0.0);
         if inside { 0.0 } else { self.ramped() * self.sign() }
     }
 
     fn ramped(&self) -> f64 {
-        match self.options.warmup {
-            0 => self.options.gamma,
-            warmup => self.options.gamma * (self.step as f64 / warmup as f64).min(1.0),
+        match self.settings.warmup {
+            0 => self.settings.gamma,
+            warmup => self.settings.gamma * (self.step as f64 / warmup as f64).min(1.0),
         }
     }
 
     fn row_count(&self) -> usize {
-        match (self.options.pool, &self.window) {
+        match (self.settings.pool, &self.window) {
             (Pool::Window, Some(window)) => window.row_count,
             _ => self.own.values().map(|own| own.row_count).min().unwrap_or(0),
         }
@@ -388,12 +323,30 @@ impl Vcl {
 }
 
 impl Auxiliary for Vcl {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn settings(&self) -> Value {
+        let settings = &self.settings;
+        json!({
+            "k": settings.k,
+            "gamma": settings.gamma,
+            "window": settings.window.to_string(),
+            "sign": settings.sign,
+            "rows": settings.rows,
+            "pool": settings.pool,
+            "hinge": settings.hinge,
+            "warmup": settings.warmup,
+        })
+    }
+
     fn layers(&self) -> &[usize] {
         &self.layers
     }
 
     fn rows(&self) -> Rows {
-        self.options.rows
+        self.settings.rows
     }
 
     fn begin(&mut self, step: u64) {
@@ -403,35 +356,33 @@ impl Auxiliary for Vcl {
         self.own.clear();
     }
 
-    fn observe(&mut self, layer: usize, rows: &Tensor) -> Result<()> {
+    fn observe(&mut self, layer: usize, rows: &Tensor, _: &Micro) -> Result<()> {
         self.seen.entry(layer).or_default().add(rows)
     }
 
     fn settle(&mut self) -> Result<f64> {
         let mut seen = std::mem::take(&mut self.seen);
-        let count: usize = seen.values().map(|part| part.count).sum();
-        if count == 0 {
-            return Err(candle_core::Error::Msg("the auxiliary loss saw no row".into()));
+        if seen.values().all(|part| part.count == 0) {
+            return Err(Error::Msg(format!("{NAME} saw no row")));
         }
-        self.norm_mean = Some(seen.values().map(|part| part.norm_sum).sum::<f64>() / count as f64);
         let device = self.device(&seen);
         for (index, (&layer, part)) in seen.iter_mut().enumerate() {
-            let own = settle(&mut [part], self.options.k, &mut self.starts[index + 1], &device)?;
+            let own = settle(&mut [part], self.settings.k, &mut self.starts[index + 1], &device)?;
             self.own.insert(layer, own);
         }
         let mut parts: Vec<&mut Seen> = seen.values_mut().collect();
-        self.window = Some(settle(&mut parts, self.options.k, &mut self.starts[0], &device)?);
-        let beyond = self.c_k() - self.options.hinge.unwrap_or(0.0);
+        self.window = Some(settle(&mut parts, self.settings.k, &mut self.starts[0], &device)?);
+        let beyond = self.c_k() - self.settings.hinge.unwrap_or(0.0);
         Ok(self.strength() * beyond)
     }
 
     fn is_active(&self) -> bool {
-        self.options.gamma != 0.0
+        self.settings.gamma != 0.0
     }
 
-    fn gradient(&self, layer: usize, rows: &Tensor) -> Result<Option<Tensor>> {
+    fn gradient(&self, layer: usize, rows: &Tensor, _: &Micro) -> Result<Option<Tensor>> {
         let strength = self.strength();
-        let (settled, share) = match self.options.pool {
+        let (settled, share) = match self.settings.pool {
             Pool::Window => (self.window.as_ref(), 1.0),
             Pool::Layer => (self.own.get(&layer), 1.0 / self.layers.len() as f64),
         };
@@ -445,7 +396,7 @@ impl Auxiliary for Vcl {
     }
 
     fn doubt(&self) -> Option<Doubt> {
-        let (rows, k) = (self.row_count(), self.options.k);
+        let (rows, k) = (self.row_count(), self.settings.k);
         let least = 8 * (k + 1);
         (rows < least).then(|| Doubt {
             cause: format!(
@@ -456,17 +407,16 @@ impl Auxiliary for Vcl {
         })
     }
 
-    fn report(&self, metric: &mut Metric) {
-        metric.k = self.options.k as u64;
-        metric.gamma = self.ramped();
-        metric.sign = match self.options.sign {
-            Sign::Spread => "spread".into(),
-            Sign::Concentrate => "concentrate".into(),
-        };
-        metric.c_k = self.c_k();
-        metric.c_k_layers = self.own.iter().map(|(&layer, own)| (layer as u64, own.c_k)).collect();
-        metric.vcl_row_count = self.window.as_ref().map_or(0, |window| window.row_count as u64);
-        metric.norm_mean = self.norm_mean;
+    fn report(&self) -> Value {
+        let of_layer = |(layer, own): (&usize, &Settled)| (layer.to_string(), own.c_k.into());
+        json!({
+            "k": self.settings.k,
+            "gamma": self.ramped(),
+            "sign": self.settings.sign,
+            "c_k": self.c_k(),
+            "c_k_layers": Value::Object(self.own.iter().map(of_layer).collect()),
+            "row_count": self.window.as_ref().map_or(0, |window| window.row_count),
+        })
     }
 
     fn state(&self) -> Result<Vec<(String, Tensor)>> {
@@ -474,18 +424,18 @@ impl Auxiliary for Vcl {
         for (index, start) in self.starts.iter().enumerate().filter(|(_, start)| !start.is_empty()) {
             let flat: Vec<f64> = start.iter().flatten().copied().collect();
             let tensor = Tensor::from_vec(flat, (start.len(), start[0].len()), &Device::Cpu)?;
-            tensors.push((format!("vcl.subspace.{index}"), tensor));
+            tensors.push((format!("subspace.{index}"), tensor));
         }
         Ok(tensors)
     }
 
     fn restore(&mut self, name: &str, value: &Tensor) -> Result<()> {
         let index = name
-            .strip_prefix("vcl.subspace.")
+            .strip_prefix("subspace.")
             .and_then(|index| index.parse::<usize>().ok());
         match index.and_then(|index| self.starts.get_mut(index)) {
             Some(start) => *start = value.to_vec2()?,
-            None => return Err(candle_core::Error::Msg(format!("{name} is not a state of this loss"))),
+            None => return Err(Error::Msg(format!("{name} is not a state of {NAME}"))),
         }
         Ok(())
     }
@@ -515,27 +465,24 @@ mod tests {
         Tensor::from_vec(values, (n, d), &Device::Cpu).unwrap()
     }
 
+    fn vcl(options: &str, layer_count: usize) -> std::result::Result<Vcl, String> {
+        Vcl::new(Settings::read(&mut Options::parse(options)?)?, layer_count)
+    }
+
     /// The loss and, if wanted, the gradients of rows of layers 0.. of `count` layers.
     fn run(options: &str, parts: &[Tensor], wants_gradient: bool) -> (Vcl, f64, Vec<Tensor>) {
-        let options: Options = options.parse().unwrap();
-        let mut vcl = Vcl::new(
-            Options {
-                window: (0.0, 1.0),
-                ..options
-            },
-            parts.len(),
-        )
-        .unwrap();
+        let mut vcl = vcl(&format!("{options},window=all"), parts.len()).unwrap();
+        let micro = Micro::pack(Vec::new());
         vcl.begin(1);
         for (layer, part) in parts.iter().enumerate() {
-            vcl.observe(layer, part).unwrap();
+            vcl.observe(layer, part, &micro).unwrap();
         }
         let loss = vcl.settle().unwrap();
         let gradients = match wants_gradient {
             true => parts
                 .iter()
                 .enumerate()
-                .map(|(layer, part)| vcl.gradient(layer, part).unwrap().unwrap())
+                .map(|(layer, part)| vcl.gradient(layer, part, &micro).unwrap().unwrap())
                 .collect(),
             false => Vec::new(),
         };
@@ -575,19 +522,12 @@ mod tests {
     fn micro_batches_settle_what_the_whole_settles() {
         let whole = rows(4, 60, 10);
         let (vcl, loss, _) = run("k=3,gamma=2", std::slice::from_ref(&whole), false);
-        let mut parts = Vcl::new(
-            Options {
-                k: 3,
-                gamma: 2.0,
-                window: (0.0, 1.0),
-                ..Options::default()
-            },
-            1,
-        )
-        .unwrap();
+        let mut parts = self::vcl("k=3,gamma=2,window=all", 1).unwrap();
         parts.begin(1);
         for (start, len) in [(0, 7), (7, 30), (37, 1), (38, 22)] {
-            parts.observe(0, &whole.narrow(0, start, len).unwrap()).unwrap();
+            parts
+                .observe(0, &whole.narrow(0, start, len).unwrap(), &Micro::pack(Vec::new()))
+                .unwrap();
         }
         assert!((parts.settle().unwrap() - loss).abs() < 1e-5);
         assert!((parts.c_k() - vcl.c_k()).abs() < 1e-6 && parts.row_count() == 60);
@@ -618,40 +558,30 @@ mod tests {
     #[test]
     fn inside_the_hinge_nothing_pulls_and_the_warm_up_ramps() {
         let (inside, loss, _) = run("k=2,gamma=1,hinge=0.99", &[rows(1, 50, 12)], false);
-        assert!(loss == 0.0 && inside.gradient(0, &rows(1, 50, 12)).unwrap().is_none());
+        assert!(loss == 0.0 && inside.strength() == 0.0);
         let (ramped, loss, _) = run("k=2,gamma=1,warmup=4", &[rows(1, 50, 12)], false);
         assert!((loss - 0.25 * ramped.c_k()).abs() < 1e-12);
     }
 
     #[test]
-    fn windows_are_those_of_the_paper() {
-        assert_eq!(window_layers((0.3, 0.5), 16), [4, 5, 6, 7]);
-        assert_eq!(window_layers((0.3, 0.5), 32), (9..=15).collect::<Vec<_>>());
-        assert!(
-            Vcl::new(
-                Options {
-                    window: (0.1, 0.2),
-                    ..Options::default()
-                },
-                4
-            )
-            .is_err()
-        );
+    fn the_window_is_the_papers_and_takes_every_way_to_name_layers() {
+        assert_eq!(vcl("", 16).unwrap().layers, [4, 5, 6, 7]);
+        assert_eq!(vcl("window=3,5,-1,k=2", 10).unwrap().layers, [3, 5, 9]);
+        assert!(vcl("window=0.1-0.2", 4).is_err_and(|cause| cause.contains("no layer")));
     }
 
     #[test]
     fn options_that_mean_nothing_are_refused() {
         for text in [
             "k=0",
+            "k=1.5",
             "gamma=-1",
             "window=0.5-0.3",
             "window=x",
             "sign=up",
             "rows=some",
-            "nothing=1",
-            "k",
         ] {
-            assert!(text.parse::<Options>().is_err(), "{text}");
+            assert!(vcl(text, 4).is_err(), "{text}");
         }
     }
 }

@@ -1,0 +1,299 @@
+//! From data files to samples.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use model::template::{Message, Template};
+use model::tokenizer::{Bos, Tokenizer};
+use process::{Error, Result, ResultExt};
+use rayon::prelude::*;
+use records::dataset::{Example, InputFormat, Options, Row};
+use serde::Serialize;
+
+use crate::sample::{Sample, Sequence};
+
+/// Rows tokenised at a time.
+const CHUNK_ROWS: usize = 4096;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverLength {
+    /// Cut at the end.
+    Truncate,
+    /// Stop with an error that names the row.
+    Refuse,
+    /// Leave the row out.
+    Drop,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoCompletion {
+    /// Stop with an error that names the row.
+    Refuse,
+    /// Leave the row out.
+    Drop,
+}
+
+/// How rows become sequences.
+pub struct Reader<'a> {
+    pub tokenizer: &'a Tokenizer,
+    /// None: turns are joined by `join`, each answer ends with the end-of-sequence token.
+    pub template: Option<&'a Template>,
+    pub join: &'a str,
+    pub field: Option<&'a str>,
+    pub format: Option<InputFormat>,
+    pub max_length: usize,
+    pub over_length: OverLength,
+    pub no_completion: NoCompletion,
+}
+
+/// A data file's name in `--mix`, and where it is.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub name: String,
+    pub path: PathBuf,
+}
+
+impl Source {
+    /// `NAME=FILE`, or a file whose stem is the name.
+    pub fn parse(text: &str) -> Self {
+        match text.split_once('=') {
+            Some((name, path)) if !name.is_empty() && !name.contains('/') => Self {
+                name: name.into(),
+                path: path.into(),
+            },
+            _ => {
+                let path = PathBuf::from(text);
+                let name = path
+                    .file_stem()
+                    .map_or_else(|| text.to_string(), |stem| stem.to_string_lossy().into_owned());
+                Self { name, path }
+            }
+        }
+    }
+}
+
+/// What a file gave.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Counts {
+    pub name: String,
+    pub digest: String,
+    pub row_count: u64,
+    pub used_count: u64,
+    pub truncated_count: u64,
+    pub over_length_dropped_count: u64,
+    pub no_completion_dropped_count: u64,
+}
+
+impl Counts {
+    /// Counts a row, and gives its sample if it has one.
+    fn note(&mut self, fate: Fate) -> Option<Sample> {
+        self.row_count += 1;
+        let sample = match fate {
+            Fate::Kept(sample) => Some(sample),
+            Fate::Truncated(sample) => {
+                self.truncated_count += 1;
+                Some(sample)
+            }
+            Fate::OverLength => {
+                self.over_length_dropped_count += 1;
+                None
+            }
+            Fate::NoCompletion => {
+                self.no_completion_dropped_count += 1;
+                None
+            }
+        };
+        self.used_count += u64::from(sample.is_some());
+        sample
+    }
+}
+
+/// What became of one row.
+enum Fate {
+    Kept(Sample),
+    Truncated(Sample),
+    OverLength,
+    NoCompletion,
+}
+
+impl Reader<'_> {
+    /// Reads a whole file.
+    pub fn read(&self, source: &Source) -> Result<(Vec<Sample>, Counts)> {
+        let subject = source.path.display();
+        let mut options = Options::new().digest(true);
+        if let Some(format) = self.format {
+            options = options.format(format);
+        }
+        let mut rows = options.open(&source.path).at(&subject)?;
+        let mut counts = Counts {
+            name: source.name.clone(),
+            ..Counts::default()
+        };
+        let mut samples = Vec::new();
+        loop {
+            let chunk: Vec<Row> = rows
+                .by_ref()
+                .take(CHUNK_ROWS)
+                .collect::<std::result::Result<_, _>>()
+                .at(&subject)?;
+            if chunk.is_empty() {
+                break;
+            }
+            let fates: Vec<Result<Fate>> = chunk.par_iter().map(|row| self.fate(row, source)).collect();
+            for fate in fates {
+                samples.extend(counts.note(fate?));
+            }
+            process::signals::check()?;
+        }
+        counts.digest = rows
+            .digest()
+            .ok_or_else(|| Error::bug(&subject, "the data has no digest"))?;
+        if samples.is_empty() {
+            return Err(Error::input(subject, "holds no row to train on"));
+        }
+        Ok((samples, counts))
+    }
+
+    /// What becomes of a row: refused where the flags say so.
+    fn fate(&self, row: &Row, source: &Source) -> Result<Fate> {
+        let subject = source.path.display();
+        let refuse = |cause: String| Err(row.refuse(cause)).at(&subject);
+        let mut sequence = self.sequence(row, source)?;
+        let length = sequence.token_ids.len();
+        let is_long = length > self.max_length;
+        match self.over_length {
+            OverLength::Refuse if is_long => {
+                return refuse(format!("is {length} tokens long, limit {}", self.max_length));
+            }
+            OverLength::Drop if is_long => return Ok(Fate::OverLength),
+            _ => {
+                sequence.token_ids.truncate(self.max_length);
+                sequence.learned.truncate(self.max_length);
+            }
+        }
+        if sequence.loss_token_count() == 0 {
+            return match self.no_completion {
+                NoCompletion::Drop => Ok(Fate::NoCompletion),
+                NoCompletion::Refuse => refuse(format!(
+                    "has no completion token to learn within {} tokens (--no-completion drop leaves such rows out)",
+                    self.max_length
+                )),
+            };
+        }
+        let sample = Sample {
+            id: format!("{}:{}", source.name, row.id().at(&subject)?),
+            sequences: vec![sequence],
+        };
+        Ok(match is_long {
+            true => Fate::Truncated(sample),
+            false => Fate::Kept(sample),
+        })
+    }
+
+    /// The tokens of a row.
+    fn sequence(&self, row: &Row, source: &Source) -> Result<Sequence> {
+        let mut sequence = Sequence {
+            token_ids: Vec::new(),
+            learned: Vec::new(),
+        };
+        let is_bare = self.template.is_none();
+        for (index, (text, learn)) in self.parts(row, source)?.iter().enumerate() {
+            // a template writes its own beginning-of-sequence token
+            let bos = if index == 0 && is_bare { Bos::Auto } else { Bos::Off };
+            let mut ids = self.tokenizer.encode(text, bos).at(source.path.display())?;
+            if is_bare && *learn {
+                // an encoder that ends texts by itself has done so already
+                ids.extend(self.tokenizer.eos().filter(|eos| ids.last() != Some(eos)));
+            }
+            sequence.learned.resize(sequence.learned.len() + ids.len(), *learn);
+            sequence.token_ids.append(&mut ids);
+        }
+        Ok(sequence)
+    }
+
+    /// The texts of a row, and whether each is learned.
+    fn parts(&self, row: &Row, source: &Source) -> Result<Vec<(String, bool)>> {
+        let subject = source.path.display();
+        let example = Example::recognise(row, self.field).at(&subject)?;
+        if let Some(text) = example.text {
+            return Ok(vec![(text, true)]);
+        }
+        let messages: Vec<Message> = example
+            .messages
+            .iter()
+            .map(|message| Message::new(&message.role, &message.content))
+            .collect();
+        match self.template {
+            Some(template) => self
+                .templated(template, &messages)
+                .map_err(|cause| row.refuse(cause))
+                .at(&subject),
+            None => Ok(self.joined(&messages)),
+        }
+    }
+
+    /// Cuts the rendered conversation at the borders of the assistant's turns.
+    fn templated(&self, template: &Template, messages: &[Message]) -> std::result::Result<Vec<(String, bool)>, String> {
+        let render = |messages: &[Message], opens: bool| {
+            template
+                .render(messages, self.tokenizer, opens)
+                .map_err(|cause| cause.to_string())
+        };
+        let whole = render(messages, false)?;
+        let mut parts = Vec::new();
+        let mut done = 0;
+        for (index, message) in messages.iter().enumerate() {
+            if message.role != "assistant" {
+                continue;
+            }
+            let start = render(&messages[..index], true)?;
+            let end = if index + 1 == messages.len() {
+                whole.clone()
+            } else {
+                render(&messages[..=index], false)?
+            };
+            if !(whole.starts_with(&start)
+                && whole.starts_with(&end)
+                && done <= start.len()
+                && start.len() <= end.len())
+            {
+                return Err("the chat template does not render a conversation's beginning as its beginning".into());
+            }
+            parts.push((whole[done..start.len()].to_string(), false));
+            parts.push((whole[start.len()..end.len()].to_string(), true));
+            done = end.len();
+        }
+        if done < whole.len() {
+            parts.push((whole[done..].to_string(), false));
+        }
+        Ok(parts)
+    }
+
+    fn joined(&self, messages: &[Message]) -> Vec<(String, bool)> {
+        messages
+            .iter()
+            .map(|message| match message.role.as_str() {
+                "assistant" => (message.content.clone(), true),
+                _ => (format!("{}{}", message.content, self.join), false),
+            })
+            .collect()
+    }
+}
+
+/// The template that applies: `--template`, else the model's own.
+pub fn template(flag: Option<&Path>, directory: &model::Directory) -> Result<Option<Template>> {
+    let Some(path) = flag else {
+        return Template::open(directory).at(directory.path().display());
+    };
+    if path.is_dir() {
+        let directory = model::Directory::open(path, false).at(path.display())?;
+        return match Template::open(&directory).at(path.display())? {
+            Some(template) => Ok(Some(template)),
+            None => Err(Error::input(path.display(), "has no chat template")),
+        };
+    }
+    let text = std::fs::read_to_string(path).at(path.display())?;
+    Template::parse(&text).at(path.display()).map(Some)
+}
