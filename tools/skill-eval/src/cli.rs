@@ -272,9 +272,12 @@ UNREAD
   Wilson's bound with every unread answer right. accuracy_all counts unread answers as wrong, as other harnesses do.
 
 SANDBOX
-  A program runs in user, mount, network, process, IPC and host-name namespaces of its own: no network, a read-only
-  interpreter, an empty directory of 32 MiB, one process, files of 16 MiB, --memory-limit and --time-limit, and a list of allowed
-  system calls. Where any of this cannot be had, nothing runs (exit 4).
+  A program serves calls of its function in one process; a checker in another makes the calls and looks at what comes back, so that a
+  program cannot say that it passed. Arguments and results cross as plain values (None, bool, int, float, complex, str, bytes, list,
+  tuple, set, frozenset, dict; a subclass as its base); a program that returns anything else has failed.
+  Each process has user, mount, network, process, IPC and host-name namespaces and a session of its own: no network, a read-only
+  interpreter, an empty directory of 32 MiB, no second process, files of 16 MiB, --memory-limit and --time-limit, and a list of
+  allowed system calls. Where any of this cannot be had, nothing runs (exit 4).
 
 EXAMPLES
   skill-eval prompts --bench gsm8k test.jsonl -o prompts.jsonl

@@ -7,8 +7,10 @@ mod extract;
 mod lm_eval;
 mod plan;
 mod report;
+mod rows;
 mod run;
 mod sandbox;
+mod scorer;
 mod table;
 mod tally;
 

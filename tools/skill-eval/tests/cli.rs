@@ -238,6 +238,20 @@ fn rows_that_cannot_be_scored_are_refused_or_left_out_with_partial() {
 }
 
 #[test]
+fn records_of_other_types_are_passed_on_in_their_places() {
+    let begin = json!({"type": "begin", "schema": "flowlens/1", "tool": "t", "version": "1"});
+    let answer = json!({"type": "completion", "id": 1, "bench": "gsm8k", "completion": "#### 2", "reference": "2"});
+    let end = json!({"type": "end", "row_count": 3, "status": "complete"});
+    let (known, unknown) = (
+        json!({"type": "verdict", "id": 7}),
+        json!({"type": "note", "text": "kept"}),
+    );
+    let passed = body(&score(&[begin, known.clone(), answer, unknown.clone(), end], &[]));
+    assert_eq!((passed.first(), passed.last()), (Some(&known), Some(&unknown)));
+    assert_eq!(passed.len(), 2 + 3, "three extractors");
+}
+
+#[test]
 fn an_answer_of_a_megabyte_is_read_in_time() {
     for text in [
         "9".repeat(1 << 20),

@@ -1,5 +1,7 @@
 //! Programs of a model: what they may not do, and that honest ones pass. Skips with its reason where the kernel gives no namespaces.
 
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use harness::Run;
@@ -186,6 +188,69 @@ fn nothing_of_the_host_is_seen_or_changed() {
     // What it may do: use its own empty directory, and the library of its interpreter.
     let honest = "    import os, math, json, re, typing, collections, hashlib\n    assert os.getcwd() == '/work' and os.listdir('.') == []\n    open('mine', 'w').write('x')\n    return len(open('mine').read())\n";
     assert_eq!(run(honest, &[]).unwrap()["correct"], true);
+}
+
+/// A table of one program, for tests that start the tool themselves.
+fn table(directory: &Path, body: &str) -> PathBuf {
+    let row = json!({"id": 0, "bench": "humaneval", "prompt": "def f():\n", "completion": body, "entry_point": "f", "test": "def check(candidate):\n    assert candidate() == 1\n"});
+    let path = directory.join("completions.jsonl");
+    std::fs::write(&path, format!("{row}\n")).unwrap();
+    path
+}
+
+#[test]
+fn a_program_cannot_kill_the_group_of_the_user() {
+    let directory = harness::temp_dir();
+    let body = "    import os\n    for target in (os.getppid(), 0, -1):\n        try:\n            os.kill(target, 9)\n        except OSError:\n            pass\n    return 1\n";
+    // In a group of its own, for it is the group that dies where the sandbox leaks.
+    let done = std::process::Command::new(env!("CARGO_BIN_EXE_skill-eval"))
+        .args(["score", "--allow-code-execution"])
+        .arg(table(directory.path(), body))
+        .process_group(0)
+        .output()
+        .unwrap();
+    if done.status.code() == Some(4) {
+        eprintln!("skipped: {}", String::from_utf8_lossy(&done.stderr));
+        return;
+    }
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert!(said.contains("\"type\":\"end\""), "{said}");
+}
+
+#[test]
+fn open_files_of_the_caller_do_not_reach_a_program() {
+    let directory = harness::temp_dir();
+    let open = directory.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    let body = "    import os\n    for n in range(3, 64):\n        try:\n            os.close(os.open('written', os.O_CREAT | os.O_WRONLY, dir_fd=n))\n        except OSError:\n            pass\n    try:\n        os.fstat(9)\n    except OSError:\n        return 1\n";
+    let done = Run::new("/bin/sh")
+        .args(["-c", "exec \"$@\" 9<\"$OPEN\"", "sh", env!("CARGO_BIN_EXE_skill-eval")])
+        .args(["score", "--allow-code-execution"])
+        .arg(table(directory.path(), body))
+        .env("OPEN", &open)
+        .output();
+    if done.code == 4 {
+        eprintln!("skipped: {}", done.stderr.trim());
+        return;
+    }
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(done.text().contains("\"answer\":\"passed\""), "{}", done.text());
+    assert_eq!(std::fs::read_dir(&open).unwrap().count(), 0);
+}
+
+#[test]
+fn a_killed_run_leaves_nothing_in_the_temporary_directory() {
+    let (directory, temporary) = (harness::temp_dir(), harness::temp_dir());
+    let mut child = Run::new(env!("CARGO_BIN_EXE_skill-eval"))
+        .args(["score", "--allow-code-execution", "--time-limit", "60"])
+        .arg(table(directory.path(), "    while True:\n        pass\n"))
+        .env("TMPDIR", temporary.path())
+        .spawn();
+    std::thread::sleep(Duration::from_secs(2));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{Made, open, row_count_max};
 use crate::plan::Questions;
+use crate::sandbox::Check;
 
 const NEW_TOKENS_MAX: u64 = 512;
 
@@ -39,42 +40,55 @@ pub(super) fn prompts(questions: &Questions, path: &Path, made: &mut Made) -> Re
     Ok(())
 }
 
-/// The programs that test an answer, by extractor: the prompt and the answer as they stand, and the answer's first code block, which may
+/// The programs that an answer makes, by extractor: the prompt and the answer as they stand, and the answer's first code block, which may
 /// repeat the head or be the body alone. The last is `None` where there is no block.
-pub fn programs(completion: &Completion) -> std::result::Result<[(&'static str, Option<String>); 2], String> {
+pub type Programs = [(&'static str, Option<String>); 2];
+
+/// The programs of an answer and the check they are put to, or why there are none.
+pub fn programs(completion: &Completion) -> std::result::Result<(Programs, Check), String> {
+    let prompt = completion.prompt.prompt.as_deref().ok_or("no text under `prompt`")?;
+    let answer = completion.completion.as_deref().ok_or("no text under `completion`")?;
+    let check = check(prompt, &completion.prompt.rest)?;
+    let block = block(answer).map(|block| {
+        if block.contains(&format!("def {}", check.entry_point)) {
+            // The head brings imports and helpers that the block may rely on; its own unfinished function is replaced.
+            format!("{prompt}    pass\n\n{block}")
+        } else {
+            format!("{prompt}{block}")
+        }
+    });
+    Ok((
+        [("execution", Some(format!("{prompt}{answer}"))), ("block", block)],
+        check,
+    ))
+}
+
+/// The first fenced code block.
+fn block(answer: &str) -> Option<&str> {
     static BLOCK: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"(?s)```(?:python|py|Python|python3)?[ \t]*\n(.*?)(?:\n```|$)")
             .unwrap_or_else(|error| panic!("a pattern of humaneval.rs: {error}"))
     });
-    let key = |key: &str| {
-        completion
-            .prompt
-            .rest
-            .get(key)
-            .and_then(Value::as_str)
-            .ok_or_else(|| format!("no text under `{key}`"))
+    let captures = BLOCK.captures(answer)?;
+    captures.get(1).map(|block| block.as_str())
+}
+
+fn check(prompt: &str, keys: &Map<String, Value>) -> std::result::Result<Check, String> {
+    let text = |key: &str| {
+        let text = keys.get(key).and_then(Value::as_str);
+        text.ok_or_else(|| format!("no text under `{key}`"))
     };
-    let (test, entry_point) = (key("test")?, key("entry_point")?);
-    let prompt = completion.prompt.prompt.as_deref().ok_or("no text under `prompt`")?;
-    let answer = completion.completion.as_deref().ok_or("no text under `completion`")?;
+    let (test, entry_point) = (text("test")?, text("entry_point")?);
     if !entry_point
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     {
         return Err("`entry_point` is no Python name".into());
     }
-    let program = |solution: &str| format!("{solution}\n{test}\ncheck({entry_point})\n");
-    let block = BLOCK.captures(answer).map(|captures| {
-        let block = &captures[1];
-        if block.contains(&format!("def {entry_point}")) {
-            // The head brings imports and helpers that the block may rely on; its own unfinished function is replaced.
-            program(&format!("{prompt}    pass\n\n{block}"))
-        } else {
-            program(&format!("{prompt}{block}"))
-        }
-    });
-    Ok([
-        ("execution", Some(program(&format!("{prompt}{answer}")))),
-        ("block", block),
-    ])
+    Ok(Check {
+        // Tests call functions that the prompt defines in front of the one that is asked for.
+        head: format!("{prompt}\n    pass\n"),
+        test: test.into(),
+        entry_point: entry_point.into(),
+    })
 }

@@ -8,10 +8,12 @@ use records::dataset::{InputFormat, Options};
 
 use super::prompts::say_left_out;
 use super::report::{read_scores, write_report};
-use super::score::{Scorer, sandbox, score_into};
+use super::score::score_into;
 use crate::bench;
 use crate::cli::{Args, Bench, RunArgs, Source};
 use crate::plan::{Figures, Questions, Scoring};
+use crate::rows::Rows;
+use crate::scorer::{Scorer, sandbox};
 
 pub fn run(args: &Args, flags: &RunArgs) -> Result<Outcome> {
     let questions = Questions::new(&flags.bench, &flags.files)?;
@@ -89,9 +91,7 @@ pub fn run(args: &Args, flags: &RunArgs) -> Result<Outcome> {
         args,
         replace("scores.jsonl")?,
         &scoring,
-        rows,
-        Source::Records,
-        &completions,
+        Rows::new(rows, &completions, Source::Records, Some(questions.bench)),
         scorer,
     )?);
     let (scores, _) = read_scores(&file("scores.jsonl"), true)?;
