@@ -1121,18 +1121,18 @@ fn a_container_and_records_do_not_share_stdout() {
         .refused(2, "mix a container with the records");
 }
 
-/// A small file may hold one block of many rows: what is read at once is bounded all the same.
+/// A small file may hold one block of many rows that all coincide: none of them holds all others as its neighbours.
 #[test]
-fn four_million_rows_of_zeros_in_one_block_take_seconds_and_little_memory() {
-    const ROW_COUNT: usize = 4_000_000;
+fn a_million_rows_of_zeros_in_one_block_take_little_memory() {
+    const ROW_COUNT: usize = 1_000_000;
     let dir = temp_dir();
     let path = dir.path().join("zeros.acts");
     let mut header = Header::new("test", "1", &process::sha256(b"zeros"), None);
-    let mut spec = TensorSpec::activations(Site::ResidPost, Some(0), Dtype::F32, 4);
+    let mut spec = TensorSpec::activations(Site::ResidPost, Some(0), Dtype::F32, 1);
     spec.block_row_count = ROW_COUNT as u64;
     header.tensors = vec![spec];
     let mut writer = Writer::new(Vec::new(), header, 1).unwrap();
-    writer.push_f32(0, &vec![0.0; 4 * ROW_COUNT]).unwrap();
+    writer.push_f32(0, &vec![0.0; ROW_COUNT]).unwrap();
     std::fs::write(&path, writer.finish().unwrap().0).unwrap();
     assert!(std::fs::metadata(&path).unwrap().len() < 100_000);
 
