@@ -63,7 +63,7 @@ def compare(options):
     print(f"{'read':10} {'layer':>5} {'distance':9} {'pairs':>5} {'largest difference':>20}")
     for read in ("pre-norm", "post-norm"):
         for layer in (0, len(hooked.blocks) // 2):
-            arguments = pairs + ["--read", read, "--layer", str(layer), "--steps", str(options.steps), "--distance", ",".join(DISTANCES)]
+            arguments = pairs + ["--read", read, "--layers", str(layer), "--steps", str(options.steps), "--distance", ",".join(DISTANCES)]
             out = subprocess.run(arguments, check=True, capture_output=True, env=environment).stdout
             ours = {}
             for line in out.splitlines():
