@@ -2,8 +2,6 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::batch::Batch;
-
 /// The cached past of a batch of sequences.
 #[derive(Clone, Debug, Default)]
 pub struct KvCache {
@@ -73,11 +71,11 @@ impl KvCache {
         self.layers.iter_mut().for_each(|layer| filter(layer, &keep));
     }
 
-    /// Notes that the batch's tokens have been cached in every layer.
-    pub(crate) fn advance(&mut self, batch: &Batch) {
-        self.lengths.resize(batch.sequence_count(), 0);
-        for (index, length) in self.lengths.iter_mut().enumerate() {
-            *length += batch.rows(index).len();
+    /// Notes that a batch with these offsets has been cached in every layer.
+    pub(crate) fn advance(&mut self, offsets: &[usize]) {
+        self.lengths.resize(offsets.len().saturating_sub(1), 0);
+        for (length, pair) in self.lengths.iter_mut().zip(offsets.windows(2)) {
+            *length += pair[1] - pair[0];
         }
     }
 

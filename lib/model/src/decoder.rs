@@ -1,19 +1,20 @@
 //! The decoder: embedding, blocks, final norm and head, over packed sequences.
 
-use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::batch::Batch;
-use crate::blocks::{Block, Loader, Norm, Parameter, Pass, RopeTable, visit};
+use crate::blocks::{Block, Pass};
 use crate::cache::KvCache;
-use crate::config::{Config, Family};
+use crate::config::Config;
 use crate::directory::Directory;
 use crate::error::{Error, Result};
+use crate::loader::{Loader, Norm, Parameter};
 use crate::ops::{self, Tape};
-use crate::taps::{Point, Probe, Site};
+use crate::rope::RopeTable;
+use crate::taps::{Point, Probe, Site, visit};
 use crate::weights::{Source, Weights};
 
 /// A causal language model.
@@ -25,19 +26,17 @@ pub struct Decoder {
     blocks: Vec<Block>,
     norm: Norm,
     head: Tensor, // (vocab, hidden); the embedding itself when tied
-    rope: Option<RopeTable>,
-    local_rope: Option<RopeTable>,
+    ropes: Vec<RopeTable>,
     parameters: Vec<Parameter>,
     device: Device,
     dtype: DType,
 }
 
-/// Notes what is asked for, and gives a view of one zero.
-struct Recorder(RefCell<Vec<(String, Vec<usize>)>>);
+/// Gives a view of one zero in any shape: what a decoder asks for is known without loading it.
+struct Unloaded;
 
-impl Source for Recorder {
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.0.borrow_mut().push((name.to_owned(), shape.to_vec()));
+impl Source for Unloaded {
+    fn tensor(&self, _: &str, shape: &[usize]) -> Result<Tensor> {
         Ok(Tensor::zeros(1, DType::F32, &Device::Cpu)?.broadcast_as(shape)?)
     }
 }
@@ -45,27 +44,12 @@ impl Source for Recorder {
 impl Config {
     /// Every parameter's name in a checkpoint and its stored shape, without loading anything.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
-        let recorder = Recorder(RefCell::default());
-        let shapes_only = Self {
-            layer_count: 1,
-            windows: vec![None],
-            family: self.family,
-            ..self.clone()
+        let decoder = match Decoder::new(self.clone(), &Unloaded, DType::F32, &Device::Cpu) {
+            Ok(decoder) => decoder,
+            Err(error) => unreachable!("every tensor is given: {error}"),
         };
-        // one block's names, repeated for every layer: GPT-2 would transpose (and so copy) each matrix
-        if let Err(error) = Decoder::new(shapes_only, &recorder, DType::F32, &Device::Cpu) {
-            unreachable!("a recorder gives every tensor: {error}");
-        }
-        let mut all = Vec::new();
-        for (name, shape) in recorder.0.into_inner() {
-            match name.split_once(".0.") {
-                Some((before, after)) => {
-                    all.extend((0..self.layer_count).map(|l| (format!("{before}.{l}.{after}"), shape.clone())));
-                }
-                None => all.push((name, shape)),
-            }
-        }
-        all
+        let named = |parameter: &Parameter| (parameter.name.clone(), parameter.stored_shape());
+        decoder.parameters.iter().map(named).collect()
     }
 
     /// How many numbers the model consists of.
@@ -74,15 +58,6 @@ impl Config {
             .iter()
             .map(|(_, shape)| shape.iter().map(|&n| n as u64).product::<u64>())
             .sum()
-    }
-
-    /// The name of the embedding table, and of the head.
-    fn vocabulary_names(&self) -> (&'static str, &'static str) {
-        match self.family {
-            Family::Gpt2 => ("transformer.wte.weight", "lm_head.weight"),
-            Family::GptNeoX => ("gpt_neox.embed_in.weight", "embed_out.weight"),
-            _ => ("model.embed_tokens.weight", "lm_head.weight"),
-        }
     }
 }
 
@@ -108,29 +83,22 @@ impl Decoder {
 
     /// Builds a decoder from any source of tensors.
     pub fn new(config: Config, source: &dyn Source, dtype: DType, device: &Device) -> Result<Self> {
-        let mut loader = Loader {
-            source,
-            parameters: Vec::new(),
-        };
-        let (embedding_name, head_name) = config.vocabulary_names();
-        let table = [config.vocab_size, config.hidden_size];
-        let embedding = loader.get(embedding_name, &table)?;
-        let positions = match config.rope {
-            Some(_) => None,
-            None => Some(loader.get("transformer.wpe.weight", &[config.position_count, config.hidden_size])?),
-        };
-        let blocks = (0..config.layer_count)
+        let mut loader = Loader::new(source, &config);
+        let (names, width) = (config.names, config.hidden_size);
+        let mut table = |name: &str, rows| loader.get(format!("{name}.weight"), &[rows, width]);
+        let embedding = table(names.embedding, config.vocab_size)?;
+        let positions = names
+            .positions
+            .map(|name| table(name, config.position_count))
+            .transpose()?;
+        let blocks = (0..config.layer_count())
             .map(|layer| Block::load(&mut loader, layer, &config))
             .collect::<Result<Vec<_>>>()?;
-        let norm = match config.family {
-            Family::Gpt2 => "transformer.ln_f",
-            Family::GptNeoX => "gpt_neox.final_layer_norm",
-            _ => "model.norm",
-        };
-        let norm = loader.norm(norm, config.hidden_size, &config)?;
-        let head = match config.tied {
-            true => embedding.clone(),
-            false => loader.get(head_name, &table)?,
+        let norm = loader.norm(names.norm, width)?;
+        let head = if config.tied {
+            embedding.clone()
+        } else {
+            loader.get(format!("{}.weight", names.head), &[config.vocab_size, width])?
         };
         Ok(Self {
             embedding,
@@ -138,8 +106,7 @@ impl Decoder {
             blocks,
             norm,
             head,
-            rope: config.rope.as_ref().map(|rope| RopeTable::new(rope, device)),
-            local_rope: config.local_rope.as_ref().map(|rope| RopeTable::new(rope, device)),
+            ropes: config.ropes.iter().map(|rope| RopeTable::new(rope, device)).collect(),
             parameters: loader.parameters,
             device: device.clone(),
             dtype,
@@ -182,7 +149,7 @@ impl Decoder {
         probe: &mut dyn Probe,
         cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
-        let residual = self.residual(tape, batch, self.config.layer_count, probe, cache)?;
+        let residual = self.residual(tape, batch, self.config.layer_count(), probe, cache)?;
         Ok(visit(
             probe,
             Point::new(Site::FinalNorm, 0),
@@ -199,10 +166,10 @@ impl Decoder {
         probe: &mut dyn Probe,
         cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
-        let positions = self.positions_of(batch, cache.as_deref())?;
-        let x = self.embed(tape, batch, &positions)?;
+        let pass = self.pass(batch, cache.as_deref())?;
+        let x = self.embed(tape, batch, &pass)?;
         let x = visit(probe, Point::new(Site::Embed, 0), x)?;
-        self.run(tape, batch, &positions, 0..depth, x, probe, cache)
+        self.run(tape, pass, 0..depth, x, probe, cache)
     }
 
     /// Runs only the blocks in `layers`, over a residual stream (rows, hidden) that was got elsewhere: the sweep over a
@@ -217,14 +184,12 @@ impl Decoder {
         probe: &mut dyn Probe,
         cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
-        let positions = self.positions_of(batch, cache.as_deref())?;
-        residual
-            .dims2()
-            .and_then(|shape| match shape == (batch.row_count(), self.config.hidden_size) {
-                true => Ok(()),
-                false => candle_core::bail!("a residual of shape {shape:?} for {} rows", batch.row_count()),
-            })?;
-        self.run(tape, batch, &positions, layers, residual, probe, cache)
+        let pass = self.pass(batch, cache.as_deref())?;
+        if residual.dims() != [batch.row_count(), self.config.hidden_size] {
+            let (shape, rows) = (residual.dims(), batch.row_count());
+            return Err(candle_core::Error::Msg(format!("a residual of shape {shape:?} for {rows} rows")).into());
+        }
+        self.run(tape, pass, layers, residual, probe, cache)
     }
 
     /// The final norm of any residual rows (rows, hidden).
@@ -232,27 +197,23 @@ impl Decoder {
         Ok(self.norm.forward(tape, residual)?)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the one loop over blocks, private")]
     fn run<'m>(
         &'m self,
         tape: &Tape<'m>,
-        batch: &Batch,
-        positions: &[u32],
+        pass: Rc<Pass>,
         layers: Range<usize>,
         mut x: Tensor,
         probe: &mut dyn Probe,
         mut cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
-        let pass = self.pass(batch, positions)?;
         for (layer, block) in self.blocks.iter().enumerate().take(layers.end).skip(layers.start) {
             x = visit(probe, Point::new(Site::ResidPre, layer), x)?;
-            let inside = [Site::AttnOut, Site::ResidMid, Site::MlpGate, Site::MlpOut];
-            x = match inside.iter().any(|&site| probe.wants(Point::new(site, layer))) || cache.is_some() {
-                true => block.forward(tape, &x, &pass, probe, cache.as_deref_mut())?,
-                false => {
-                    let pass = pass.clone();
-                    tape.checkpoint(&x, move |tape, x| block.forward(tape, x, &pass, &mut (), None))?
-                }
+            let mut inside = Site::ALL.into_iter().filter(|site| site.in_block());
+            x = if inside.any(|site| probe.wants(Point::new(site, layer))) || cache.is_some() {
+                block.forward(tape, &x, &pass, probe, cache.as_deref_mut())?
+            } else {
+                let pass = pass.clone();
+                tape.checkpoint(&x, move |tape, x| block.forward(tape, x, &pass, &mut (), None))?
             };
             x = visit(probe, Point::new(Site::ResidPost, layer), x)?;
         }
@@ -261,13 +222,24 @@ impl Decoder {
             x = visit(probe, Point::new(Site::ResidPre, layers.end), x)?;
         }
         if let Some(cache) = cache {
-            cache.advance(batch);
+            cache.advance(&pass.offsets);
         }
         Ok(x)
     }
 
-    /// Where each row of the batch stands in its sequence, after checking that the model can run it.
-    fn positions_of(&self, batch: &Batch, cache: Option<&KvCache>) -> Result<Vec<u32>> {
+    /// What all blocks share, after checking that the model can run the batch.
+    fn pass(&self, batch: &Batch, cache: Option<&KvCache>) -> Result<Rc<Pass>> {
+        let positions = self.positions(batch, cache)?;
+        let angles = self.ropes.iter().map(|table| table.rows(&positions));
+        Ok(Rc::new(Pass {
+            ropes: angles.collect::<candle_core::Result<_>>()?,
+            offsets: batch.offsets().to_vec(),
+            positions,
+        }))
+    }
+
+    /// Where each row of the batch stands in its sequence.
+    fn positions(&self, batch: &Batch, cache: Option<&KvCache>) -> Result<Vec<u32>> {
         let past = cache.map_or(&[][..], KvCache::lengths);
         if !past.is_empty() && past.len() != batch.sequence_count() {
             return Err(Error::Sequence {
@@ -284,7 +256,7 @@ impl Decoder {
             .collect())
     }
 
-    fn embed(&self, tape: &Tape, batch: &Batch, positions: &[u32]) -> Result<Tensor> {
+    fn embed(&self, tape: &Tape, batch: &Batch, pass: &Pass) -> Result<Tensor> {
         let mut x = ops::embedding(tape, &self.embedding, batch.token_ids())?;
         if let Some(scale) = self.config.embed_scale {
             // in the compute type, as the checkpoints were trained
@@ -294,19 +266,9 @@ impl Decoder {
             x = ops::scale(tape, &x, scale.to_scalar::<f64>()?)?;
         }
         if let Some(table) = &self.positions {
-            x = ops::add(tape, &x, &ops::embedding(tape, table, positions)?)?;
+            x = ops::add(tape, &x, &ops::embedding(tape, table, &pass.positions)?)?;
         }
         Ok(x)
-    }
-
-    /// What all blocks share.
-    fn pass(&self, batch: &Batch, positions: &[u32]) -> Result<Rc<Pass>> {
-        let rows = |table: &Option<RopeTable>| table.as_ref().map(|table| table.rows(positions)).transpose();
-        Ok(Rc::new(Pass {
-            rope: rows(&self.rope)?,
-            local_rope: rows(&self.local_rope)?,
-            offsets: batch.offsets().to_vec(),
-        }))
     }
 
     /// Next-token scores (rows, vocab) of rows that `forward` gave; choose them first (`index_select`), for a

@@ -1,6 +1,6 @@
 //! Language models: weights → activations, logits and gradients, with taps.
 //!
-//! One decoder for every family of [`Family`], run over packed sequences without padding. This crate does no I/O beyond
+//! One decoder for every family of [`Config::families`], run over packed sequences without padding. This crate does no I/O beyond
 //! reading a model directory, and knows nothing of records or containers.
 //!
 //! ```no_run
@@ -60,11 +60,19 @@ pub mod device;
 pub mod directory;
 mod error;
 #[cfg(feature = "decoder")]
+mod families;
+#[cfg(feature = "decoder")]
+mod loader;
+#[cfg(feature = "decoder")]
 pub mod memory;
+#[cfg(feature = "decoder")]
+mod names;
 #[cfg(feature = "decoder")]
 pub mod ops;
 #[cfg(feature = "decoder")]
 pub mod optimiser;
+#[cfg(feature = "decoder")]
+mod rope;
 #[cfg(feature = "decoder")]
 pub mod taps;
 pub mod template;
@@ -75,19 +83,19 @@ pub mod weights;
 #[cfg(feature = "decoder")]
 pub use batch::Batch;
 #[cfg(feature = "decoder")]
-pub use blocks::Parameter;
-#[cfg(feature = "decoder")]
 pub use cache::KvCache;
 #[cfg(feature = "decoder")]
 pub use candle_core::{DType, Device, Tensor};
 #[cfg(feature = "decoder")]
-pub use config::{Config, Family};
+pub use config::Config;
 #[cfg(feature = "decoder")]
 pub use decoder::Decoder;
 pub use directory::Directory;
 pub use error::{Error, Result};
 #[cfg(feature = "decoder")]
 pub use half;
+#[cfg(feature = "decoder")]
+pub use loader::Parameter;
 #[cfg(feature = "decoder")]
 pub use ops::Tape;
 #[cfg(feature = "decoder")]

@@ -12,73 +12,85 @@ use candle_core::{DType, Device, Result, Storage, Tensor};
 use crate::config::Config;
 use crate::error::Error;
 
-/// A named place of the decoder; the meaning is the same in every family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Site {
+/// When, in a pass, a site is reached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    BeforeBlocks,
+    BeforeBlock,
+    InBlock,
+    AfterBlock,
+    AfterBlocks,
+}
+
+/// One row per site: its name in containers and flags, where it lies, and the length of its rows.
+macro_rules! sites {
+    ($($(#[doc = $doc:literal])+ $site:ident: $name:literal, $place:ident, $width:ident;)+) => {
+        /// A named place of the decoder; the meaning is the same in every family.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Site {
+            $($(#[doc = $doc])+ $site,)+
+        }
+
+        impl Site {
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$site),+];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$site => $name,)+
+                }
+            }
+
+            fn place(self) -> Place {
+                match self {
+                    $(Self::$site => Place::$place,)+
+                }
+            }
+
+            /// The length of one row.
+            pub fn width(self, config: &Config) -> usize {
+                match self {
+                    $(Self::$site => config.$width,)+
+                }
+            }
+        }
+    };
+}
+
+sites! {
     /// What enters block 0: embeddings, scaled, learned positions added.
-    Embed,
+    Embed: "embed", BeforeBlocks, hidden_size;
     /// The residual before block l.
-    ResidPre,
+    ResidPre: "resid_pre", BeforeBlock, hidden_size;
     /// The residual after block l's attention was added; absent in parallel blocks.
-    ResidMid,
+    ResidMid: "resid_mid", InBlock, hidden_size;
     /// The residual after block l; the last one is before the final norm.
-    ResidPost,
+    ResidPost: "resid_post", AfterBlock, hidden_size;
     /// What attention adds to the residual, after any norm of its own.
-    AttnOut,
+    AttnOut: "attn_out", InBlock, hidden_size;
     /// What the MLP adds to the residual, after any norm of its own.
-    MlpOut,
+    MlpOut: "mlp_out", InBlock, hidden_size;
     /// The MLP's gate before its activation; the only hidden layer where there is no gate.
-    MlpGate,
+    MlpGate: "mlp_gate", InBlock, mlp_size;
     /// After the final norm.
-    FinalNorm,
+    FinalNorm: "final_norm", AfterBlocks, hidden_size;
     /// Next-token scores.
-    Logits,
+    Logits: "logits", AfterBlocks, vocab_size;
 }
 
 impl Site {
-    pub const ALL: [Self; 9] = [
-        Self::Embed,
-        Self::ResidPre,
-        Self::ResidMid,
-        Self::ResidPost,
-        Self::AttnOut,
-        Self::MlpOut,
-        Self::MlpGate,
-        Self::FinalNorm,
-        Self::Logits,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Embed => "embed",
-            Self::ResidPre => "resid_pre",
-            Self::ResidMid => "resid_mid",
-            Self::ResidPost => "resid_post",
-            Self::AttnOut => "attn_out",
-            Self::MlpOut => "mlp_out",
-            Self::MlpGate => "mlp_gate",
-            Self::FinalNorm => "final_norm",
-            Self::Logits => "logits",
-        }
-    }
-
     /// Whether there is one per block.
     pub fn layered(self) -> bool {
-        !matches!(self, Self::Embed | Self::FinalNorm | Self::Logits)
+        !matches!(self.place(), Place::BeforeBlocks | Place::AfterBlocks)
+    }
+
+    /// Whether a block itself must show it to a probe.
+    pub(crate) fn in_block(self) -> bool {
+        self.place() == Place::InBlock
     }
 
     /// Whether a model has this site.
     pub fn exists(self, config: &Config) -> bool {
         self != Self::ResidMid || !config.parallel
-    }
-
-    /// The length of one row.
-    pub fn width(self, config: &Config) -> usize {
-        match self {
-            Self::MlpGate => config.mlp_size,
-            Self::Logits => config.vocab_size,
-            _ => config.hidden_size,
-        }
     }
 }
 
@@ -120,11 +132,11 @@ impl Point {
 
     /// How many blocks must run before this point has been passed.
     pub fn depth(self, config: &Config) -> usize {
-        match self.site {
-            Site::Embed => 0,
-            Site::ResidPre => self.layer,
-            Site::FinalNorm | Site::Logits => config.layer_count,
-            _ => self.layer + 1,
+        match self.site.place() {
+            Place::BeforeBlocks => 0,
+            Place::BeforeBlock => self.layer,
+            Place::InBlock | Place::AfterBlock => self.layer + 1,
+            Place::AfterBlocks => config.layer_count(),
         }
     }
 }
@@ -159,7 +171,25 @@ pub trait Probe {
     fn wants(&self, point: Point) -> bool;
 
     /// Sees the tensor (rows, width) at a wanted point; a returned tensor of the same shape goes on in its place.
-    fn visit(&mut self, point: Point, value: &Tensor) -> Result<Option<Tensor>>;
+    fn visit(&mut self, point: Point, value: &Tensor) -> ProbeResult;
+}
+
+/// Shows a tensor to a probe that wants it, and gives what goes on in its place.
+pub(crate) fn visit(probe: &mut dyn Probe, point: Point, value: Tensor) -> Result<Tensor> {
+    if !probe.wants(point) {
+        return Ok(value);
+    }
+    match probe.visit(point, &value)? {
+        None => Ok(value),
+        Some(other) if other.shape() == value.shape() && other.dtype() == value.dtype() => Ok(other),
+        Some(other) => candle_core::bail!(
+            "a probe gave {:?} {:?} in place of {point}, {:?} {:?}",
+            other.dtype(),
+            other.shape(),
+            value.dtype(),
+            value.shape()
+        ),
+    }
 }
 
 /// Wants nothing.
@@ -178,13 +208,15 @@ impl<A: Probe, B: Probe> Probe for (A, B) {
         self.0.wants(point) || self.1.wants(point)
     }
     fn visit(&mut self, point: Point, value: &Tensor) -> Result<Option<Tensor>> {
-        let first = match self.0.wants(point) {
-            true => self.0.visit(point, value)?,
-            false => None,
+        let first = if self.0.wants(point) {
+            self.0.visit(point, value)?
+        } else {
+            None
         };
-        let second = match self.1.wants(point) {
-            true => self.1.visit(point, first.as_ref().unwrap_or(value))?,
-            false => None,
+        let second = if self.1.wants(point) {
+            self.1.visit(point, first.as_ref().unwrap_or(value))?
+        } else {
+            None
         };
         Ok(second.or(first))
     }

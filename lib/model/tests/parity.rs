@@ -4,30 +4,25 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use model::{Batch, Bos, DType, Decoder, Device, Directory, KvCache, Point, Site, Tape, Taps, Tensor, Tokenizer};
-
-const CASES: [&str; 17] = [
-    "gemma",
-    "gemma2",
-    "gemma3",
-    "gpt2",
-    "gpt_neox",
-    "gpt_neox-sequential",
-    "llama",
-    "llama-linear-rope",
-    "llama3-rope",
-    "mistral",
-    "olmo",
-    "olmo2",
-    "phi3",
-    "phi3-longrope",
-    "qwen2",
-    "qwen2-sliding",
-    "qwen3",
-];
+use model::ops::Learning;
+use model::{
+    Batch, Bos, Config, DType, Decoder, Device, Directory, KvCache, Point, Probe, ProbeResult, Site, Tape, Taps,
+    Tensor, Tokenizer,
+};
 
 fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models")
+}
+
+/// The names of the models, one directory each.
+fn cases() -> Vec<String> {
+    let entries = std::fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap());
+    let directories = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+    let mut names: Vec<_> = directories
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
 
 struct Case {
@@ -70,7 +65,7 @@ fn difference(ours: &Tensor, reference: &Tensor) -> f32 {
 
 /// Every site that the golden has, in one ragged batch: the largest difference and where.
 fn largest(case: &Case) -> (f32, String) {
-    let layers = case.decoder.config().layer_count;
+    let layers = case.decoder.config().layer_count();
     let points: Vec<_> = Site::ALL
         .into_iter()
         .filter(|site| site.exists(case.decoder.config()) && *site != Site::Logits)
@@ -93,8 +88,8 @@ fn largest(case: &Case) -> (f32, String) {
 
 #[test]
 fn every_family_equals_transformers_at_every_site_in_f32() {
-    for name in CASES {
-        let (most, at) = largest(&case(name, DType::F32));
+    for name in cases() {
+        let (most, at) = largest(&case(&name, DType::F32));
         println!("{name:22} {most:.1e} at {at}");
         assert!(most <= 1e-5, "{name}: {most} at {at}");
     }
@@ -102,8 +97,8 @@ fn every_family_equals_transformers_at_every_site_in_f32() {
 
 #[test]
 fn the_way_of_other_devices_equals_transformers_too() {
-    for name in CASES {
-        let (most, at) = model::ops::through_candle(|| largest(&case(name, DType::F32)));
+    for name in cases() {
+        let (most, at) = model::ops::through_candle(|| largest(&case(&name, DType::F32)));
         println!("{name:22} {most:.1e} at {at}, through candle's operations");
         assert!(most <= 1e-5, "{name}: {most} at {at}");
     }
@@ -120,9 +115,9 @@ fn half_precision_the_way_of_other_devices_is_no_further_off_either() {
 }
 
 fn half_precision() {
-    for name in CASES {
+    for name in cases() {
         for (index, dtype) in [DType::BF16, DType::F16].into_iter().enumerate() {
-            let case = case(name, dtype);
+            let case = case(&name, dtype);
             let theirs: Vec<f32> = case.golden["half_deviation"].to_vec1().unwrap();
             let (most, at) = largest(&case);
             println!(
@@ -141,8 +136,8 @@ fn a_cached_pass_equals_a_whole_one_in_every_family() {
 }
 
 fn cached_passes() {
-    for name in CASES {
-        let case = case(name, DType::F32);
+    for name in cases() {
+        let case = case(&name, DType::F32);
         let sequences: Vec<_> = (0..case.batch.sequence_count())
             .map(|i| &case.batch.token_ids()[case.batch.rows(i)])
             .collect();
@@ -196,25 +191,78 @@ fn under_a_steady_tape_a_decoding_step_has_the_bits_it_has_alone() {
 
 #[test]
 fn the_parameters_named_without_loading_are_the_ones_a_file_holds() {
-    for name in CASES {
-        let case = case(name, DType::F32);
+    for name in cases() {
+        let case = case(&name, DType::F32);
         let config = case.decoder.config();
-        let mut expected = config.parameters();
-        let mut loaded: Vec<_> = case
+        let expected = config.parameters();
+        let loaded: Vec<_> = case
             .decoder
             .parameters()
             .iter()
-            .map(|parameter| {
-                let mut shape = parameter.tensor.dims().to_vec();
-                if parameter.transposed {
-                    shape.reverse();
-                }
-                (parameter.name.clone(), shape)
-            })
+            .map(|parameter| (parameter.name.clone(), parameter.stored_shape()))
             .collect();
-        expected.sort();
-        loaded.sort();
         assert_eq!(expected, loaded, "{name}");
+    }
+}
+
+#[test]
+fn every_family_has_a_model_here_and_its_name_in_the_manual() {
+    let here: Vec<_> = cases()
+        .iter()
+        .map(|name| case(name, DType::F32).decoder.config().family)
+        .collect();
+    let manual = std::fs::read_to_string(fixtures().join("../../../man/flowlens.7")).unwrap();
+    let named: Vec<_> = manual.split_whitespace().collect();
+    for family in Config::families() {
+        assert!(here.contains(&family) && named.contains(&family), "{family}");
+    }
+}
+
+/// Notes where it was called, and wants one site only.
+struct Witness {
+    site: Site,
+    seen: Vec<Point>,
+}
+
+impl Probe for Witness {
+    fn wants(&self, point: Point) -> bool {
+        point.site == self.site
+    }
+    fn visit(&mut self, point: Point, _: &Tensor) -> ProbeResult {
+        self.seen.push(point);
+        Ok(None)
+    }
+}
+
+/// Where a probe that wants `site` alone is called in one pass.
+fn seen<'m>(case: &'m Case, site: Site, tape: &Tape<'m>, cache: Option<&mut KvCache>) -> Vec<Point> {
+    let mut witness = Witness { site, seen: Vec::new() };
+    case.decoder.forward(tape, &case.batch, &mut witness, cache).unwrap();
+    witness.seen
+}
+
+#[test]
+fn every_site_of_every_family_is_visited_once_per_layer_when_it_is_wanted_alone() {
+    for name in cases() {
+        let case = case(&name, DType::F32);
+        let config = case.decoder.config();
+        let learning = || Learning::of(case.decoder.parameters().iter().map(|parameter| &parameter.tensor));
+        // logits are computed for chosen rows only, outside the pass that a probe follows
+        let sites = Site::ALL
+            .into_iter()
+            .filter(|&site| site.exists(config) && site != Site::Logits);
+        for site in sites {
+            let layers = if site.layered() { config.layer_count() } else { 1 };
+            let expected: Vec<_> = (0..layers).map(|layer| Point::new(site, layer)).collect();
+            assert_eq!(seen(&case, site, &Tape::off(), None), expected, "{name}");
+            assert_eq!(
+                seen(&case, site, &Tape::off(), Some(&mut KvCache::new())),
+                expected,
+                "{name}"
+            );
+            let checkpointing = Tape::recording(learning().into()).with_checkpoints(true);
+            assert_eq!(seen(&case, site, &checkpointing, None), expected, "{name}");
+        }
     }
 }
 

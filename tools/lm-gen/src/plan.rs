@@ -84,10 +84,10 @@ impl Model {
         }
         let mut interventions = Vec::new();
         for text in &args.ablate {
-            interventions.push(directions::parse(text, false, config.layer_count)?);
+            interventions.push(directions::parse(text, false, config.layer_count())?);
         }
         for text in &args.add {
-            interventions.push(directions::parse(text, true, config.layer_count)?);
+            interventions.push(directions::parse(text, true, config.layer_count())?);
         }
         Ok(Model {
             config,

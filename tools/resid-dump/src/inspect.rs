@@ -16,13 +16,13 @@ pub fn run(args: &Args) -> Result<Outcome> {
     } = Model::open(args, &model::Device::Cpu)?;
     let layers = args
         .layers
-        .of(config.layer_count)
+        .of(config.layer_count())
         .map_err(|cause| Error::usage("--layers", cause))?;
     let value = |row: serde_json::Result<serde_json::Value>| row.map_err(|cause| Error::bug("record", cause));
     let mut rows = vec![value(serde_json::to_value(ModelRow {
-        family: config.family.name(),
+        family: config.family,
         model_digest: digest,
-        layer_count: config.layer_count,
+        layer_count: config.layer_count(),
         hidden_size: config.hidden_size,
         head_count: config.head_count,
         kv_head_count: config.kv_head_count,

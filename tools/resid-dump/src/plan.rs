@@ -163,7 +163,7 @@ impl Job {
             sites: args.sites.iter().map(|site| site.to_string()).collect(),
             layers: args
                 .layers
-                .of(model.config.layer_count)
+                .of(model.config.layer_count())
                 .map_err(|cause| Error::usage("--layers", cause))?,
             positions: args.positions.to_string(),
             dtype: args.dtype.clone(),
@@ -260,8 +260,10 @@ impl Job {
         header.sample_count = Some(self.plan.sample_count);
         let plan = serde_json::to_value(&self.plan).map_err(|cause| Error::bug("plan", cause))?;
         header.meta.insert("plan".into(), plan);
-        header.meta.insert("family".into(), self.config.family.name().into());
-        header.meta.insert("layer_count".into(), self.config.layer_count.into());
+        header.meta.insert("family".into(), self.config.family.into());
+        header
+            .meta
+            .insert("layer_count".into(), self.config.layer_count().into());
         Ok(header)
     }
 
@@ -312,14 +314,14 @@ pub fn acts_site(site: Site) -> acts::Site {
 fn points(args: &Args, config: &Config) -> Result<Vec<Point>> {
     let layers = args
         .layers
-        .of(config.layer_count)
+        .of(config.layer_count())
         .map_err(|cause| Error::usage("--layers", cause))?;
     let mut points = Vec::new();
     for &site in &args.sites {
         if !site.exists(config) {
             let cause = format!(
                 "{} blocks of this model are parallel: they have no {site}",
-                config.family.name()
+                config.family
             );
             return Err(Error::usage("--sites", cause));
         }

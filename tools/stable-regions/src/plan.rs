@@ -285,7 +285,7 @@ fn open(args: &Args, path: &Path, dtype: DType, device: &Device) -> Result<(Mode
         ),
         false => None,
     };
-    let (layers, read_layer) = layers(args, config.layer_count, &name)?;
+    let (layers, read_layer) = layers(args, config.layer_count(), &name)?;
     let plan = ModelPlan {
         model_digest: format!("blake3:{}", weights.digest(&config_text).to_hex()),
         tokenizer_digest: tokenizer

@@ -108,7 +108,7 @@ impl Plan {
         let origin = origin(args, &device, dtype)?;
         let config = &origin.config;
         let settings = settings(args, config)?;
-        let auxiliaries = Auxiliaries::new(&args.aux, config.layer_count);
+        let auxiliaries = Auxiliaries::new(&args.aux, config.layer_count());
         let auxiliaries = auxiliaries.map_err(|cause| Error::usage("--aux", cause))?;
         let tokenizer = Tokenizer::open(&origin.companions).at(origin.companions.path().display())?;
         let template = match args.raw {
@@ -126,7 +126,7 @@ impl Plan {
             tool: "vcl-train",
             version: process::VERSION,
             model: ModelPlan {
-                family: config.family.name(),
+                family: config.family,
                 parameter_count: config.parameter_count(),
                 config_digest: digest(blake3::hash(&origin.config_text)),
                 weights_digest: origin

@@ -34,16 +34,10 @@ pub fn model(directory: &Path, learner: &Learner, origin: &Origin, dtype: DType)
     let parameters = learner.decoder.parameters();
     let entries: Vec<Entry> = parameters
         .iter()
-        .map(|parameter| {
-            let mut shape = parameter.tensor.dims().to_vec();
-            if parameter.transposed {
-                shape.reverse();
-            }
-            Entry {
-                name: parameter.name.clone(),
-                shape,
-                dtype,
-            }
+        .map(|parameter| Entry {
+            name: parameter.name.clone(),
+            shape: parameter.stored_shape(),
+            dtype,
         })
         .collect();
     safetensors(&directory.join("model.safetensors"), &entries, |index| {

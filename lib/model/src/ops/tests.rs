@@ -1,6 +1,9 @@
-//! Every operation against the same mathematics composed of candle's differentiable operations: values and gradients.
+//! Every operation against the same mathematics of candle-nn, or composed of candle's differentiable operations: values
+//! and gradients.
 
-use candle_core::{D, DType, Device, Result, Tensor, Var};
+use candle_core::{DType, Device, Module, Result, Tensor, Var};
+use candle_nn::ops::{layer_norm_slow, rms_norm_slow};
+use candle_nn::rotary_emb::{rope_i_slow, rope_slow};
 
 use super::*;
 
@@ -98,16 +101,6 @@ fn a_frozen_weight_gets_no_gradient_and_its_adapter_does() {
     assert!(gradients.get(&adapter.down).is_some());
 }
 
-fn composed_norm(i: &[Tensor], centred: bool, offset: f64) -> Result<Tensor> {
-    let x = if centred {
-        i[0].broadcast_sub(&i[0].mean_keepdim(D::Minus1)?)?
-    } else {
-        i[0].clone()
-    };
-    let normed = x.broadcast_div(&(x.sqr()?.mean_keepdim(D::Minus1)? + 1e-5)?.sqrt()?)?;
-    normed.broadcast_mul(&(&i[1] + offset)?)
-}
-
 #[test]
 fn norms_agree_with_and_without_centring_over_rows_and_heads() {
     for shape in [vec![130, 40], vec![7, 3, 8]] {
@@ -117,13 +110,13 @@ fn norms_agree_with_and_without_centring_over_rows_and_heads() {
             agree(
                 &inputs[..2],
                 |tape, i| rms_norm(tape, &i[0], &i[1], 1e-5, offset),
-                |i| composed_norm(i, false, offset),
+                |i| rms_norm_slow(&i[0], &(&i[1] + offset)?, 1e-5),
             );
         }
         agree(
             &inputs,
             |tape, i| layer_norm(tape, &i[0], Some(&i[1]), Some(&i[2]), 1e-5),
-            |i| composed_norm(i, true, 0.0)?.broadcast_add(&i[2]),
+            |i| layer_norm_slow(&i[0], &i[1], &i[2], 1e-5),
         );
     }
 }
@@ -140,7 +133,7 @@ fn a_residual_around_a_norm_agrees() {
         },
         |i| {
             let x = (&i[0] * 1.5)?;
-            &x + (composed_norm(&[x.clone(), i[1].clone()], false, 0.0)? + &x)?
+            &x + (rms_norm_slow(&x, &i[1], 1e-5)? + &x)?
         },
     );
 }
@@ -149,12 +142,21 @@ fn a_residual_around_a_norm_agrees() {
 fn rope_agrees_in_both_layouts_and_when_partial() {
     let angles = numbers(7, &[5, 4]);
     let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
+    let theirs = |x: &Tensor, pairs| {
+        let turned = x.narrow(2, 0, 8)?.transpose(0, 1)?.unsqueeze(0)?.contiguous()?; // (1, heads, rows, 8)
+        let turned = match pairs {
+            RopePairs::Half => rope_slow(&turned, &cos, &sin)?,
+            RopePairs::Interleaved => rope_i_slow(&turned, &cos, &sin)?,
+        };
+        let rest = x.narrow(2, 8, x.dim(2)? - 8)?;
+        Tensor::cat(&[turned.squeeze(0)?.transpose(0, 1)?, rest], 2)
+    };
     for pairs in [RopePairs::Half, RopePairs::Interleaved] {
         for head_dim in [8, 12] {
             agree(
                 &[numbers(1, &[5, 3, head_dim])],
                 |tape, i| rope(tape, &i[0], &cos, &sin, pairs),
-                |i| rope::turned_by_candle(&i[0], &cos, &sin, pairs),
+                |i| theirs(&i[0], pairs),
             );
         }
     }
@@ -163,21 +165,21 @@ fn rope_agrees_in_both_layouts_and_when_partial() {
 #[test]
 fn activations_agree_alone_and_gated() {
     let inputs = [numbers(1, &[33, 20]), numbers(2, &[33, 20])];
-    for activation in [
-        Activation::Silu,
-        Activation::Gelu,
-        Activation::GeluTanh,
-        Activation::Relu,
+    for (activation, theirs) in [
+        (Activation::Silu, candle_nn::Activation::Silu),
+        (Activation::Gelu, candle_nn::Activation::Gelu),
+        (Activation::GeluTanh, candle_nn::Activation::GeluPytorchTanh),
+        (Activation::Relu, candle_nn::Activation::Relu),
     ] {
         agree(
             &inputs[..1],
             |tape, i| activate(tape, &i[0], activation),
-            |i| activation.composed(&i[0]),
+            |i| theirs.forward(&i[0]),
         );
         agree(
             &inputs,
             |tape, i| gated(tape, &i[0], &i[1], activation),
-            |i| activation.composed(&i[0])? * &i[1],
+            |i| theirs.forward(&i[0])? * &i[1],
         );
     }
 }
