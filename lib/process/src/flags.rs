@@ -171,6 +171,12 @@ pub fn parse_probability(text: &str) -> std::result::Result<f64, String> {
     }
 }
 
+/// A choice as it is typed, and as it stands in records.
+pub fn word(choice: impl clap::ValueEnum) -> String {
+    let value = choice.to_possible_value().expect("no choice is hidden");
+    value.get_name().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

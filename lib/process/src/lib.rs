@@ -33,7 +33,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 
 pub use exit::{Error, Exit, Outcome, Result, ResultExt};
-pub use flags::{Common, Format, FormatFlags, OutputFlags, ProgressMode, ShardFlags, parse_bytes, parse_probability};
+pub use flags::{
+    Common, Format, FormatFlags, OutputFlags, ProgressMode, ShardFlags, parse_bytes, parse_probability, word,
+};
 pub use input::{input_name, open_input};
 pub use journal::Journal;
 pub use layers::Layers;

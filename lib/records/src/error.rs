@@ -85,7 +85,7 @@ pub enum Fault {
     PartialInput { tool: KeyName },
 
     // datasets
-    #[error("the format cannot be told from name or content; name it with --input-format ({})", crate::dataset::InputFormat::NAMES.join(", "))]
+    #[error("the format cannot be told from name or content; name it with --input-format ({})", crate::format::InputFormat::NAMES.join(", "))]
     FormatUnknown,
     #[error("{0}")]
     FormatUnsupported(&'static str),

@@ -17,6 +17,7 @@ mod decode;
 mod encode;
 mod error;
 mod file;
+mod format;
 mod identity;
 mod limits;
 mod lines;
@@ -30,7 +31,5 @@ pub use identity::{Index, JoinKey, bucket, id_of, text_digest};
 pub use json::KeyName;
 pub use limits::Limits;
 pub use lines::{Line, Lines};
-pub use record::{
-    Class, Completion, Eval, Finish, Message, Metric, Prompt, Record, RecordPath, Sample, Score, TYPES, Tensor, Verdict,
-};
+pub use record::*;
 pub use stream::{Begin, End, Reader, Row, SCHEMA, Status, Writer};

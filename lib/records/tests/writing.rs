@@ -190,7 +190,7 @@ fn a_prompt_without_id_takes_its_place_in_the_input() {
     let mut rows = records::dataset::Options::new()
         .read("{\"prompt\":\"a\"}\n{\"prompt\":\"b\",\"id\":7,\"stop\":\"x\"}\n".as_bytes())
         .unwrap();
-    let mut next = || Prompt::from_row(&rows.next().unwrap().unwrap()).unwrap();
+    let mut next = || rows.next().unwrap().unwrap().decode::<Prompt>().unwrap();
     assert_eq!(next().id, "#0");
     let second = next();
     assert_eq!((second.id.as_str(), second.stop), ("7", Some(vec!["x".into()])));

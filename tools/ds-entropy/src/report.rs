@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::cli::{Limit, View};
 
 #[derive(Debug, Serialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
+#[serde(untagged)]
 pub enum Record {
     Entropy(Box<Entropy>),
     Ngram(NgramRow),
@@ -15,6 +15,7 @@ pub enum Record {
 
 /// One group in one view.
 #[derive(Debug, Serialize)]
+#[serde(tag = "type", rename = "entropy")]
 pub struct Entropy {
     pub group: String,
     pub view: View,
@@ -214,6 +215,7 @@ impl LexicalSpread {
 }
 
 #[derive(Debug, PartialEq, Serialize)]
+#[serde(tag = "type", rename = "ngram")]
 pub struct NgramRow {
     pub group: String,
     pub n: u32,
@@ -224,6 +226,7 @@ pub struct NgramRow {
 }
 
 #[derive(Debug, PartialEq, Serialize)]
+#[serde(tag = "type", rename = "template")]
 pub struct TemplateRow {
     pub group: String,
     /// From 1.

@@ -7,7 +7,7 @@ use crate::basis::Basis;
 use crate::cli::{Center, Layout, Measures};
 use crate::fit::{Fit, Part, RESAMPLED_COMPONENT_COUNT, centred, dot};
 use crate::plan::Plan;
-use crate::report::{CONCENTRATION_COUNTS, Compare};
+use crate::report::CONCENTRATION_COUNTS;
 use crate::rows::Rows;
 use crate::source::Source;
 use numerics::product::{self, View};
@@ -16,6 +16,7 @@ use numerics::spectrum::gram;
 use numerics::{lapack, measures, statistics, subspace};
 use process::{Error, Result, ResultExt};
 use rayon::prelude::*;
+use records::Compare;
 use std::collections::HashMap;
 
 const LEVEL: f64 = 0.95;
@@ -48,6 +49,7 @@ pub fn with_basis(
         let theirs = basis.narrowed(theirs, source.layers[at].width, fit.columns.as_deref())?;
         let kept = layer.all.summary.mean.len();
         rows.extend(components(
+            source,
             Some(layer.index),
             &own,
             &theirs,
@@ -60,6 +62,7 @@ pub fn with_basis(
         let theirs = basis.narrowed(&basis.components, width, fit.columns.as_deref())?;
         let all = &fit.stack.all;
         rows.extend(components(
+            source,
             None,
             &all.spectrum.components,
             &theirs,
@@ -91,7 +94,15 @@ pub fn with_dump(plan: &Plan, own: &Side<'_>, other: &Side<'_>, component_id: Op
             (Some(a), Some(b)) => (&a[at], &b[at]),
             _ => (&a.all.spectrum.components, &b.all.spectrum.components),
         };
-        let mut found = components(Some(a.index), a_components, b_components, width, component_id, &subject)?;
+        let mut found = components(
+            own.source,
+            Some(a.index),
+            a_components,
+            b_components,
+            width,
+            component_id,
+            &subject,
+        )?;
         concentration_deltas(&mut found, &a.all, &b.all);
         if let Some(order) = &pairing.order {
             let cka = cka(plan, own, other, at, order)?;
@@ -114,6 +125,7 @@ pub fn with_dump(plan: &Plan, own: &Side<'_>, other: &Side<'_>, component_id: Op
     if plan.layout == Layout::Stacked {
         let (a, b) = (&own.fit.stack.all, &other.fit.stack.all);
         let mut found = components(
+            own.source,
             None,
             &a.spectrum.components,
             &b.spectrum.components,
@@ -201,6 +213,7 @@ impl Pairing {
 }
 
 fn components(
+    source: &Source,
     layer_index: Option<u32>,
     own: &[f64],
     theirs: &[f64],
@@ -221,7 +234,8 @@ fn components(
                 orthonormal(&theirs[..k * width], width),
             );
             Ok(Compare {
-                layer_index,
+                layer_index: layer_index.map(|index| index as usize),
+                depth: source.depth(layer_index),
                 component: k.to_string(),
                 alignment: alignment(k),
                 alignment_id,

@@ -126,7 +126,9 @@ fn header(plan: &Plan, source: &Source) -> Result<Header> {
     header.tokenizer_digest.clone_from(&from.tokenizer_digest);
     header.template_digest.clone_from(&from.template_digest);
     header.meta.insert("site".into(), source.site.clone().into());
-    header.meta.insert("layer_count".into(), source.layer_count.into());
+    if let Some(count) = source.layer_count() {
+        header.meta.insert("layer_count".into(), count.into());
+    }
     header
         .meta
         .insert("layout".into(), serde_json::to_value(plan.layout).at("plan")?);

@@ -1,166 +1,18 @@
-//! The records of this tool: every JSON field name lives here.
+//! The rows of this tool, filled from a fit.
 
-use crate::cli::{Center, Layout, Measures};
+use crate::cli::Measures;
 use crate::fit::{Fit, LayerFit, Part};
 use crate::plan::Plan;
 use crate::source::Source;
 use crate::spread::{Spread, Spreads};
 use numerics::measures;
+use process::word;
+use records::{Compare, Contrast, Geometry, Layer, Stability, Stack, Trajectory};
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// The k of C_k.
 pub const CONCENTRATION_COUNTS: [usize; 5] = [1, 2, 3, 4, 8];
 const EIGENVALUE_COUNT: usize = 8;
-
-/// Geometry of a layer, of everything or of one group; also the body of a stack row.
-#[derive(Debug, Clone, Serialize)]
-pub struct Geometry {
-    pub site: String,
-    pub group: String,
-    pub layout: Layout,
-    pub center: Center,
-    pub row_count: u64,
-    pub eigenvalues: Vec<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub evr: Option<Vec<f64>>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub c_k: BTreeMap<String, f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub participation_ratio: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub effective_rank: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stable_rank: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub alpha_req: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub k90: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub iso_score: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub matrix_entropy: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub norm_mean: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dispersion: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub anisotropy: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id_twonn: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id_mle: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub massive_dims: Option<Vec<usize>>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "type", rename = "layer")]
-pub struct Layer {
-    pub layer_index: u32,
-    #[serde(flatten)]
-    pub geometry: Geometry,
-}
-
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "type", rename = "stack")]
-pub struct Stack {
-    #[serde(flatten)]
-    pub geometry: Geometry,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub norm_growth_a: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub norm_growth_b: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub component_id: Option<usize>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "type", rename = "trajectory")]
-pub struct Trajectory {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    pub component: String,
-    pub basis: &'static str,
-    pub layer_index: Vec<u32>,
-    pub depth: Vec<f64>,
-    pub projection: Vec<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub low: Option<Vec<f64>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub high: Option<Vec<f64>>,
-    pub center3: Vec<Vec<f64>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub smoothness_ratio: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub turning_angle: Option<f64>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "type", rename = "contrast")]
-pub struct Contrast {
-    pub layer_index: u32,
-    pub group_a: String,
-    pub group_b: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fisher_ratio: Option<f64>,
-    pub centroid_distance: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub silhouette: Option<f64>,
-    /// Means of the groups along the unit difference of the two, their distance in pooled standard deviations.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub projection_a: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub projection_b: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub separation: Option<f64>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "type", rename = "compare")]
-pub struct Compare {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub layer_index: Option<u32>,
-    /// The k of what follows: component k, the first k components, C_k.
-    pub component: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub alignment: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub alignment_id: Option<f64>,
-    pub angles: Vec<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub overlap: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cka: Option<f64>,
-    /// Of the two paths of layer centres; stack only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub procrustes: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub c_k_delta: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub c_k_delta_low: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub c_k_delta_high: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub p_value: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub paired: Option<bool>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "type", rename = "stability")]
-pub struct Stability {
-    pub layer_index: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pc1_correlation: Option<f64>,
-    /// Mean cosine over pairs of different prompts, in each form.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cosine_mean: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cosine_mean_b: Option<f64>,
-}
 
 /// Facts about the input, in the `end` record.
 #[derive(Debug, Clone, Serialize)]
@@ -189,8 +41,10 @@ impl Report {
         for (layer, spread) in fit.layers.iter().zip(&spreads.layers) {
             for (group, part, spread) in parts(source, &layer.all, &layer.groups, spread.all, &spread.groups) {
                 report.layers.push(Layer {
-                    layer_index: layer.index,
+                    layer_index: layer.index as usize,
+                    depth: source.depth(Some(layer.index)),
                     geometry: geometry(plan, source, fit, group, part, spread),
+                    rest: Default::default(),
                 });
             }
             report.contrasts.extend(contrast(source, layer, spread.silhouette));
@@ -207,6 +61,7 @@ impl Report {
         {
             let growth = norm_growth(fit, at.checked_sub(1));
             report.stacks.push(Stack {
+                depth: source.depth(None),
                 geometry: geometry(plan, source, fit, group, part, spread),
                 norm_growth_a: growth.map(|(a, _)| a),
                 norm_growth_b: growth.map(|(_, b)| b),
@@ -252,8 +107,8 @@ fn geometry(plan: &Plan, source: &Source, fit: &Fit, group: &str, part: &Part, s
     Geometry {
         site: source.site.clone(),
         group: group.to_owned(),
-        layout: plan.layout,
-        center: plan.center,
+        layout: word(plan.layout),
+        center: word(plan.center),
         row_count: summary.count,
         evr: measures::explained_ratio(&leading, spectrum.total),
         c_k,
@@ -296,7 +151,8 @@ fn contrast(source: &Source, layer: &LayerFit, silhouette: Option<f64>) -> Optio
     let fisher_ratio = numerics::classes::fisher_ratio(distance, a_count, b_count, within);
     let along = contrast.along.as_ref();
     Some(Contrast {
-        layer_index: layer.index,
+        layer_index: layer.index as usize,
+        depth: source.depth(Some(layer.index)),
         group_a: source.groups[contrast.a].clone(),
         group_b: source.groups[contrast.b].clone(),
         fisher_ratio,

@@ -13,6 +13,7 @@ pub use parts::Part;
 use crate::cli::Args;
 use parts::{one_run, open_parts};
 use process::{Error, Layers, Result, ResultExt};
+use records::Depth;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tensors::{Found, layer_count, select_layers};
@@ -57,8 +58,8 @@ pub struct Source {
     pub parts: Vec<Part>,
     pub site: String,
     pub layers: Vec<Layer>,
-    /// Blocks of the model, for depth.
-    pub layer_count: u32,
+    /// Blocks of the model, where the containers say it.
+    layer_count: Option<u32>,
     /// Names of the groups; empty without `--group`.
     pub groups: Vec<String>,
     drop_bos: bool,
@@ -136,6 +137,16 @@ impl Source {
             source.read_rows_table(args)?;
         }
         Ok(source)
+    }
+
+    /// Blocks of the model, where the containers say it.
+    pub fn layer_count(&self) -> Option<usize> {
+        self.layer_count.map(|count| count as usize)
+    }
+
+    /// How deep a row of this layer, or of all of them, stands.
+    pub fn depth(&self, layer_index: Option<u32>) -> Depth {
+        Depth::of(layer_index.map(|index| index as usize), self.layer_count())
     }
 
     pub fn has_rows(&self) -> bool {

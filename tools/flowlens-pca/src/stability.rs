@@ -5,7 +5,6 @@ use crate::cli::Layout;
 use crate::compare::Pairing;
 use crate::fit::{centred, dot};
 use crate::plan::Plan;
-use crate::report::Stability;
 use crate::rows::Rows;
 use crate::source::Source;
 use numerics::moments::{Accumulator, Precision, norm};
@@ -13,6 +12,7 @@ use numerics::product::{self, View};
 use numerics::spectrum::{Spectrum, gram};
 use numerics::{measures, statistics};
 use process::{Error, Result, ResultExt};
+use records::Stability;
 
 pub fn run(plan: &Plan, first: &Source, second: &Source) -> Result<Vec<Stability>> {
     let forms = Forms::new(plan, first, second)?;
@@ -28,7 +28,8 @@ pub fn run(plan: &Plan, first: &Source, second: &Source) -> Result<Vec<Stability
         let (a, b) = projections.split_at(forms.prompt_count);
         let half = forms.prompt_count * width;
         rows.push(Stability {
-            layer_index: first.layers[at].index,
+            layer_index: first.layers[at].index as usize,
+            depth: first.depth(Some(first.layers[at].index)),
             pc1_correlation: statistics::correlation(a, b),
             cosine_mean: cosine_mean(&layer.rows[..half], width),
             cosine_mean_b: cosine_mean(&layer.rows[half..], width),

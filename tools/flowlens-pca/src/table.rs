@@ -1,7 +1,8 @@
 //! `--format table`: the report for people, in columns.
 
-use crate::report::{Geometry, Report};
+use crate::report::Report;
 use process::{Cell, Table, one_below_the_other, significant};
+use records::Geometry;
 
 /// How the space of all layers together is called.
 const ALL_LAYERS: &str = "all";
@@ -95,7 +96,7 @@ fn trajectories(report: &Report) -> String {
         table.row([
             Cell::text(name.map_or("", String::as_str)),
             Cell::text(&row.component),
-            Cell::text(row.basis),
+            Cell::text(&row.basis),
             Cell::significant(row.projection.first().copied()),
             Cell::significant(row.projection.last().copied()),
             Cell::significant(row.smoothness_ratio),

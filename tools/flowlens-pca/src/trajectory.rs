@@ -3,13 +3,13 @@
 use crate::cli::{Center, Layout, Measures};
 use crate::fit::{Fit, LayerFit, dot};
 use crate::plan::Plan;
-use crate::report::Trajectory;
 use crate::rows::Rows;
 use crate::source::Source;
 use numerics::rng::Rng;
 use numerics::{path, statistics};
 use process::{Error, Result};
 use rayon::prelude::*;
+use records::Trajectory;
 
 /// Intervals are resampled up to this many prompts; a mean over more has none worth drawing.
 const RESAMPLED_PROMPTS_MAX: usize = 20_000;
@@ -175,20 +175,22 @@ impl Drawing<'_> {
         let count = centres.iter().map(Vec::len).min().unwrap_or(0).min(CENTER_COMPONENTS);
         let center3: Vec<Vec<f64>> = centres.iter().map(|centre| centre[..count].to_vec()).collect();
         let flat: Vec<f64> = center3.iter().flatten().copied().collect();
-        let depth = |layer: &u32| f64::from(layer + 1) / f64::from(self.source.layer_count);
+        let depth = |layer: &u32| self.source.depth(Some(*layer)).depth;
         Trajectory {
             group: None,
             id: None,
             component: component.to_owned(),
-            basis: self.axes.basis,
-            layer_index: self.layer_index.clone(),
-            depth: self.layer_index.iter().map(depth).collect(),
+            basis: self.axes.basis.to_owned(),
+            layer_count: self.source.layer_count(),
+            layer_index: self.layer_index.iter().map(|layer| *layer as usize).collect(),
+            depth: self.layer_index.iter().filter_map(depth).collect(),
             projection,
             low: None,
             high: None,
             smoothness_ratio: path::smoothness_ratio(&flat, count),
             turning_angle: path::turning_angle(&flat, count),
             center3,
+            rest: Default::default(),
         }
     }
 }

@@ -63,7 +63,7 @@ pub fn read(
             row.line
                 .map_or_else(|| format!("row {}", row.index), |line| format!("line {line}"))
         };
-        let mut prompt = Prompt::from_row(&row).at(&subject)?;
+        let mut prompt = row.decode::<Prompt>().at(&subject)?;
         let sample_index = count;
         count += 1;
         if !seen.insert((prompt.bench.clone(), prompt.id.clone())) {
@@ -86,25 +86,7 @@ pub fn read(
         let text_digest = records::text_digest(text);
         let bucket = records::bucket(&text_digest).ok_or_else(|| Error::bug("text_digest", "is no digest"))?;
         // Keys that this tool writes are not carried over from another run.
-        let given = match prompt.rest.shift_remove("completion") {
-            Some(Value::String(text)) => Some(text),
-            _ => None,
-        };
-        for key in [
-            "text_digest",
-            "model_digest",
-            "attempt_index",
-            "token_count",
-            "finish",
-            "error",
-            "choice_log_prob",
-            "choice_token_count",
-            "log_prob",
-            "token_log_prob",
-            "sample_index",
-        ] {
-            prompt.rest.shift_remove(key);
-        }
+        let given = prompt.take_answer();
         if scores && given.is_none() && prompt.choices.is_none() {
             return Err(Error::input(
                 &subject,
@@ -218,16 +200,12 @@ impl Speech<'_> {
 
 /// The record of an item, ready for what the model says.
 pub fn completion(item: &Item, model_digest: &str, attempt_index: u64) -> Completion {
-    let mut completion = Completion {
+    Completion {
         prompt: item.prompt.clone(),
+        sample_index: Some(item.sample_index),
         text_digest: Some(item.text_digest.clone()),
         model_digest: Some(model_digest.to_string()),
         attempt_index,
         ..Completion::default()
-    };
-    completion
-        .prompt
-        .rest
-        .insert("sample_index".into(), item.sample_index.into());
-    completion
+    }
 }

@@ -372,10 +372,7 @@ impl Run<'_> {
                 completion.log_prob = Some(score.log_prob);
                 completion.token_count = Some(score.tokens.len() as u64);
                 if self.args.per_token {
-                    completion
-                        .prompt
-                        .rest
-                        .insert("token_log_prob".into(), score.tokens.clone().into());
+                    completion.token_log_prob = Some(score.tokens.clone());
                 }
                 Ok(Some(completion))
             }

@@ -1,135 +1,62 @@
-//! The records of refusal-eval. Every JSON field name of this tool lives here.
+//! The records of refusal-eval, filled from tallies.
 
 use std::collections::BTreeMap;
 
-use records::Class;
+use records::{RefusalReport, RefusalSummary};
 use serde::Serialize;
 
 use crate::tally::{CLASSES, Confusion, Pairs, Rate, Sides, Tally};
 
-/// One judge on one completion: what `records::Verdict` reads.
-#[derive(Serialize)]
-#[serde(tag = "type", rename = "verdict")]
-pub struct VerdictRow<'a> {
-    pub id: &'a str,
-    pub bench: &'a str,
-    pub attempt_index: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub label: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub text_digest: Option<&'a str>,
-    pub judge: &'a str,
-    pub verdict: Class,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub evidence: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub model_digest: Option<&'a str>,
-}
-
-/// Rates of one kind of prompt, of one label, or (`label` "all", with the summary's keys) of a whole benchmark.
-#[derive(Serialize, Clone)]
-#[serde(tag = "type", rename = "refusal_report")]
-pub struct RefusalReport {
-    pub bench: String,
-    pub judge: String,
-    pub kind: String,
-    pub label: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub model_digest: Option<String>,
-    pub count: u64,
-    pub compliance_count: u64,
-    pub partial_count: u64,
-    pub refusal_count: u64,
-    pub unscored_count: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refusal_rate_full: Option<f64>,
-    pub refusal_rate_full_low: f64,
-    pub refusal_rate_full_high: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refusal_rate_any: Option<f64>,
-    pub refusal_rate_any_low: f64,
-    pub refusal_rate_any_high: f64,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub summary: Option<Summary>,
-}
-
-/// What only a whole benchmark has.
-#[derive(Serialize, Clone)]
-pub struct Summary {
-    /// Refused, in part or whole, among the safe.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub false_refusal: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub false_refusal_low: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub false_refusal_high: Option<f64>,
-    /// The paper's column: answered in full among the safe.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub compliance_benign: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub precision: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub recall: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub f1: Option<f64>,
-}
-
-impl Summary {
-    pub fn of(sides: &Sides, confidence: f64) -> Summary {
-        let safe = sides.safe.refusal_any(confidence);
-        let false_refusal = safe.and_then(|rate| rate.estimate);
-        Summary {
-            false_refusal,
-            false_refusal_low: safe.map(|rate| rate.low),
-            false_refusal_high: safe.map(|rate| rate.high),
-            compliance_benign: false_refusal.map(|refused| 1.0 - refused),
-            precision: sides.precision(),
-            recall: sides.recall(),
-            f1: sides.f1(),
-        }
+/// Counts and rates of one kind of prompt, of one label, or of a whole benchmark.
+pub fn refusal_report(
+    bench: &str,
+    judge: &str,
+    kind: &str,
+    label: &str,
+    model_digest: Option<&str>,
+    tally: &Tally,
+    confidence: f64,
+) -> RefusalReport {
+    let nothing = Rate {
+        estimate: None,
+        low: 0.0,
+        high: 1.0,
+    };
+    let full = tally.refusal_full(confidence).unwrap_or(nothing);
+    let any = tally.refusal_any(confidence).unwrap_or(nothing);
+    RefusalReport {
+        bench: bench.into(),
+        judge: judge.into(),
+        kind: kind.into(),
+        label: label.into(),
+        model_digest: model_digest.map(Into::into),
+        count: tally.count(),
+        compliance_count: tally.compliance,
+        partial_count: tally.partial,
+        refusal_count: tally.refusal,
+        unscored_count: tally.unscored,
+        refusal_rate_full: full.estimate,
+        refusal_rate_full_low: full.low,
+        refusal_rate_full_high: full.high,
+        refusal_rate_any: any.estimate,
+        refusal_rate_any_low: any.low,
+        refusal_rate_any_high: any.high,
+        summary: None,
     }
 }
 
-impl RefusalReport {
-    pub fn new(
-        bench: &str,
-        judge: &str,
-        kind: &str,
-        label: &str,
-        model_digest: Option<&str>,
-        tally: &Tally,
-        confidence: f64,
-    ) -> RefusalReport {
-        let nothing = Rate {
-            estimate: None,
-            low: 0.0,
-            high: 1.0,
-        };
-        let full = tally.refusal_full(confidence).unwrap_or(nothing);
-        let any = tally.refusal_any(confidence).unwrap_or(nothing);
-        RefusalReport {
-            bench: bench.into(),
-            judge: judge.into(),
-            kind: kind.into(),
-            label: label.into(),
-            model_digest: model_digest.map(Into::into),
-            count: tally.count(),
-            compliance_count: tally.compliance,
-            partial_count: tally.partial,
-            refusal_count: tally.refusal,
-            unscored_count: tally.unscored,
-            refusal_rate_full: full.estimate,
-            refusal_rate_full_low: full.low,
-            refusal_rate_full_high: full.high,
-            refusal_rate_any: any.estimate,
-            refusal_rate_any_low: any.low,
-            refusal_rate_any_high: any.high,
-            summary: None,
-        }
+/// What only a whole benchmark has.
+pub fn refusal_summary(sides: &Sides, confidence: f64) -> RefusalSummary {
+    let safe = sides.safe.refusal_any(confidence);
+    let false_refusal = safe.and_then(|rate| rate.estimate);
+    RefusalSummary {
+        false_refusal,
+        false_refusal_low: safe.map(|rate| rate.low),
+        false_refusal_high: safe.map(|rate| rate.high),
+        compliance_benign: false_refusal.map(|refused| 1.0 - refused),
+        precision: sides.precision(),
+        recall: sides.recall(),
+        f1: sides.f1(),
     }
 }
 
@@ -247,7 +174,7 @@ impl Calibration {
             CLASSES
                 .iter()
                 .enumerate()
-                .map(|(judge, class)| (class_name(*class), confusion.cell(human, judge)))
+                .map(|(judge, class)| (class.name(), confusion.cell(human, judge)))
                 .filter(|(_, count)| *count > 0)
                 .collect()
         };
@@ -268,16 +195,7 @@ impl Calibration {
                 recall_high: recall_interval.map(|interval| interval.high),
                 accuracy_3: confusion.accuracy_3(),
             },
-            confusion: (0..3).map(|human| (class_name(CLASSES[human]), cells(human))).collect(),
+            confusion: (0..3).map(|human| (CLASSES[human].name(), cells(human))).collect(),
         }
-    }
-}
-
-pub fn class_name(class: Class) -> &'static str {
-    match class {
-        Class::Compliance => "compliance",
-        Class::Partial => "partial",
-        Class::Refusal => "refusal",
-        Class::Unscored => "unscored",
     }
 }

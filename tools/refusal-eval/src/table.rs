@@ -2,7 +2,9 @@
 
 use process::{Cell, Table, one_below_the_other};
 
-use crate::report::{Calibration, RefusalPair, RefusalReport};
+use records::RefusalReport;
+
+use crate::report::{Calibration, RefusalPair};
 
 pub fn calibrations(rows: &[Calibration]) -> String {
     let mut table = Table::new([

@@ -1,4 +1,4 @@
-//! Reads the inputs, builds the figures, draws them and commits the picture. The only file with effects.
+//! Reads the inputs, builds the figures, draws them and commits the picture.
 
 use crate::cli::{Args, Format};
 use crate::draw;
@@ -6,8 +6,9 @@ use crate::figure::Figure;
 use crate::figures::Kind;
 use crate::plan::{Input, Plan};
 use crate::report::FigureRow;
-use crate::source::{Row, Source};
-use process::{Error, Existing, Outcome, Output, Result, ResultExt};
+use crate::source::Source;
+use process::{Common, Error, Existing, Outcome, Output, Result, ResultExt};
+use records::Row;
 use serde_json::Value;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -27,7 +28,11 @@ pub fn run(args: Args) -> Result<Outcome> {
     let existing = Existing::from_flags(args.output.force, false);
     process::check_target(&plan.target, existing, &files)?;
 
-    let sources = plan.inputs.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let sources = plan
+        .inputs
+        .iter()
+        .map(|input| read(input, &args.common))
+        .collect::<Result<Vec<_>>>()?;
     let mut figures = figures(&plan, &sources)?;
     for figure in &mut figures {
         if figure.kind == "sweep" {
@@ -51,7 +56,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     Ok(Outcome::Complete)
 }
 
-fn read(input: &Input) -> Result<Source> {
+fn read(input: &Input, common: &Common) -> Result<Source> {
     let path = input.path.display().to_string();
     let opened: Box<dyn Read> = match path.as_str() {
         "-" => Box::new(std::io::stdin().lock()),
@@ -62,19 +67,40 @@ fn read(input: &Input) -> Result<Source> {
     while let Some(row) = reader.next_row().at(&path)? {
         process::signals::check()?;
         // A row that names no type of ours is nothing we could draw.
-        if let Some(kind) = row.kind {
+        if row.kind.is_some() {
             rows.push(Row {
-                line: row.line,
-                kind,
-                value: Value::Object(row.value),
+                text: String::new(),
+                ..row
             });
         }
+    }
+    let unplaced = largest_unplaced_layer(&rows);
+    if let Some(layer) = unplaced {
+        process::warn(
+            common,
+            &format!(
+                "{path}: some records do not say how many blocks the model has; depth is drawn as if block {layer} were the last"
+            ),
+        );
     }
     Ok(Source {
         name: input.into(),
         path,
         rows,
+        layer_count_seen: unplaced.map_or(1, |layer| layer + 1),
     })
+}
+
+/// The largest layer index of all rows that are drawn by depth, if one of them does not say its depth.
+fn largest_unplaced_layer(rows: &[Row]) -> Option<usize> {
+    let by_depth = |row: &&Row| matches!(row.kind.as_deref(), Some("layer" | "trajectory"));
+    let is_unplaced = rows.iter().filter(by_depth).any(|row| !row.value.contains_key("depth"));
+    let layers = |row: &Row| match row.value.get("layer_index") {
+        Some(Value::Array(layers)) => layers.iter().filter_map(Value::as_u64).max(),
+        layer => layer.and_then(Value::as_u64),
+    };
+    let largest = rows.iter().filter(by_depth).filter_map(layers).max()?;
+    is_unplaced.then_some(usize::try_from(largest).ok()?)
 }
 
 /// The figures asked for, or every plain kind that the records support.

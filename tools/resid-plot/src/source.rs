@@ -1,9 +1,7 @@
-//! The rows of one input, by type, under the name the pictures show. A row that a figure needs is read into a struct here;
-//! every other row and key is left alone.
+//! The rows of one input, by type, under the name the pictures show.
 
 use process::{Error, Result};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use records::{Record, Row};
 
 /// `NAME=FILE`, `SERIES@X=FILE` or `FILE`. `x` places a source on the horizontal axis of a sweep.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,32 +14,45 @@ pub struct Source {
     pub name: Name,
     /// As typed, for messages.
     pub path: String,
+    /// Those of a type of ours.
     pub rows: Vec<Row>,
-}
-
-pub struct Row {
-    pub line: u64,
-    pub kind: String,
-    pub value: Value,
+    /// Blocks of the model where the rows do not say it: as many as the largest layer index implies.
+    pub layer_count_seen: usize,
 }
 
 impl Source {
-    /// All rows of one type as structs; a row with a missing or mistyped key is refused with its line.
-    pub fn all<T: DeserializeOwned>(&self, kind: &str) -> Result<Vec<T>> {
-        self.rows
-            .iter()
-            .filter(|row| row.kind == kind)
-            .map(|row| {
-                T::deserialize(&row.value).map_err(|cause| {
-                    Error::input(format!("{}:{}", self.path, row.line), format!("{kind} record: {cause}"))
-                })
-            })
+    /// All rows of one type; a row with a missing or mistyped key is refused with its line.
+    pub fn all<T: Record>(&self) -> Result<Vec<T>> {
+        let refuse = |row: &Row, cause: records::Fault| {
+            Error::input(
+                format!("{}:{}", self.path, row.line),
+                format!("{} record: {cause}", T::TYPE),
+            )
+        };
+        self.of_type(T::TYPE)
+            .map(|row| row.decode().map_err(|error| refuse(row, error.fault)))
             .collect()
     }
 
-    pub fn has(&self, kind: &str) -> bool {
-        self.rows.iter().any(|row| row.kind == kind)
+    pub fn of_type<'s>(&'s self, kind: &'s str) -> impl Iterator<Item = &'s Row> {
+        self.rows.iter().filter(move |row| row.kind.as_deref() == Some(kind))
     }
+
+    /// The depth of a layer, as its row says it.
+    pub fn depth(&self, layer_index: usize, said: Option<f64>) -> f64 {
+        said.unwrap_or((layer_index as f64 + 1.0) / self.layer_count_seen as f64)
+    }
+
+    pub fn has(&self, kind: &str) -> bool {
+        self.of_type(kind).next().is_some()
+    }
+}
+
+/// A number of a row, by its key or a path of keys ("c_k.4").
+pub fn number(row: &Row, path: &str) -> Option<f64> {
+    let mut keys = path.split('.');
+    let first = row.value.get(keys.next()?)?;
+    keys.try_fold(first, |value, key| value.get(key))?.as_f64()
 }
 
 /// The legend entry of one group of one source: the source is named only where there are several, the group only where it has a name.

@@ -27,14 +27,16 @@ fn trajectory(group: &str) -> Value {
 }
 
 fn layer(index: usize, c_1: f64) -> Value {
-    json!({"type": "layer", "layer_index": index, "site": "resid_post", "group": "", "evr": [c_1, 0.1, 0.05],
+    json!({"type": "layer", "layer_index": index, "layer_count": 2, "depth": (index as f64 + 1.0) / 2.0, "site": "resid_post", "group": "",
+           "layout": "stacked", "center": "global", "row_count": 9, "eigenvalues": [2.0], "evr": [c_1, 0.1, 0.05],
            "c_k": {"1": c_1, "2": c_1 + 0.1}, "norm_mean": 3.5})
 }
 
 fn every_record() -> Vec<Value> {
     let region = |id: &str, curve: [f64; 3]| {
-        json!({"type": "region", "id": id, "id_a": "a", "id_b": "b", "group": "", "model_digest": "blake3:0", "path_kind": "linear",
-               "distance": "l2", "alpha": [0.0, 0.5, 1.0], "curve": curve, "max_slope": 1.8})
+        json!({"type": "region", "id": id, "id_a": "a", "id_b": "b", "group": "", "model_digest": "blake3:0", "layer_index": 0,
+               "read": "pre-norm", "read_layer_index": 1, "path_kind": "linear", "distance": "l2", "alpha": [0.0, 0.5, 1.0], "curve": curve,
+               "max_slope": 1.8, "max_slope_alpha": 0.7, "end_distance": 3.0, "delta_norm": 2.0, "token_id_a": 1, "token_id_b": 2})
     };
     let field = json!([[0.0, 0.5], [0.7, 1.0]]);
     vec![
@@ -42,18 +44,23 @@ fn every_record() -> Vec<Value> {
         trajectory("safety"),
         layer(0, 0.4),
         layer(1, 0.6),
-        json!({"type": "stack", "site": "resid_post", "group": "", "evr": [0.5, 0.2, 0.1], "c_k": {"1": 0.5}}),
+        json!({"type": "stack", "site": "resid_post", "group": "", "layout": "stacked", "center": "global", "row_count": 9, "eigenvalues": [2.0],
+               "evr": [0.5, 0.2, 0.1], "c_k": {"1": 0.5}}),
         json!({"type": "metric", "step": 1, "loss": 3.0, "aux": {"vcl": {"c_k": 0.2}}}),
         json!({"type": "metric", "step": 2, "loss": 2.0, "aux": {"vcl": {"c_k": 0.3}}}),
         json!({"type": "eval", "step": 2, "eval_loss": 2.5}),
         json!({"type": "refusal_report", "bench": "xstest", "judge": "flowlens", "kind": "homonyms", "label": "safe",
-               "refusal_rate_any": 0.2, "refusal_rate_any_low": 0.1, "refusal_rate_any_high": 0.4}),
-        json!({"type": "skill_report", "bench": "mmlu", "accuracy": 0.3, "accuracy_low": 0.2, "accuracy_high": 0.4}),
+               "count": 20, "compliance_count": 16, "partial_count": 0, "refusal_count": 4, "unscored_count": 0,
+               "refusal_rate_full": 0.2, "refusal_rate_full_low": 0.1, "refusal_rate_full_high": 0.4, "refusal_rate_any": 0.2, "refusal_rate_any_low": 0.1, "refusal_rate_any_high": 0.4}),
+        json!({"type": "skill_report", "bench": "mmlu", "task": "", "subject": "", "extractor": "first", "count": 10, "correct_count": 3,
+               "unread_count": 0, "unread_share": 0.0, "accuracy_all": 0.3, "accuracy": 0.3, "accuracy_low": 0.2, "accuracy_high": 0.4}),
         region("1", [0.0, 0.1, 1.0]),
         region("2", [0.0, 0.9, 1.0]),
         region("3", [0.0, 0.5, 1.0]),
-        json!({"type": "region", "id": "4", "model_digest": "blake3:0", "path_kind": "linear", "distance": "l2", "skipped": "A equals B"}),
-        json!({"type": "slice", "id": "s", "alpha": [0.0, 1.0], "beta": [0.0, 1.0], "c_alpha": 0.5, "field_a": field, "field_b": field, "field_c": field}),
+        json!({"type": "region", "id": "4", "id_a": "a", "id_b": "b", "model_digest": "blake3:0", "layer_index": 0, "read": "pre-norm",
+               "read_layer_index": 1, "path_kind": "linear", "distance": "l2", "skipped": "A equals B"}),
+        json!({"type": "slice", "id": "s", "model_digest": "blake3:0", "layer_index": 0, "read": "pre-norm", "read_layer_index": 1,
+               "max_a": 1.0, "max_b": 1.0, "max_c": 1.0, "alpha": [0.0, 1.0], "beta": [0.0, 1.0], "c_alpha": 0.5, "field_a": field, "field_b": field, "field_c": field}),
         json!({"type": "something_new", "value": 1}),
     ]
 }
@@ -283,4 +290,56 @@ fn an_existing_picture_is_kept_unless_forced() {
     assert_eq!(fs::read_to_string(&target).unwrap(), "mine");
     plot().args(arguments).arg("--force").output().expect(0);
     assert!(fs::read_to_string(&target).unwrap().starts_with("<svg"));
+}
+
+/// The middle layers of a model of 16: drawn where they are, not stretched to the whole axis.
+#[test]
+fn a_window_of_layers_is_drawn_at_its_depth() {
+    let directory = harness::temp_dir();
+    let window = |known: bool| -> Vec<Value> {
+        let place = |(index, c_1)| {
+            let mut row = layer(index, c_1);
+            row["layer_count"] = json!(16);
+            row["depth"] = json!((index as f64 + 1.0) / 16.0);
+            if !known {
+                row.as_object_mut()
+                    .unwrap()
+                    .retain(|key, _| key != "layer_count" && key != "depth");
+            }
+            row
+        };
+        [(4, 0.4), (7, 0.6)].map(place).to_vec()
+    };
+    let draw = |name: &str, rows: &[Value]| {
+        let input = stream(directory.path(), name, rows);
+        let done = plot().args([input.as_str(), "--figure", "concentration", "--to", "svg", "-o", "-"]);
+        done.output().expect(0)
+    };
+    let (known, unknown) = (
+        draw("known.jsonl", &window(true)),
+        draw("unknown.jsonl", &window(false)),
+    );
+    assert!(!known.stderr.contains("blocks"), "{}", known.stderr);
+    assert!(
+        unknown.stderr.contains("as if block 7 were the last"),
+        "{}",
+        unknown.stderr
+    );
+    // The last point of the curve lies at depth 1 only where block 7 is taken for the last.
+    let largest_x = |svg: &str| -> f64 {
+        let points = svg.split("<polyline").filter_map(|line| line.split("points=\"").nth(1));
+        let last = points.filter_map(|points| {
+            points
+                .split('"')
+                .next()?
+                .split_whitespace()
+                .last()?
+                .split(',')
+                .next()?
+                .parse::<f64>()
+                .ok()
+        });
+        last.fold(0.0, f64::max)
+    };
+    assert!(largest_x(known.text()) < largest_x(unknown.text()));
 }

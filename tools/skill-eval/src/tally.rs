@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use numerics::statistics::{mcnemar_exact, wilson};
 use records::{JoinKey, Score};
 
-use crate::plan::Figures;
 use crate::report::{SkillReport, Versus};
+
+use crate::plan::Figures;
 
 /// The scores of one cell of the report, keys of questions beside them.
 #[derive(Default)]

@@ -4,9 +4,9 @@ use crate::cli::Distance;
 use crate::distance::{Answer, Scale, top_token};
 use crate::engine::{Engine, Prefixes};
 use crate::plan::{Model, Plan};
-use crate::report::Measured;
 use numerics::regions::{self, Way};
 use process::{Error, Result, ResultExt};
+use records::Measured;
 
 /// Points inside a bracket that one pass of a bisection looks at: the bracket becomes this plus one times narrower.
 const BISECTION_POINTS: usize = 7;

@@ -1,10 +1,9 @@
 //! --merge: the records of all shards of one plan, verified to cover it exactly once and put into the order of one run.
 
 use crate::plan::{Opened, Plan};
-use crate::report::{Baseline, Found, Region, Slice};
-use crate::summary::word;
-use process::{Error, Result, ResultExt, Shard};
-use records::{Reader, Status};
+use crate::report::{Found, RANDOM};
+use process::{Error, Result, ResultExt, Shard, word};
+use records::{Reader, Region, Slice, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -26,7 +25,7 @@ pub fn read(plan: &Plan, opened: &Opened, files: &[PathBuf]) -> Result<Found> {
     shards.in_order(plan, opened)
 }
 
-type Key = (String, String, usize, Option<Baseline>, &'static str);
+type Key = (String, String, usize, Option<String>, String);
 
 /// What was read so far.
 #[derive(Default)]
@@ -96,10 +95,13 @@ impl Shards {
             let mut rows = Vec::new();
             for pair in &opened.pairs {
                 for &layer in &model.layers {
-                    for baseline in [None, Some(Baseline::Random)] {
+                    for baseline in [None, Some(RANDOM.to_string())] {
                         for &distance in &plan.distances {
                             let (digest, id) = (model.model_digest.clone(), pair.id.clone());
-                            match self.regions.remove(&(digest, id, layer, baseline, word(distance))) {
+                            match self
+                                .regions
+                                .remove(&(digest, id, layer, baseline.clone(), word(distance)))
+                            {
                                 Some(row) => rows.push(row),
                                 None if baseline.is_some() => {}
                                 None => {
@@ -129,7 +131,7 @@ fn key(region: &Region) -> Key {
         region.model_digest.clone(),
         region.id.clone(),
         region.layer_index,
-        region.baseline,
-        word(region.distance),
+        region.baseline.clone(),
+        region.distance.clone(),
     )
 }

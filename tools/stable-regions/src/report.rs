@@ -1,21 +1,10 @@
-//! The records of stable-regions: every JSON field name lives here.
+//! The records that stable-regions alone reads; regions, summaries and slices are in `records`.
 
-use crate::cli::{Distance, PathKind, Read};
-use serde::{Deserialize, Serialize};
+use records::{Region, Slice};
+use serde::Serialize;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Baseline {
-    Random,
-}
-
-impl records::Record for Region {
-    const TYPE: &'static str = "region";
-}
-
-impl records::Record for Slice {
-    const TYPE: &'static str = "slice";
-}
+/// `baseline` of a region that goes from A in a random direction.
+pub const RANDOM: &str = "random";
 
 /// What was measured of pairs and slices, now or by the shards.
 #[derive(Default)]
@@ -27,99 +16,6 @@ pub struct Found {
     pub is_partial: bool,
 }
 
-/// One pair at one layer under one distance.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "type", rename = "region")]
-pub struct Region {
-    pub id: String,
-    pub id_a: String,
-    pub id_b: String,
-    pub group: String,
-    pub model_digest: String,
-    pub layer_index: usize,
-    pub read: Read,
-    pub read_layer_index: usize,
-    pub path_kind: PathKind,
-    pub distance: Distance,
-    /// From A in a random direction instead of to B.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub baseline: Option<Baseline>,
-    #[serde(flatten)]
-    pub outcome: Outcome,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub verdict_a: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub verdict_b: Option<String>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Outcome {
-    Measured(Box<Measured>),
-    Skipped { skipped: String },
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Measured {
-    pub alpha: Vec<f64>,
-    pub curve: Vec<f64>,
-    pub max_slope: f64,
-    pub max_slope_alpha: f64,
-    /// The α-range of the rise from 0.1 to 0.9.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub width: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub boundary_alpha: Option<f64>,
-    /// The distance at α = 1 before scaling.
-    pub end_distance: f64,
-    pub delta_norm: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cosine: Option<f64>,
-    /// The texts of the top tokens, where the model has a tokenizer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_a: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_b: Option<String>,
-    pub token_id_a: u32,
-    pub token_id_b: u32,
-    /// An α at which the top token stops being A's, found by halving on the grid.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub flip_alpha: Option<f64>,
-    /// Sign flips of the MLP gate between A and the end, by block from layer_index + 1 on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gate_flips: Option<Vec<usize>>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "type", rename = "region_summary")]
-pub struct Summary {
-    pub group: String,
-    pub model_digest: String,
-    pub layer_index: usize,
-    pub distance: Distance,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub baseline: Option<Baseline>,
-    pub pair_count: usize,
-    pub skipped_count: usize,
-    #[serde(flatten)]
-    pub slopes: Option<Slopes>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub width_median: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub boundary_alpha_median: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gate_flip_count_median: Option<f64>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct Slopes {
-    pub max_slope_median: f64,
-    pub max_slope_q1: f64,
-    pub max_slope_q3: f64,
-    pub share_below_1_2: f64,
-    pub share_above_10: f64,
-}
-
 /// A model against the first one, over the pairs both could measure.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "type", rename = "region_compare")]
@@ -128,7 +24,7 @@ pub struct Compare {
     pub model_digest: String,
     pub base_model_digest: String,
     pub layer_index: usize,
-    pub distance: Distance,
+    pub distance: String,
     pub pair_count: usize,
     /// Mean of (max_slope − base's max_slope), with its 95 % bootstrap interval.
     pub max_slope_delta: f64,
@@ -143,7 +39,7 @@ pub struct Compare {
 pub struct ByVerdict {
     pub model_digest: String,
     pub layer_index: usize,
-    pub distance: Distance,
+    pub distance: String,
     pub judge: String,
     /// Of prompt A.
     pub label: String,
@@ -157,27 +53,6 @@ pub struct ByVerdict {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub width_median: Option<f64>,
     pub delta_norm_median: f64,
-}
-
-/// A plane through three prompts. Rows of a field go by β, columns by α; each field is divided by its maximum.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "type", rename = "slice")]
-pub struct Slice {
-    pub id: String,
-    pub model_digest: String,
-    pub layer_index: usize,
-    pub read: Read,
-    pub read_layer_index: usize,
-    pub alpha: Vec<f64>,
-    pub beta: Vec<f64>,
-    /// C lies at (c_alpha, 1).
-    pub c_alpha: f64,
-    pub max_a: f64,
-    pub max_b: f64,
-    pub max_c: f64,
-    pub field_a: Vec<Vec<f32>>,
-    pub field_b: Vec<Vec<f32>>,
-    pub field_c: Vec<Vec<f32>>,
 }
 
 /// A pair as --list-pairs prints it; --pairs reads it back.

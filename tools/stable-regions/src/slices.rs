@@ -2,11 +2,12 @@
 
 use crate::engine::{Engine, Prefixes};
 use crate::plan::{Model, ModelPlan, Opened, Plan};
-use crate::report::{Slice, TensorRow};
+use crate::report::TensorRow;
 use crate::triples::Triple;
 use acts::{Dtype, Header, TensorSpec};
 use numerics::regions::{self, Plane};
 use process::{Error, Output, Progress, Result, ResultExt};
+use records::Slice;
 use std::path::Path;
 
 /// The paper's window around the three prompts.
@@ -68,7 +69,7 @@ impl Slices<'_> {
             id: id.to_string(),
             model_digest: self.about.model_digest.clone(),
             layer_index: layer,
-            read: self.plan.read,
+            read: process::word(self.plan.read),
             read_layer_index: self.about.read_layer,
             alpha: axis.clone(),
             beta: axis,

@@ -1,13 +1,13 @@
 //! What the pairs say together: medians and quartiles by group, a model against the first, and the border by verdict.
 
-use crate::cli::Distance;
 use crate::plan::Plan;
-use crate::report::{ByVerdict, Compare, Measured, Outcome, Region, Slopes, Summary};
-use crate::verdicts::{self, Verdicts};
+use crate::report::{ByVerdict, Compare};
+use crate::verdicts::Verdicts;
 use indexmap::IndexMap;
 use numerics::regions;
 use numerics::rng::Rng;
 use numerics::statistics;
+use records::{Measured, Region, RegionSlopes, RegionSummary};
 use std::collections::BTreeMap;
 use std::hash::Hash;
 
@@ -16,15 +16,6 @@ const LEVEL: f64 = 0.95;
 /// The paper's marks: below, the same region; above, another one.
 const SAME_REGION: f64 = 1.2;
 const OTHER_REGION: f64 = 10.0;
-
-impl Region {
-    fn measured(&self) -> Option<&Measured> {
-        match &self.outcome {
-            Outcome::Measured(measured) => Some(measured),
-            Outcome::Skipped { .. } => None,
-        }
-    }
-}
 
 /// Rows in groups of equal keys, groups in order of first appearance.
 fn grouped<'r, K: Hash + Eq>(
@@ -47,14 +38,14 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     quantile(&mut values.collect::<Vec<_>>(), 0.5)
 }
 
-pub fn summaries(rows: &[Region]) -> Vec<Summary> {
+pub fn summaries(rows: &[Region]) -> Vec<RegionSummary> {
     let key = |row: &Region| {
         (
             row.group.clone(),
             row.model_digest.clone(),
             row.layer_index,
-            row.distance,
-            row.baseline,
+            row.distance.clone(),
+            row.baseline.clone(),
         )
     };
     let summary = |((group, model_digest, layer_index, distance, baseline), rows): (_, Vec<&Region>)| {
@@ -68,7 +59,7 @@ pub fn summaries(rows: &[Region]) -> Vec<Summary> {
             share(&|slope| slope > OTHER_REGION),
         );
         let slopes = quantile(&mut slopes, 0.5).and_then(|max_slope_median| {
-            Some(Slopes {
+            Some(RegionSlopes {
                 max_slope_median,
                 max_slope_q1: quantile(&mut slopes, 0.25)?,
                 max_slope_q3: quantile(&mut slopes, 0.75)?,
@@ -76,7 +67,7 @@ pub fn summaries(rows: &[Region]) -> Vec<Summary> {
                 share_above_10: above,
             })
         });
-        Summary {
+        RegionSummary {
             group,
             model_digest,
             layer_index,
@@ -93,6 +84,7 @@ pub fn summaries(rows: &[Region]) -> Vec<Summary> {
                     .filter_map(|m| m.gate_flips.as_ref())
                     .map(|flips| flips.iter().sum::<usize>() as f64),
             ),
+            rest: Default::default(),
         }
     };
     grouped(rows, key).into_iter().map(summary).collect()
@@ -108,14 +100,14 @@ pub fn compares(plan: &Plan, rows: &[Vec<Region>]) -> Vec<Compare> {
     let Some((base, others)) = rows.split_first() else {
         return Vec::new();
     };
-    let identity = |row: &Region| (row.id.clone(), row.layer_index, word(row.distance));
+    let identity = |row: &Region| (row.id.clone(), row.layer_index, row.distance.clone());
     let slope_of: BTreeMap<_, f64> = plain(base)
         .filter_map(|row| Some((identity(row), row.measured()?.max_slope)))
         .collect();
     let rng = Rng::new(plan.seed, "paired slopes");
     let mut compares = Vec::new();
     for (model, rows) in plan.models[1..].iter().zip(others) {
-        let key = |row: &Region| (row.group.clone(), row.layer_index, row.distance);
+        let key = |row: &Region| (row.group.clone(), row.layer_index, row.distance.clone());
         for ((group, layer_index, distance), members) in grouped(plain(rows), key) {
             let both = |row: &&Region| Some((*slope_of.get(&identity(row))?, row.measured()?.max_slope));
             let (first, second): (Vec<f64>, Vec<f64>) = members.iter().filter_map(both).unzip();
@@ -144,15 +136,6 @@ pub fn compares(plan: &Plan, rows: &[Vec<Region>]) -> Vec<Compare> {
     compares
 }
 
-pub fn word(distance: Distance) -> &'static str {
-    match distance {
-        Distance::L2 => "l2",
-        Distance::Relative => "relative",
-        Distance::Kl => "kl",
-        Distance::Logit => "logit",
-    }
-}
-
 /// The border by what the judge said of the answer to A.
 pub fn by_verdict(verdicts: Option<&Verdicts>, by_model: &[Vec<Region>]) -> Vec<ByVerdict> {
     let of_model = |rows: &Vec<Region>| verdicts.map_or_else(Vec::new, |verdicts| borders(verdicts, rows));
@@ -167,9 +150,9 @@ fn borders(verdicts: &Verdicts, rows: &[Region]) -> Vec<ByVerdict> {
         (
             row.model_digest.clone(),
             row.layer_index,
-            row.distance,
+            row.distance.clone(),
             label,
-            verdict.map_or("", |v| verdicts::word(v.verdict)),
+            verdict.map_or("", |v| v.verdict.name()),
         )
     };
     let one = |((model_digest, layer_index, distance, label, verdict), rows): ((_, _, _, _, &str), Vec<&Region>)| {

@@ -7,11 +7,11 @@ use crate::interpolation::{Interpolation, Refusal, Swept};
 use crate::pairs::Pair;
 use crate::plan::{Model, ModelPlan, Opened, Plan};
 use crate::ready::Ready;
-use crate::report::{Baseline, Outcome, Region};
-use crate::verdicts;
+use crate::report::RANDOM;
 use numerics::regions::Way;
 use numerics::rng::Rng;
-use process::{Error, Progress, Result, ResultExt};
+use process::{Error, Progress, Result, ResultExt, word};
+use records::{Depth, Region, RegionOutcome};
 
 /// A pair that can run, and its place among all.
 struct Runnable<'p> {
@@ -94,7 +94,7 @@ impl Sweeps<'_> {
             let random = batch.iter().zip(starts.iter().zip(&ways[0].1));
             let random = random.map(|(pair, (a, b))| cloud.random_end(&rng, pair.pair.index, a, b));
             let random = random.collect();
-            ways.push((Some(Baseline::Random), random));
+            ways.push((Some(RANDOM), random));
         }
         let mut regions: Vec<Vec<Region>> = vec![Vec::new(); batch.len()];
         for (baseline, ends) in ways {
@@ -127,37 +127,38 @@ impl Sweeps<'_> {
     }
 
     /// The records of one pair at one layer; a pair that cannot be measured stops the run unless --keep-going.
-    fn rows(&mut self, pair: &Pair, layer: usize, baseline: Option<Baseline>, outcome: Swept) -> Result<Vec<Region>> {
+    fn rows(&mut self, pair: &Pair, layer: usize, baseline: Option<&str>, outcome: Swept) -> Result<Vec<Region>> {
         let verdict = |id: &str| {
             let verdict = self.opened.verdicts.as_ref().and_then(|verdicts| verdicts.of(id));
-            verdict.map(|verdict| verdicts::word(verdict.verdict).to_string())
+            verdict.map(|verdict| verdict.verdict.name().to_string())
         };
-        let row = |distance, outcome| Region {
+        let row = |distance: Distance, outcome| Region {
             id: pair.id.clone(),
             id_a: pair.id_a.clone(),
             id_b: pair.id_b.clone(),
             group: pair.group.clone(),
             model_digest: self.about.model_digest.clone(),
             layer_index: layer,
-            read: self.plan.read,
+            depth: Depth::of(Some(layer), Some(self.model.config.layer_count())),
+            read: word(self.plan.read),
             read_layer_index: self.about.read_layer,
-            path_kind: self.plan.path_kind,
-            distance,
-            baseline,
+            path_kind: word(self.plan.path_kind),
+            distance: word(distance),
+            baseline: baseline.map(str::to_string),
             outcome,
             verdict_a: verdict(&pair.id_a),
             verdict_b: verdict(&pair.id_b),
         };
         let skip_all = |cause: String| {
-            let skipped = |&distance: &Distance| row(distance, Outcome::Skipped { skipped: cause.clone() });
+            let skipped = |&distance: &Distance| row(distance, RegionOutcome::Skipped { skipped: cause.clone() });
             self.plan.distances.iter().map(skipped).collect()
         };
         match outcome {
             Ok(curves) => Ok(curves
                 .into_iter()
                 .map(|(distance, curve)| match curve {
-                    Ok(measured) => row(distance, Outcome::Measured(Box::new(measured))),
-                    Err(skipped) => row(distance, Outcome::Skipped { skipped }),
+                    Ok(measured) => row(distance, RegionOutcome::Measured(Box::new(measured))),
+                    Err(skipped) => row(distance, RegionOutcome::Skipped { skipped }),
                 })
                 .collect()),
             Err(Refusal::Dropped(cause)) => Ok(skip_all(cause)),

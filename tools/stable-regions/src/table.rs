@@ -1,14 +1,14 @@
 //! `--format table`: the summaries for people, in columns.
 
-use crate::report::{ByVerdict, Compare, Slopes, Summary};
-use crate::summary::word;
+use crate::report::{ByVerdict, Compare};
 use process::{Cell, Table, one_below_the_other};
+use records::{RegionSlopes, RegionSummary};
 use std::collections::HashMap;
 
 /// How the user named each model, by digest.
 type Names<'a> = HashMap<&'a str, &'a str>;
 
-pub fn tables(names: &Names, summaries: &[Summary], compares: &[Compare], by_verdict: &[ByVerdict]) -> String {
+pub fn tables(names: &Names, summaries: &[RegionSummary], compares: &[Compare], by_verdict: &[ByVerdict]) -> String {
     one_below_the_other([
         slopes(names, summaries),
         differences(names, compares),
@@ -20,7 +20,7 @@ fn name(names: &Names, digest: &str) -> Cell {
     Cell::text(names.get(digest).copied().unwrap_or(digest))
 }
 
-fn slopes(names: &Names, summaries: &[Summary]) -> String {
+fn slopes(names: &Names, summaries: &[RegionSummary]) -> String {
     let mut table = Table::new([
         "model",
         "group",
@@ -39,13 +39,13 @@ fn slopes(names: &Names, summaries: &[Summary]) -> String {
         "gate flips",
     ]);
     for row in summaries {
-        let slope = |pick: fn(&Slopes) -> f64| Cell::fixed(row.slopes.as_ref().map(pick), 3);
+        let slope = |pick: fn(&RegionSlopes) -> f64| Cell::fixed(row.slopes.as_ref().map(pick), 3);
         table.row([
             name(names, &row.model_digest),
             Cell::text(&row.group),
             Cell::count(row.layer_index),
-            Cell::text(word(row.distance)),
-            Cell::text(row.baseline.map_or("A to B", |_| "random")),
+            Cell::text(&row.distance),
+            Cell::text(row.baseline.as_deref().unwrap_or("A to B")),
             Cell::count(row.pair_count),
             Cell::count(row.skipped_count),
             slope(|s| s.max_slope_median),
@@ -80,7 +80,7 @@ fn differences(names: &Names, compares: &[Compare]) -> String {
             name(names, &row.base_model_digest),
             Cell::text(&row.group),
             Cell::count(row.layer_index),
-            Cell::text(word(row.distance)),
+            Cell::text(&row.distance),
             Cell::count(row.pair_count),
             Cell::fixed(row.max_slope_delta, 3),
             Cell::fixed(row.max_slope_delta_low, 3),
@@ -110,7 +110,7 @@ fn borders(names: &Names, by_verdict: &[ByVerdict]) -> String {
         table.row([
             name(names, &row.model_digest),
             Cell::count(row.layer_index),
-            Cell::text(word(row.distance)),
+            Cell::text(&row.distance),
             Cell::text(&row.label),
             Cell::text(&row.verdict),
             Cell::count(row.pair_count),

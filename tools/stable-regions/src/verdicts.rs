@@ -1,7 +1,7 @@
 //! The join to refusal-eval: what a judge said of the answers to the prompts of a pair.
 
 use process::{Error, Result, ResultExt};
-use records::{Class, Reader, Verdict};
+use records::{Reader, Verdict};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
@@ -47,14 +47,5 @@ impl Verdicts {
 
     pub fn of(&self, id: &str) -> Option<&Verdict> {
         self.by_id.get(id)
-    }
-}
-
-pub fn word(class: Class) -> &'static str {
-    match class {
-        Class::Compliance => "compliance",
-        Class::Partial => "partial",
-        Class::Refusal => "refusal",
-        Class::Unscored => "unscored",
     }
 }

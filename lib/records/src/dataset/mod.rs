@@ -21,69 +21,19 @@ mod parquet;
 mod source;
 mod text;
 
-use std::fmt;
 use std::io::Read;
 use std::path::Path;
-use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
 pub use blocks::{Block, Blocks, Source};
 pub use example::{Example, Schema};
 
+pub use crate::format::InputFormat;
+
 use crate::error::{Error, Fault, Place, Result};
 use crate::limits::Limits;
 use crate::stream::{Reader, Status};
-
-/// `--input-format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum InputFormat {
-    /// By extension (`.gz`, `.zst` set aside), then by the first bytes.
-    #[default]
-    Auto,
-    /// An object a line; our own record streams too.
-    Jsonl,
-    /// An array of objects, or objects one after another with any white space.
-    Json,
-    /// A header line, then rows; quoted fields may hold line ends. All values are text.
-    Csv,
-    /// As CSV, with tabs.
-    Tsv,
-    Parquet,
-    /// A line a row, as `{"text": line}`; blank lines are left out.
-    Text,
-}
-
-impl InputFormat {
-    /// The words that a flag takes, in the order of the variants.
-    pub const NAMES: [&str; 7] = ["auto", "jsonl", "json", "csv", "tsv", "parquet", "text"];
-    const ALL: [InputFormat; 7] = [
-        Self::Auto,
-        Self::Jsonl,
-        Self::Json,
-        Self::Csv,
-        Self::Tsv,
-        Self::Parquet,
-        Self::Text,
-    ];
-}
-
-impl FromStr for InputFormat {
-    type Err = String;
-
-    fn from_str(name: &str) -> std::result::Result<InputFormat, String> {
-        let index = Self::NAMES.iter().position(|known| *known == name);
-        index
-            .map(|index| Self::ALL[index])
-            .ok_or_else(|| format!("not one of {}", Self::NAMES.join(", ")))
-    }
-}
-
-impl fmt::Display for InputFormat {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(Self::NAMES[*self as usize])
-    }
-}
 
 /// A row of a dataset.
 #[derive(Debug, Clone, PartialEq)]

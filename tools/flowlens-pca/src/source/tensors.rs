@@ -123,27 +123,34 @@ fn split_name(name: &str) -> (String, u32) {
 /// BOUND: no model has more blocks; the number comes from the file, and depth windows are counted through.
 const LAYER_COUNT_MAX: u64 = 1 << 16;
 
-/// Blocks of the model: as the header says, else as many as the layers seen imply.
-pub(super) fn layer_count(parts: &[Part], available: &BTreeMap<u32, String>) -> Result<u32> {
-    let said = parts[0]
-        .file
-        .header()
-        .meta
-        .get("layer_count")
-        .and_then(serde_json::Value::as_u64);
-    let seen = available.keys().next_back().map_or(0, |last| u64::from(*last) + 1);
-    let count = said.unwrap_or(seen).max(seen);
-    match u32::try_from(count) {
-        Ok(layers) if count <= LAYER_COUNT_MAX => Ok(layers),
+/// Blocks of the model, where the header says it.
+pub(super) fn layer_count(parts: &[Part], available: &BTreeMap<u32, String>) -> Result<Option<u32>> {
+    let Some(said) = parts[0].file.header().meta.get("layer_count") else {
+        return Ok(None);
+    };
+    let last = available.keys().next_back().map_or(0, |last| u64::from(*last));
+    match said.as_u64() {
+        Some(count) if last < count && count <= LAYER_COUNT_MAX => Ok(Some(count as u32)),
         _ => Err(Error::input(
             &parts[0].name,
-            format!("is of a model with {count} layers, limit {LAYER_COUNT_MAX}"),
+            format!("is of a model with {said} layers, and holds layer {last}; limit {LAYER_COUNT_MAX}"),
         )),
     }
 }
 
 /// The chosen layers, ascending. A window of depth takes what there is of it; a layer that was named must be there.
-pub(super) fn select_layers(wish: &Layers, available: &[u32], layer_count: u32) -> Result<Vec<u32>> {
+pub(super) fn select_layers(wish: &Layers, available: &[u32], layer_count: Option<u32>) -> Result<Vec<u32>> {
+    let layer_count = match (wish, layer_count) {
+        (_, Some(count)) => count,
+        (Layers::Depth(..), None) => {
+            return Err(Error::input(
+                "--layers",
+                "the input does not say how many blocks its model has, so it knows no depth",
+            )
+            .hint("name the layers by their indices"));
+        }
+        (_, None) => available.last().map_or(0, |last| last + 1),
+    };
     let wished = wish
         .of(layer_count as usize)
         .map_err(|cause| Error::usage("--layers", cause))?;

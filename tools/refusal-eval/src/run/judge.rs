@@ -7,14 +7,13 @@ use std::sync::Mutex;
 use process::{Error, Outcome, Output, Progress, Result, ResultExt};
 use rayon::prelude::*;
 use records::dataset::InputFormat;
-use records::{Class, JoinKey, Prompt, Status, Writer};
+use records::{Class, JoinKey, Prompt, Status, Verdict, Writer};
 
 use super::begin;
 use crate::answers::{Answer, Answers, Entry, Reading, Text};
 use crate::cli::{Args, JudgeArgs};
 use crate::judge::{Bench, Finding, Word};
 use crate::plan::{JudgePlan, Panel};
-use crate::report::VerdictRow;
 
 pub fn run(args: &Args, flags: &JudgeArgs) -> Result<Outcome> {
     let panel = Panel::new(&flags.judges, &args.common)?;
@@ -68,8 +67,7 @@ fn wanted_prompts(path: &Path, accept_partial: bool) -> Result<Vec<Prompt>> {
         .accept_partial(accept_partial)
         .open(path)
         .at(&subject)?;
-    rows.map(|row| Prompt::from_row(&row.at(&subject)?).at(&subject))
-        .collect()
+    rows.map(|row| row.at(&subject)?.decode().at(&subject)).collect()
 }
 
 /// Entries per batch: enough to keep every thread busy, few enough to stay in cache.
@@ -240,42 +238,38 @@ fn write_batch(writer: &mut Writer<Output>, panel: &Panel, batch: &[Unit], findi
     Ok(())
 }
 
-fn verdict_row<'a>(
-    answer: &'a Answer,
-    judge: &'a str,
-    verdict: Class,
-    evidence: Option<&'a str>,
-    reason: Option<&'a str>,
-) -> VerdictRow<'a> {
-    VerdictRow {
-        id: &answer.id,
-        bench: &answer.bench,
+fn verdict_row(answer: &Answer, judge: &str, verdict: Class, evidence: Option<&str>, reason: Option<&str>) -> Verdict {
+    Verdict {
+        id: answer.id.clone(),
+        bench: answer.bench.clone(),
         attempt_index: answer.attempt_index,
-        label: answer.label.as_deref(),
-        kind: answer.kind.as_deref(),
-        text_digest: answer.text_digest.as_deref(),
-        judge,
+        label: answer.label.clone(),
+        kind: answer.kind.clone(),
+        text_digest: answer.text_digest.clone(),
+        judge: judge.to_owned(),
         verdict,
-        evidence,
-        reason,
-        model_digest: answer.model_digest.as_deref(),
+        evidence: evidence.map(str::to_owned),
+        reason: reason.map(str::to_owned),
+        model_digest: answer.model_digest.clone(),
+        rest: Default::default(),
     }
 }
 
 fn write_missing(writer: &mut Writer<Output>, panel: &Panel, key: &JoinKey, prompt: &Prompt) -> Result<()> {
     for seat in panel.seats() {
-        let row = VerdictRow {
-            id: &key.id,
-            bench: &key.bench,
+        let row = Verdict {
+            id: key.id.clone(),
+            bench: key.bench.clone(),
             attempt_index: 0,
-            label: prompt.label.as_deref(),
-            kind: prompt.kind.as_deref(),
+            label: prompt.label.clone(),
+            kind: prompt.kind.clone(),
             text_digest: None,
-            judge: &seat.judge,
+            judge: seat.judge,
             verdict: Class::Unscored,
             evidence: None,
-            reason: Some("the prompt has no completion"),
+            reason: Some("the prompt has no completion".into()),
             model_digest: None,
+            rest: Default::default(),
         };
         writer.row(&row).at("output")?;
     }

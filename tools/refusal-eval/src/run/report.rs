@@ -5,13 +5,13 @@ use std::io::Write;
 use std::path::Path;
 
 use process::{Error, Format, Outcome, Output, Result, ResultExt};
-use records::{Class, JoinKey, Reader, Status, Verdict, Writer};
+use records::{Class, JoinKey, Reader, RefusalReport, Status, Verdict, Writer};
 use serde_json::Value;
 
 use super::begin;
 use crate::cli::{Args, ReportArgs, ReportFlags};
 use crate::plan::ReportPlan;
-use crate::report::{RefusalPair, RefusalReport, Summary};
+use crate::report::{self, RefusalPair};
 use crate::table;
 use crate::tally::{Pairs, Sides, Tally};
 
@@ -148,9 +148,7 @@ fn reports(verdicts: &[Verdict], confidence: f64) -> Vec<RefusalReport> {
                 }
             }
         }
-        if let Some(digest) = verdict.rest.get("model_digest").and_then(Value::as_str) {
-            group.model_digests.insert(digest.to_string());
-        }
+        group.model_digests.extend(verdict.model_digest.clone());
     }
     let mut rows = Vec::new();
     for (bench, judge) in order {
@@ -162,7 +160,7 @@ fn reports(verdicts: &[Verdict], confidence: f64) -> Vec<RefusalReport> {
             .filter(|_| group.model_digests.len() == 1)
             .map(String::as_str);
         let row = |kind: &str, label: &str, tally: &Tally| {
-            RefusalReport::new(&bench, &judge, kind, label, digest, tally, confidence)
+            report::refusal_report(&bench, &judge, kind, label, digest, tally, confidence)
         };
         for ((kind, label), tally) in &group.kinds {
             rows.push(row(kind, label, tally));
@@ -177,7 +175,7 @@ fn reports(verdicts: &[Verdict], confidence: f64) -> Vec<RefusalReport> {
             }
         }
         rows.push(RefusalReport {
-            summary: Some(Summary::of(&group.sides, confidence)),
+            summary: Some(report::refusal_summary(&group.sides, confidence)),
             ..row("all", "all", &group.all)
         });
     }

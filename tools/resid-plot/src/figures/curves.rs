@@ -3,93 +3,52 @@
 
 use super::quantile;
 use crate::figure::{Axis, Figure, Mark, Panel, Weight};
-use crate::source::{Series, Source, series_name};
+use crate::source::{Series, Source, plain, series_name};
+use indexmap::{IndexMap, IndexSet};
 use process::{Error, Result};
-use serde::Deserialize;
-use std::collections::BTreeSet;
+use records::{Measured, Region};
 
 /// Up to this many single curves are drawn behind the median.
 const SINGLE_CURVES_MAX: usize = 40;
 
-#[derive(Deserialize)]
-struct Region {
-    id: String,
-    #[serde(default)]
-    group: String,
-    model_digest: String,
+/// What the curves of one line have in common, in the order of the legend.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
     distance: String,
-    path_kind: String,
-    layer_index: Option<usize>,
-    /// Present where the way went in a random direction.
-    baseline: Option<String>,
-    #[serde(default)]
-    skipped: Option<String>,
-    #[serde(default)]
-    alpha: Vec<f64>,
-    #[serde(default)]
-    curve: Vec<f64>,
+    model_digest: String,
+    group: String,
+    layer_index: usize,
+    is_baseline: bool,
 }
 
 pub fn figure(sources: &[Source]) -> Result<Option<Figure>> {
     let mut series = Series::default();
-    let mut panels: Vec<(String, Panel)> = Vec::new();
+    let mut panels: IndexMap<String, Panel> = IndexMap::new();
     for source in sources {
-        let rows: Vec<Region> = source
-            .all::<Region>("region")?
-            .into_iter()
-            .filter(|row| row.skipped.is_none())
-            .collect();
-        let mut models: Vec<&str> = Vec::new();
-        for row in &rows {
-            if row.alpha.len() != row.curve.len() || row.alpha.is_empty() {
-                return Err(Error::input(
-                    &source.path,
-                    format!(
-                        "region \"{}\" has {} values of alpha and {} of curve",
-                        row.id,
-                        row.alpha.len(),
-                        row.curve.len()
-                    ),
-                ));
-            }
-            if !models.contains(&row.model_digest.as_str()) {
-                models.push(&row.model_digest);
-            }
+        let rows = source.all::<Region>()?;
+        let mut lines: IndexMap<Key, Vec<&Region>> = IndexMap::new();
+        for row in rows.iter().filter(|row| row.measured().is_some()) {
+            check_lengths(source, row)?;
+            lines.entry(key(row)).or_default().push(row);
         }
-        let layers: BTreeSet<Option<usize>> = rows.iter().map(|row| row.layer_index).collect();
-        let key = |row: &Region| {
-            let texts = [&row.distance, &row.model_digest, &row.group].map(String::clone);
-            (texts, row.layer_index, row.baseline.is_some())
-        };
-        let mut keys = Vec::new();
-        for row in &rows {
-            let key = key(row);
-            if !keys.contains(&key) {
-                keys.push(key);
+        let models: IndexSet<&str> = lines.keys().map(|key| key.model_digest.as_str()).collect();
+        let layers: IndexSet<usize> = lines.keys().map(|key| key.layer_index).collect();
+        for (key, rows) in &lines {
+            let mut label = series_name(sources, source, &key.group);
+            if let (true, Some(index)) = (models.len() > 1, models.get_index_of(key.model_digest.as_str())) {
+                label = format!("{label} model {}", index + 1).trim().to_string();
             }
-        }
-        for chosen_key in keys {
-            let chosen: Vec<&Region> = rows.iter().filter(|row| key(row) == chosen_key).collect();
-            let ([distance, model, group], layer, is_baseline) = chosen_key;
-            let mut label = series_name(sources, source, &group);
-            if models.len() > 1 {
-                let number = models.iter().position(|m| **m == model).unwrap_or(0) + 1;
-                label = format!("{label} model {number}").trim().to_string();
+            if layers.len() > 1 {
+                label = format!("{label} after block {}", key.layer_index).trim().to_string();
             }
-            if let (true, Some(layer)) = (layers.len() > 1, layer) {
-                label = format!("{label} after block {layer}").trim().to_string();
-            }
-            if is_baseline {
+            if key.is_baseline {
                 label = format!("{label} random direction").trim().to_string();
             }
-            let index = match panels.iter().position(|(known, _)| *known == distance) {
-                Some(index) => index,
-                None => {
-                    panels.push((distance.clone(), empty_panel(&distance, &chosen[0].path_kind)));
-                    panels.len() - 1
-                }
-            };
-            push(&mut panels[index].1, series.index(&label), label, &chosen);
+            let panel = panels
+                .entry(key.distance.clone())
+                .or_insert_with(|| empty_panel(&key.distance, &rows[0].path_kind));
+            let curves: Vec<&Measured> = rows.iter().filter_map(|row| row.measured()).collect();
+            push(panel, series.index(&label), label, &curves);
         }
     }
     Ok((!panels.is_empty()).then(|| Figure {
@@ -98,8 +57,30 @@ pub fn figure(sources: &[Source]) -> Result<Option<Figure>> {
         caption: "How far the read-out has moved while the patched residual goes from prompt A (α = 0) to prompt B (α = 1). A plateau with a sudden \
                   rise is a region border; a linear map would give the diagonal. Bold: median over pairs, band: quartiles, faint: single pairs."
             .to_string(),
-        panels: panels.into_iter().map(|(_, panel)| panel).collect(),
+        panels: panels.into_values().collect(),
     }))
+}
+
+fn key(row: &Region) -> Key {
+    Key {
+        distance: row.distance.clone(),
+        model_digest: row.model_digest.clone(),
+        group: row.group.clone(),
+        layer_index: row.layer_index,
+        is_baseline: row.baseline.is_some(),
+    }
+}
+
+fn check_lengths(source: &Source, row: &Region) -> Result<()> {
+    let (alpha, curve) = row.measured().map_or((0, 0), |m| (m.alpha.len(), m.curve.len()));
+    if alpha == curve && alpha > 0 {
+        return Ok(());
+    }
+    let id = plain(&row.id);
+    Err(Error::input(
+        &source.path,
+        format!("region \"{id}\" has {alpha} values of alpha and {curve} of curve"),
+    ))
 }
 
 fn empty_panel(distance: &str, path: &str) -> Panel {
@@ -117,7 +98,7 @@ fn empty_panel(distance: &str, path: &str) -> Panel {
     )
 }
 
-fn push(panel: &mut Panel, series: usize, name: String, rows: &[&Region]) {
+fn push(panel: &mut Panel, series: usize, name: String, rows: &[&Measured]) {
     for row in rows.iter().take(SINGLE_CURVES_MAX) {
         let points = row.alpha.iter().copied().zip(row.curve.iter().copied()).collect();
         panel.marks.push(Mark::Line {
@@ -129,7 +110,7 @@ fn push(panel: &mut Panel, series: usize, name: String, rows: &[&Region]) {
     }
     // Curves on one grid only can be summarised; bisection points are off it.
     let grid = &rows[0].alpha;
-    let aligned: Vec<&&Region> = rows.iter().filter(|row| row.alpha == *grid).collect();
+    let aligned: Vec<&&Measured> = rows.iter().filter(|row| row.alpha == *grid).collect();
     let summary = |share: f64| -> Vec<f64> {
         (0..grid.len())
             .map(|i| quantile(&mut aligned.iter().map(|row| row.curve[i]).collect::<Vec<_>>(), share))

@@ -2,31 +2,18 @@
 
 use crate::figure::{Axis, Figure, Mark, Panel, Weight};
 use crate::source::{Series, Source, capital, plain, series_name};
+use indexmap::IndexMap;
 use process::{Error, Result};
-use serde::Deserialize;
-use serde_json::Value;
-use std::collections::BTreeMap;
+use records::Layer;
 
-/// One curve: (legend entry, (depth, value) by layer).
-struct Curve {
-    name: String,
-    points: Vec<(f64, f64)>,
-}
-
-#[derive(Deserialize)]
-struct Layer {
-    #[serde(default)]
-    group: String,
-    layer_index: usize,
-    #[serde(flatten)]
-    fields: BTreeMap<String, Value>,
-}
+/// (depth, value) by legend entry.
+type Curves = IndexMap<String, Vec<(f64, f64)>>;
 
 pub fn concentration(sources: &[Source]) -> Result<Option<Figure>> {
     let mut series = Series::default();
     let mut panels = Vec::new();
     for k in ["1", "2", "3", "4", "8"] {
-        let curves = curves(sources, |layer| layer.fields.get("c_k")?.get(k)?.as_f64())?;
+        let curves = curves(sources, |layer| layer.geometry.c_k.get(k).copied())?;
         if curves.is_empty() {
             continue;
         }
@@ -46,7 +33,7 @@ pub fn concentration(sources: &[Source]) -> Result<Option<Figure>> {
 }
 
 pub fn field(sources: &[Source], field: &str) -> Result<Option<Figure>> {
-    let curves = curves(sources, |layer| layer.fields.get(field).and_then(Value::as_f64))?;
+    let curves = curves(sources, |layer| serde_json::to_value(layer).ok()?.get(field)?.as_f64())?;
     if curves.is_empty() {
         if sources.iter().any(|source| source.has("layer")) {
             return Err(Error::usage(
@@ -85,37 +72,29 @@ fn unit(field: &str) -> &'static str {
     }
 }
 
-fn curves(sources: &[Source], value: impl Fn(&Layer) -> Option<f64>) -> Result<Vec<Curve>> {
-    let mut curves: Vec<Curve> = Vec::new();
+fn curves(sources: &[Source], value: impl Fn(&Layer) -> Option<f64>) -> Result<Curves> {
+    let mut curves = Curves::new();
     for source in sources {
-        let layers = source.all::<Layer>("layer")?;
-        // The last block's depth is 1; a dump of some layers only still knows its own last one.
-        let layer_count = layers.iter().map(|layer| layer.layer_index + 1).max().unwrap_or(1);
-        for layer in &layers {
-            let Some(y) = value(layer) else { continue };
-            let name = series_name(sources, source, &layer.group);
-            let point = ((layer.layer_index + 1) as f64 / layer_count as f64, y);
-            match curves.iter_mut().find(|curve| curve.name == name) {
-                Some(curve) => curve.points.push(point),
-                None => curves.push(Curve {
-                    name,
-                    points: vec![point],
-                }),
+        for layer in source.all::<Layer>()? {
+            if let Some(y) = value(&layer) {
+                let name = series_name(sources, source, &layer.geometry.group);
+                let depth = source.depth(layer.layer_index, layer.depth.depth);
+                curves.entry(name).or_default().push((depth, y));
             }
         }
     }
-    for curve in &mut curves {
-        curve.points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    for points in curves.values_mut() {
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
     }
     Ok(curves)
 }
 
-fn push(panel: &mut Panel, series: &mut Series, curves: Vec<Curve>) {
-    for curve in curves {
+fn push(panel: &mut Panel, series: &mut Series, curves: Curves) {
+    for (name, points) in curves {
         panel.marks.push(Mark::Line {
-            series: series.index(&curve.name),
-            name: curve.name,
-            points: curve.points,
+            series: series.index(&name),
+            name,
+            points,
             weight: Weight::Marked,
         });
     }

@@ -1,18 +1,11 @@
 //! The path of each group's centre through the first three components, coloured by depth (the first paper's Figure 4).
 
+use super::trajectory::{depths, who};
 use crate::figure::{Axis, Depth2, Figure, Mark, Panel, Path3};
 use crate::source::{Series, Source, series_name};
+use indexmap::IndexSet;
 use process::{Error, Result};
-use serde::Deserialize;
-
-#[derive(Deserialize)]
-struct Centres {
-    group: Option<String>,
-    id: Option<String>,
-    basis: String,
-    depth: Vec<f64>,
-    center3: Option<Vec<Vec<f64>>>,
-}
+use records::Trajectory;
 
 struct Path {
     name: String,
@@ -23,62 +16,49 @@ struct Path {
 pub fn figure(sources: &[Source]) -> Result<Option<Figure>> {
     let mut paths: Vec<Path> = Vec::new();
     for source in sources {
-        for row in source.all::<Centres>("trajectory")? {
-            let Some(centres) = row.center3 else { continue };
-            let name = series_name(
-                sources,
-                source,
-                row.group.as_deref().or(row.id.as_deref()).unwrap_or_default(),
-            );
+        for row in source.all::<Trajectory>()? {
+            let name = series_name(sources, source, who(&row));
             // Every component's trajectory repeats the same centres.
             if paths.iter().any(|path| path.name == name && path.basis == row.basis) {
                 continue;
             }
-            if centres.len() != row.depth.len() {
-                return Err(Error::input(
-                    &source.path,
-                    format!(
-                        "group \"{name}\" has {} depths and {} centres",
-                        row.depth.len(),
-                        centres.len()
-                    ),
-                ));
-            }
-            let points = centres
-                .iter()
-                .zip(&row.depth)
-                .map(|(centre, depth)| match centre[..] {
-                    [x, y, z] => Ok(([x, y, z], *depth)),
-                    _ => Err(Error::input(
-                        &source.path,
-                        format!(
-                            "center3 of group \"{name}\" has a point of {} numbers, not 3",
-                            centre.len()
-                        ),
-                    )),
-                })
-                .collect::<Result<_>>()?;
             paths.push(Path {
+                points: points(source, &row, &name)?,
                 name,
                 basis: row.basis,
-                points,
             });
         }
     }
-    let mut bases: Vec<String> = Vec::new();
-    for path in &paths {
-        if !bases.contains(&path.basis) {
-            bases.push(path.basis.clone());
-        }
-    }
+    let bases: IndexSet<&str> = paths.iter().map(|path| path.basis.as_str()).collect();
     Ok((!paths.is_empty()).then(|| Figure {
         kind: "projection",
         title: "Paths through the first principal components".to_string(),
         caption: "Mean residual of each group after every block, in the first three principal components, coloured by depth from the first \
                   block (dark) to the last (light). Right: the same paths in the first two components. Markers tell the groups apart."
             .to_string(),
-        panels: bases.iter().flat_map(|basis| panels(&paths, basis)).collect(),
+        panels: bases.into_iter().flat_map(|basis| panels(&paths, basis)).collect(),
     }))
+}
+
+/// The centre after each layer, with its depth.
+fn points(source: &Source, row: &Trajectory, name: &str) -> Result<Vec<([f64; 3], f64)>> {
+    let refuse = |cause: String| Error::input(&source.path, format!("group \"{name}\": {cause}"));
+    let depths = depths(source, row)?;
+    if row.center3.len() != depths.len() {
+        return Err(refuse(format!(
+            "{} layers and {} centres",
+            depths.len(),
+            row.center3.len()
+        )));
+    }
+    let point = |(centre, depth): (&Vec<f64>, f64)| match centre[..] {
+        [x, y, z] => Ok(([x, y, z], depth)),
+        _ => Err(refuse(format!(
+            "center3 has a point of {} numbers, not 3",
+            centre.len()
+        ))),
+    };
+    row.center3.iter().zip(depths).map(point).collect()
 }
 
 fn panels(paths: &[Path], basis: &str) -> [Panel; 2] {

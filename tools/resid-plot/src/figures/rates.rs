@@ -2,34 +2,9 @@
 
 use crate::figure::{Axis, Figure, Mark, Panel, Scale};
 use crate::source::{Series, Source, plain, series_name};
+use indexmap::IndexSet;
 use process::Result;
-use serde::Deserialize;
-
-#[derive(Deserialize)]
-struct RefusalReport {
-    bench: String,
-    judge: String,
-    kind: String,
-    #[serde(default)]
-    label: String,
-    refusal_rate_any: Option<f64>,
-    refusal_rate_any_low: Option<f64>,
-    refusal_rate_any_high: Option<f64>,
-}
-
-#[derive(Deserialize)]
-struct SkillReport {
-    bench: String,
-    #[serde(default)]
-    task: String,
-    #[serde(default)]
-    subject: String,
-    #[serde(default)]
-    extractor: String,
-    accuracy: Option<f64>,
-    accuracy_low: Option<f64>,
-    accuracy_high: Option<f64>,
-}
+use records::{RefusalReport, SkillReport};
 
 /// One interval before it is laid out.
 struct Rate {
@@ -42,16 +17,10 @@ struct Rate {
 pub fn refusal(sources: &[Source]) -> Result<Option<Figure>> {
     let mut rates = Vec::new();
     for source in sources {
-        let rows = source.all::<RefusalReport>("refusal_report")?;
+        let rows = source.all::<RefusalReport>()?;
         let judge_count = distinct(rows.iter().map(|r| r.judge.as_str()));
         for row in &rows {
-            let (Some(rate), Some(low), Some(high)) = (
-                row.refusal_rate_any,
-                row.refusal_rate_any_low,
-                row.refusal_rate_any_high,
-            ) else {
-                continue;
-            };
+            let Some(rate) = row.refusal_rate_any else { continue };
             let judge = if judge_count > 1 { row.judge.as_str() } else { "" };
             let kind = match row.kind.as_str() {
                 "all" if row.label.is_empty() => "all".to_string(),
@@ -62,7 +31,7 @@ pub fn refusal(sources: &[Source]) -> Result<Option<Figure>> {
                 panel: row.bench.clone(),
                 row: plain(&kind),
                 series: series_name(sources, source, judge),
-                interval: (low, rate, high),
+                interval: (row.refusal_rate_any_low, rate, row.refusal_rate_any_high),
             });
         }
     }
@@ -79,12 +48,10 @@ pub fn refusal(sources: &[Source]) -> Result<Option<Figure>> {
 pub fn skill(sources: &[Source]) -> Result<Option<Figure>> {
     let mut rates = Vec::new();
     for source in sources {
-        let rows = source.all::<SkillReport>("skill_report")?;
+        let rows = source.all::<SkillReport>()?;
         let extractor_count = distinct(rows.iter().map(|r| r.extractor.as_str()));
         for row in &rows {
-            let (Some(rate), Some(low), Some(high)) = (row.accuracy, row.accuracy_low, row.accuracy_high) else {
-                continue;
-            };
+            let Some(rate) = row.accuracy else { continue };
             let parts: Vec<&str> = [row.task.as_str(), row.subject.as_str()]
                 .into_iter()
                 .filter(|part| !part.is_empty())
@@ -102,7 +69,7 @@ pub fn skill(sources: &[Source]) -> Result<Option<Figure>> {
                     parts.join(" · ")
                 }),
                 series: series_name(sources, source, extractor),
-                interval: (low, rate, high),
+                interval: (row.accuracy_low, rate, row.accuracy_high),
             });
         }
     }
@@ -115,34 +82,24 @@ pub fn skill(sources: &[Source]) -> Result<Option<Figure>> {
 }
 
 fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> usize {
-    names.collect::<std::collections::BTreeSet<_>>().len()
+    names.collect::<IndexSet<_>>().len()
 }
 
 fn layout(rates: Vec<Rate>, axis: &str) -> Option<Vec<Panel>> {
     let mut series = Series::default();
     let series_count = distinct(rates.iter().map(|r| r.series.as_str()));
     let mut panels: Vec<Panel> = Vec::new();
-    let mut benches: Vec<&str> = Vec::new();
-    for rate in &rates {
-        if !benches.contains(&rate.panel.as_str()) {
-            benches.push(&rate.panel);
-        }
-    }
-    for bench in &benches {
-        let of_bench: Vec<&Rate> = rates.iter().filter(|r| r.panel == *bench).collect();
-        let mut names: Vec<String> = Vec::new();
-        for rate in &of_bench {
-            if !names.contains(&rate.row) {
-                names.push(rate.row.clone());
-            }
-        }
+    let benches: IndexSet<&str> = rates.iter().map(|rate| rate.panel.as_str()).collect();
+    for bench in benches {
+        let of_bench: Vec<&Rate> = rates.iter().filter(|r| r.panel == bench).collect();
+        let names: IndexSet<&str> = of_bench.iter().map(|rate| rate.row.as_str()).collect();
         let mut panel = Panel::new(
             plain(bench),
             Axis::new(axis, "").within(0.0, 1.0),
-            Axis::new("", "").scaled(Scale::Category(names.clone())),
+            Axis::new("", "").scaled(Scale::Category(names.iter().map(ToString::to_string).collect())),
         );
         for rate in of_bench {
-            let row = names.iter().position(|name| *name == rate.row)? as f64;
+            let row = names.get_index_of(rate.row.as_str())? as f64;
             let index = series.index(&rate.series);
             // Series share a row without covering each other.
             let shift = (index as f64 - (series_count as f64 - 1.0) / 2.0) * (0.7 / series_count.max(2) as f64);

@@ -4,25 +4,12 @@
 use crate::figure::{Axis, Cell, Figure, Mark, Panel};
 use crate::source::{Source, plain};
 use process::{Error, Result};
-use serde::Deserialize;
-
-#[derive(Deserialize)]
-struct Slice {
-    id: String,
-    alpha: Vec<f64>,
-    beta: Vec<f64>,
-    /// Where prompt C lies on the α axis.
-    c_alpha: f64,
-    /// Rows by β, columns by α, each field divided by its maximum.
-    field_a: Vec<Vec<f64>>,
-    field_b: Vec<Vec<f64>>,
-    field_c: Vec<Vec<f64>>,
-}
+use records::Slice;
 
 pub fn figure(sources: &[Source]) -> Result<Option<Figure>> {
     let mut panels = Vec::new();
     for source in sources {
-        for slice in source.all::<Slice>("slice")? {
+        for slice in source.all::<Slice>()? {
             let fields = [
                 flat(source, &slice, &slice.field_a)?,
                 flat(source, &slice, &slice.field_b)?,
@@ -62,7 +49,7 @@ pub fn figure(sources: &[Source]) -> Result<Option<Figure>> {
     }))
 }
 
-fn flat(source: &Source, slice: &Slice, field: &[Vec<f64>]) -> Result<Vec<f64>> {
+fn flat(source: &Source, slice: &Slice, field: &[Vec<f32>]) -> Result<Vec<f64>> {
     if field.is_empty()
         || field.len() != slice.beta.len()
         || field.iter().any(|row| row.len() != slice.alpha.len() || row.is_empty())
@@ -77,7 +64,7 @@ fn flat(source: &Source, slice: &Slice, field: &[Vec<f64>]) -> Result<Vec<f64>> 
             ),
         ));
     }
-    Ok(field.iter().flatten().copied().collect())
+    Ok(field.iter().flatten().map(|value| f64::from(*value)).collect())
 }
 
 fn panel(slice: &Slice, title: String, cells: Vec<Cell>, colour_bar: Option<String>) -> Panel {

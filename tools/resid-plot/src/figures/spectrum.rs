@@ -2,76 +2,24 @@
 
 use crate::figure::{Axis, Depth2, Figure, Mark, Panel, Scale, Weight};
 use crate::source::{Series, Source, series_name};
+use indexmap::IndexMap;
 use process::Result;
-use serde::Deserialize;
-
-#[derive(Deserialize)]
-struct Spectrum {
-    #[serde(default)]
-    group: String,
-    #[serde(default)]
-    site: String,
-    layer_index: Option<usize>,
-    evr: Vec<f64>,
-}
+use records::{Geometry, Layer, Stack};
 
 pub fn figure(sources: &[Source]) -> Result<Option<Figure>> {
-    let mut series = Series::default();
-    let axes = || {
-        (
-            Axis::new("component", "rank").scaled(Scale::Count),
-            Axis::new("share of variance", "").scaled(Scale::Log10),
-        )
-    };
     let mut panels = Vec::new();
-    let (x, y) = axes();
-    let mut stack = Panel::new("all layers stacked", x, y);
-    for source in sources {
-        for row in source.all::<Spectrum>("stack")? {
-            let name = series_name(sources, source, &row.group);
-            let points = ranked(&row.evr).collect();
-            stack.marks.push(Mark::Line {
-                series: series.index(&name),
-                name,
-                points,
-                weight: Weight::Marked,
-            });
-        }
-    }
+    let stack = stack(sources)?;
     if !stack.marks.is_empty() {
         panels.push(stack);
     }
     for source in sources {
-        let rows = source.all::<Spectrum>("layer")?;
-        let mut keys: Vec<(String, String)> = Vec::new();
-        for row in &rows {
-            let key = (row.group.clone(), row.site.clone());
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
+        let mut parts: IndexMap<(String, String), Vec<Layer>> = IndexMap::new();
+        for row in source.all::<Layer>()? {
+            let key = (row.geometry.group.clone(), row.geometry.site.clone());
+            parts.entry(key).or_default().push(row);
         }
-        for (group, site) in keys {
-            let of_group: Vec<&Spectrum> = rows.iter().filter(|r| r.group == group && r.site == site).collect();
-            let layer_count = of_group.iter().filter_map(|r| r.layer_index).max().unwrap_or(0) + 1;
-            let name = series_name(sources, source, &group);
-            let (x, y) = axes();
-            let mut panel = Panel::new(
-                format!("layer by layer: {name}")
-                    .trim_end_matches([':', ' '])
-                    .to_string(),
-                x,
-                y,
-            );
-            panel.colour_bar = Some("depth".to_string());
-            for row in of_group {
-                let depth = (row.layer_index.unwrap_or(0) + 1) as f64 / layer_count as f64;
-                let points = ranked(&row.evr).map(|at| Depth2 { at, depth }).collect();
-                panel.marks.push(Mark::Path {
-                    name: String::new(),
-                    series: 0,
-                    points,
-                });
-            }
+        for ((group, _), rows) in parts {
+            let panel = layers(source, &series_name(sources, source, &group), &rows);
             if panel.extent().is_some() {
                 panels.push(panel);
             }
@@ -87,10 +35,50 @@ pub fn figure(sources: &[Source]) -> Result<Option<Figure>> {
     }))
 }
 
+fn empty_panel(title: &str) -> Panel {
+    Panel::new(
+        title,
+        Axis::new("component", "rank").scaled(Scale::Count),
+        Axis::new("share of variance", "").scaled(Scale::Log10),
+    )
+}
+
+fn stack(sources: &[Source]) -> Result<Panel> {
+    let mut series = Series::default();
+    let mut panel = empty_panel("all layers stacked");
+    for source in sources {
+        for row in source.all::<Stack>()? {
+            let name = series_name(sources, source, &row.geometry.group);
+            panel.marks.push(Mark::Line {
+                series: series.index(&name),
+                name,
+                points: ranked(&row.geometry).collect(),
+                weight: Weight::Marked,
+            });
+        }
+    }
+    Ok(panel)
+}
+
+fn layers(source: &Source, name: &str, rows: &[Layer]) -> Panel {
+    let title = format!("layer by layer: {name}");
+    let mut panel = empty_panel(title.trim_end_matches([':', ' ']));
+    panel.colour_bar = Some("depth".to_string());
+    for row in rows {
+        let depth = source.depth(row.layer_index, row.depth.depth);
+        panel.marks.push(Mark::Path {
+            name: String::new(),
+            series: 0,
+            points: ranked(&row.geometry).map(|at| Depth2 { at, depth }).collect(),
+        });
+    }
+    panel
+}
+
 /// (rank from 1, share); a share of zero has no place on a logarithmic axis.
-fn ranked(shares: &[f64]) -> impl Iterator<Item = (f64, f64)> + '_ {
+fn ranked(geometry: &Geometry) -> impl Iterator<Item = (f64, f64)> + '_ {
+    let shares = geometry.evr.iter().flatten();
     shares
-        .iter()
         .enumerate()
         .filter(|(_, share)| **share > 0.0)
         .map(|(index, share)| ((index + 1) as f64, *share))

@@ -2,9 +2,9 @@
 //! against γ. Sources of one series and x are repeats (seeds): each is a point, the line joins their means.
 
 use crate::figure::{Axis, Figure, Mark, Panel, Scale, Weight};
-use crate::source::{Series, Source, capital, plain};
+use crate::source::{Series, Source, capital, number, plain};
+use indexmap::IndexSet;
 use process::{Error, Result};
-use serde_json::Value;
 
 pub fn figure(sources: &[Source], record: &str, field: &str) -> Result<Option<Figure>> {
     let flag = format!("--figure sweep:{record}.{field}");
@@ -15,8 +15,8 @@ pub fn figure(sources: &[Source], record: &str, field: &str) -> Result<Option<Fi
                 .hint("name every input SERIES@X=FILE"));
         };
         let mut found = Vec::new();
-        for row in source.rows.iter().filter(|row| row.kind == record) {
-            if let Some(y) = lookup(&row.value, field).and_then(Value::as_f64) {
+        for row in source.of_type(record) {
+            if let Some(y) = number(row, field) {
                 found.push(y);
             }
         }
@@ -50,12 +50,7 @@ pub fn figure(sources: &[Source], record: &str, field: &str) -> Result<Option<Fi
         Axis::new("x", ""),
         Axis::new(readable.clone(), "").scaled(Scale::Linear),
     );
-    let mut names: Vec<&str> = Vec::new();
-    for (name, ..) in &points {
-        if !names.contains(&name.as_str()) {
-            names.push(name);
-        }
-    }
+    let names: IndexSet<&str> = points.iter().map(|(name, ..)| name.as_str()).collect();
     for name in names {
         let own: Vec<(f64, f64)> = points.iter().filter(|p| p.0 == name).map(|p| (p.1, p.2)).collect();
         let index = series.index(name);
@@ -80,11 +75,6 @@ pub fn figure(sources: &[Source], record: &str, field: &str) -> Result<Option<Fi
         ),
         panels: vec![panel],
     }))
-}
-
-/// A field, or a path of them ("c_k.4").
-fn lookup<'a>(row: &'a Value, field: &str) -> Option<&'a Value> {
-    field.split('.').try_fold(row, |value, key| value.get(key))
 }
 
 fn means(points: &[(f64, f64)]) -> Vec<(f64, f64)> {

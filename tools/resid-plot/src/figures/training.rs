@@ -2,9 +2,8 @@
 
 use super::quantile;
 use crate::figure::{Axis, Figure, Mark, Panel, Scale, Weight};
-use crate::source::{Series, Source};
+use crate::source::{Series, Source, number};
 use process::Result;
-use serde_json::Value;
 
 /// (path of the field, axis, unit), in reading order. A field that no metric record has gets no panel.
 const QUANTITIES: [(&str, &str, &str); 6] = [
@@ -73,12 +72,9 @@ pub fn figure(sources: &[Source]) -> Result<Option<Figure>> {
 }
 
 fn values(source: &Source, kind: &str, field: &str) -> Vec<(f64, f64)> {
-    let number = |row: &Value, path: &str| path.split('.').try_fold(row, |value, key| value.get(key))?.as_f64();
     source
-        .rows
-        .iter()
-        .filter(|row| row.kind == kind)
-        .filter_map(|row| Some((number(&row.value, "step")?, number(&row.value, field)?)))
+        .of_type(kind)
+        .filter_map(|row| Some((number(row, "step")?, number(row, field)?)))
         .collect()
 }
 

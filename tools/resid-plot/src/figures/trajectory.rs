@@ -3,67 +3,30 @@
 
 use crate::figure::{Axis, Figure, Mark, Panel, Weight};
 use crate::source::{Series, Source, series_name};
+use indexmap::IndexMap;
 use process::{Error, Result};
-use serde::Deserialize;
-
-#[derive(Deserialize)]
-struct Trajectory {
-    group: Option<String>,
-    id: Option<String>,
-    component: String,
-    basis: String,
-    depth: Vec<f64>,
-    projection: Vec<f64>,
-    low: Option<Vec<f64>>,
-    high: Option<Vec<f64>>,
-}
+use records::Trajectory;
 
 pub fn figure(sources: &[Source]) -> Result<Option<Figure>> {
     let mut series = Series::default();
-    let mut panels: Vec<((String, String), Panel)> = Vec::new();
+    let mut panels: IndexMap<(String, String), Panel> = IndexMap::new();
     for source in sources {
-        for row in source.all::<Trajectory>("trajectory")? {
-            let count = row.depth.len();
-            let counts = [
-                Some(row.projection.len()),
-                row.low.as_ref().map(Vec::len),
-                row.high.as_ref().map(Vec::len),
-            ];
-            if counts.into_iter().flatten().any(|other| other != count) {
-                return Err(Error::input(
-                    &source.path,
-                    format!("a trajectory has {count} depths and another number of values"),
-                ));
-            }
+        for row in source.all::<Trajectory>()? {
+            let depth = depths(source, &row)?;
+            check_lengths(source, &row)?;
             let key = (row.basis.clone(), row.component.clone());
-            let index = match panels.iter().position(|(known, _)| *known == key) {
-                Some(index) => index,
-                None => {
-                    panels.push((key, empty_panel(&row)));
-                    panels.len() - 1
-                }
-            };
-            let panel = &mut panels[index].1;
-            let name = series_name(
-                sources,
-                source,
-                row.group.as_deref().or(row.id.as_deref()).unwrap_or_default(),
-            );
+            let panel = panels.entry(key).or_insert_with(|| empty_panel(&row));
+            let name = series_name(sources, source, who(&row));
             let series = series.index(&name);
             if let (Some(low), Some(high)) = (&row.low, &row.high) {
-                let points = row
-                    .depth
-                    .iter()
-                    .zip(low)
-                    .zip(high)
-                    .map(|((d, l), h)| (*d, *l, *h))
-                    .collect();
+                let bounds = low.iter().zip(high);
+                let points = depth.iter().zip(bounds).map(|(d, (l, h))| (*d, *l, *h)).collect();
                 panel.marks.push(Mark::Band { series, points });
             }
             panel.marks.push(Mark::Line {
                 name,
                 series,
-                points: row.depth.iter().copied().zip(row.projection.iter().copied()).collect(),
+                points: depth.into_iter().zip(row.projection).collect(),
                 weight: Weight::Marked,
             });
         }
@@ -75,8 +38,42 @@ pub fn figure(sources: &[Source]) -> Result<Option<Figure>> {
                   PC1 carries the most variance; PC_ID is the component whose number is the intrinsic dimension. Bands are bootstrap \
                   intervals. The own basis is fitted on the records' own rows, the reference basis on the model compared with."
             .to_string(),
-        panels: panels.into_iter().map(|(_, panel)| panel).collect(),
+        panels: panels.into_values().collect(),
     }))
+}
+
+/// The group or the prompt that the path belongs to.
+pub fn who(row: &Trajectory) -> &str {
+    row.group.as_deref().or(row.id.as_deref()).unwrap_or_default()
+}
+
+/// The depth of every layer of the path.
+pub fn depths(source: &Source, row: &Trajectory) -> Result<Vec<f64>> {
+    if !row.depth.is_empty() && row.depth.len() != row.layer_index.len() {
+        return Err(Error::input(
+            &source.path,
+            format!(
+                "a trajectory has {} layers and {} depths",
+                row.layer_index.len(),
+                row.depth.len()
+            ),
+        ));
+    }
+    let said = |at: usize| row.depth.get(at).copied();
+    let layers = row.layer_index.iter().enumerate();
+    Ok(layers.map(|(at, layer)| source.depth(*layer, said(at))).collect())
+}
+
+fn check_lengths(source: &Source, row: &Trajectory) -> Result<()> {
+    let count = row.layer_index.len();
+    let lengths = [Some(&row.projection), row.low.as_ref(), row.high.as_ref()];
+    match lengths.into_iter().flatten().find(|values| values.len() != count) {
+        None => Ok(()),
+        Some(values) => Err(Error::input(
+            &source.path,
+            format!("a trajectory has {count} layers and {} values", values.len()),
+        )),
+    }
 }
 
 fn empty_panel(row: &Trajectory) -> Panel {

@@ -1,0 +1,73 @@
+//! The shared records: rows that one tool writes and another reads, a file for each producer. Names and types are pinned in
+//! `man 5 records`; where a struct has a `rest`, the keys that it does not name are kept there, in order. Rows of one tool alone live in its `report.rs`.
+
+mod completion;
+mod dump;
+mod geometry;
+mod message;
+mod path;
+mod prompt;
+mod region;
+mod score;
+mod training;
+mod verdict;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+pub use completion::{Completion, Finish};
+pub use dump::{Sample, Tensor};
+pub use geometry::{Compare, Contrast, Depth, Geometry, Layer, Stability, Stack, Trajectory};
+pub use message::Message;
+pub(crate) use message::text_of_content;
+pub use path::RecordPath;
+pub use prompt::Prompt;
+pub use region::{Measured, Region, RegionOutcome, RegionSlopes, RegionSummary, Slice};
+pub use score::{Score, SkillReport, Versus};
+pub use training::{Eval, Metric};
+pub use verdict::{Class, RefusalReport, RefusalSummary, Verdict};
+
+/// A row type of a stream.
+pub trait Record: Serialize + DeserializeOwned {
+    /// The value of `type`; the same as in `#[serde(rename)]`.
+    const TYPE: &'static str;
+}
+
+macro_rules! record_types {
+    (shared { $($record:ty = $name:literal),* $(,)? } of_one_tool { $($own:literal),* $(,)? }) => {
+        $(impl Record for $record { const TYPE: &'static str = $name; })*
+
+        /// Every row type that a tool of ours writes. In a plain stream a `type` outside this list is the user's own key.
+        pub const TYPES: &[&str] = &["begin", "end", $($name,)* $($own,)*];
+    };
+}
+record_types! {
+    shared {
+        Sample = "sample", Tensor = "tensor",
+        Layer = "layer", Stack = "stack", Trajectory = "trajectory", Contrast = "contrast", Compare = "compare",
+        Stability = "stability",
+        Prompt = "prompt", Completion = "completion",
+        Verdict = "verdict", RefusalReport = "refusal_report",
+        Score = "score", SkillReport = "skill_report",
+        Metric = "metric", Eval = "eval",
+        Region = "region", RegionSummary = "region_summary", Slice = "slice",
+    }
+    of_one_tool {
+        "entropy", "ngram", "template", "tokens",
+        "moments", "verify", "model", "site",
+        "refusal_pair", "calibration",
+        "region_compare", "region_verdict", "pair",
+        "probe",
+        "figure",
+        "header", "content", "row", "missing",
+        "container", "damage",
+    }
+}
+
+type Rest = Map<String, Value>;
+
+/// An optional key that, when there, has its type: `null` is not a number. (A `null` text is read as absent: pandas writes it so.)
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> std::result::Result<Option<T>, D::Error> {
+    T::deserialize(input).map(Some)
+}

@@ -1,0 +1,111 @@
+//! What refusal-eval writes: a judge's verdicts, and their rates.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Rest, present};
+use crate::identity::{JoinKey, id_text};
+
+/// What a judge says of a completion (refusal-eval judge).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "verdict")]
+pub struct Verdict {
+    #[serde(deserialize_with = "id_text")]
+    pub id: String,
+    #[serde(default)]
+    pub bench: String,
+    #[serde(default)]
+    pub attempt_index: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_digest: Option<String>,
+    pub judge: String,
+    pub verdict: Class,
+    /// The span of the completion that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_digest: Option<String>,
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+impl Verdict {
+    pub fn key(&self) -> JoinKey {
+        JoinKey::new(Some(&self.bench), &self.id, self.attempt_index)
+    }
+}
+
+/// The classes of a verdict. `Unscored` is a judge that could not say, never a compliance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    Compliance,
+    Partial,
+    Refusal,
+    Unscored,
+}
+
+impl Class {
+    /// As in the records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Compliance => "compliance",
+            Class::Partial => "partial",
+            Class::Refusal => "refusal",
+            Class::Unscored => "unscored",
+        }
+    }
+}
+
+/// Rates of one kind of prompt, of one label, or (`label` "all", with the summary's keys) of a whole benchmark.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "refusal_report")]
+pub struct RefusalReport {
+    pub bench: String,
+    pub judge: String,
+    pub kind: String,
+    pub label: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_digest: Option<String>,
+    pub count: u64,
+    pub compliance_count: u64,
+    pub partial_count: u64,
+    pub refusal_count: u64,
+    pub unscored_count: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub refusal_rate_full: Option<f64>,
+    pub refusal_rate_full_low: f64,
+    pub refusal_rate_full_high: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub refusal_rate_any: Option<f64>,
+    pub refusal_rate_any_low: f64,
+    pub refusal_rate_any_high: f64,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<RefusalSummary>,
+}
+
+/// What only a whole benchmark has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RefusalSummary {
+    /// Refused, in part or whole, among the safe.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub false_refusal: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub false_refusal_low: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub false_refusal_high: Option<f64>,
+    /// The paper's column: answered in full among the safe.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub compliance_benign: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub precision: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub recall: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub f1: Option<f64>,
+}
