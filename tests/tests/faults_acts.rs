@@ -1069,7 +1069,7 @@ fn injected(directory: &Path, fault: &str) -> Option<(Done, bool)> {
         .output();
     let trace = std::fs::read_to_string(directory.join("trace")).unwrap_or_default();
     if trace.is_empty() {
-        eprintln!("skipped: strace cannot trace here: {}", done.stderr);
+        harness::skip("ptrace", format!("strace cannot trace here: {}", done.stderr.trim()));
         return None;
     }
     Some((done, trace.contains("(INJECTED)")))

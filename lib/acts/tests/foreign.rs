@@ -17,17 +17,6 @@ fn single(codec: Codec, raw: &[u8]) -> Vec<u8> {
     writer.finish().unwrap().0
 }
 
-fn runs(program: &str, flag: &str) -> bool {
-    let found = Command::new(program)
-        .arg(flag)
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !found {
-        eprintln!("skipped: {program} is not here or lacks what is asked of it");
-    }
-    found
-}
-
 #[test]
 fn a_seekable_reader_reads_the_rows_at_any_offset() {
     let raw = noise(64_000, 5);
@@ -63,7 +52,7 @@ fn the_seekable_reader_takes_every_codec() {
 
 #[test]
 fn zstd_tests_lists_and_decodes_a_container() {
-    if !runs("zstd", "--version") {
+    if harness::program("zstd").is_none() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -96,8 +85,10 @@ fn the_python_readers_read_every_dtype_and_codec() {
         .output()
         .is_ok_and(|output| output.status.success())
     {
-        eprintln!("skipped: {python} has no numpy and zstandard (FLOWLENS_PYTHON names another)");
-        return;
+        return harness::skip(
+            "numpy",
+            format!("{python} has no numpy and zstandard (FLOWLENS_PYTHON names another)"),
+        );
     }
     let scripts = format!("{}/../../scripts", env!("CARGO_MANIFEST_DIR"));
     let container = sample_container(2);

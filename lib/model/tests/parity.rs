@@ -268,21 +268,13 @@ fn every_site_of_every_family_is_visited_once_per_layer_when_it_is_wanted_alone(
 
 #[test]
 fn real_tokenizers_give_the_ids_of_the_reference_on_awkward_text() {
-    let data = match std::env::var_os("FLOWLENS_DATA") {
-        Some(path) => PathBuf::from(path),
-        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"),
-    };
-    if !data.join("tokenizers").is_dir() {
-        eprintln!(
-            "SKIPPED: {} is not there (set FLOWLENS_DATA)",
-            data.join("tokenizers").display()
-        );
+    let Some(tokenizers) = harness::data("tokenizers") else {
         return;
-    }
+    };
     let text = std::fs::read_to_string(fixtures().join("tokenizers.json")).unwrap();
     let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
     for (name, ids) in golden["ids"].as_object().unwrap() {
-        let tokenizer = Tokenizer::open(&Directory::any(&data.join("tokenizers").join(name), false).unwrap()).unwrap();
+        let tokenizer = Tokenizer::open(&Directory::any(&tokenizers.join(name), false).unwrap()).unwrap();
         for (text, ids) in golden["texts"].as_array().unwrap().iter().zip(ids.as_array().unwrap()) {
             let text = text.as_str().unwrap();
             let expected: Vec<u32> = ids

@@ -7,16 +7,7 @@ use model::{
 };
 
 fn stories() -> Option<PathBuf> {
-    let data = match std::env::var_os("FLOWLENS_DATA") {
-        Some(path) => PathBuf::from(path),
-        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"),
-    };
-    let path = data.join("models/stories260k");
-    if !path.is_dir() {
-        eprintln!("SKIPPED: {} is not there (set FLOWLENS_DATA)", path.display());
-        return None;
-    }
-    Some(path)
+    harness::data("models/stories260k")
 }
 
 /// The largest difference relative to the largest reference value of its row.

@@ -225,8 +225,7 @@ mod tests {
     #[test]
     fn the_bits_do_not_depend_on_the_lanes() {
         let (Some(narrow), Some(wide)) = (pulp::x86::V3::try_new(), pulp::x86::V4::try_new()) else {
-            eprintln!("SKIPPED: no AVX-512 here");
-            return;
+            return harness::skip("avx512f", "no AVX-512 here");
         };
         let rng = Rng::new(6, "scatter test");
         let panel = |side: u64| -> Vec<[f32; PANEL]> {

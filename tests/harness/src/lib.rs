@@ -3,7 +3,7 @@
 //! Every run has a deadline: a hang is a failure. Signals show as 128+N, as a shell shows them.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -12,6 +12,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+mod needs;
+
+pub use needs::{data, program, skip};
 pub use tempfile::TempDir;
 
 /// A tool that is asked to refuse something answers well within this.
@@ -292,27 +295,4 @@ pub fn worded_model(case: &str, directory: &Path) {
         "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "t0"},
     });
     std::fs::write(directory.join("tokenizer.json"), tokenizer.to_string()).expect("writing a tokenizer");
-}
-
-/// Third-party data that does not ship with the project: `FLOWLENS_DATA`, or `../shared/data`. A test without it
-/// says so and passes.
-pub fn data(path: &str) -> Option<PathBuf> {
-    let root = env::var_os("FLOWLENS_DATA").map_or_else(|| workspace().join("../shared/data"), PathBuf::from);
-    let found = root.join(path);
-    if !found.exists() {
-        eprintln!("skipped: {} is not here (set FLOWLENS_DATA)", found.display());
-        return None;
-    }
-    Some(found)
-}
-
-/// A program that a test needs and the project does not: says so where it is missing.
-pub fn program(name: &str) -> Option<OsString> {
-    let found = env::split_paths(&env::var_os("PATH").unwrap_or_default())
-        .map(|directory| directory.join(name))
-        .find(|path| path.exists());
-    if found.is_none() {
-        eprintln!("skipped: {name} is not installed");
-    }
-    found.map(PathBuf::into_os_string)
 }

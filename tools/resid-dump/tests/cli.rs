@@ -294,8 +294,10 @@ fn w_02_a_disk_that_fills_up_keeps_what_a_resume_needs() {
         .arg(env!("CARGO_BIN_EXE_resid-dump"))
         .output();
     if done.code != 0 && done.stderr.contains("unshare") || done.text().contains("no mount") {
-        eprintln!("skipped: no mount namespace here ({})", done.stderr.trim());
-        return;
+        return harness::skip(
+            "namespaces",
+            format!("no mount namespace here ({})", done.stderr.trim()),
+        );
     }
     let lines: Vec<&str> = done.text().lines().collect();
     for (line, size) in lines.iter().zip(["64k", "256k", "1m", "2m"]) {

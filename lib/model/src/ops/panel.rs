@@ -369,8 +369,7 @@ pub(super) mod tests {
     #[test]
     fn products_of_awkward_shapes_are_those_of_the_definition() {
         if !supports(Unit::F32) {
-            eprintln!("SKIPPED: no AVX-512 here");
-            return;
+            return harness::skip("avx512f", "no AVX-512 here");
         }
         for shape @ (rows, n, k) in [
             (1, 1, 1),
@@ -394,8 +393,7 @@ pub(super) mod tests {
     #[test]
     fn pairs_of_bf16_are_multiplied_as_bf16() {
         if !supports(Unit::Bf16Pair) {
-            eprintln!("SKIPPED: no AVX512-BF16 here");
-            return;
+            return harness::skip("avx512_bf16", "no AVX512-BF16 here");
         }
         pairs_are_bf16(multiply, (11, 50, 70));
     }
@@ -403,8 +401,7 @@ pub(super) mod tests {
     #[test]
     fn a_rows_bits_do_not_depend_on_the_rows_beside_it() {
         if !supports(Unit::F32) {
-            eprintln!("SKIPPED: no AVX-512 here");
-            return;
+            return harness::skip("avx512f", "no AVX-512 here");
         }
         let parts = [(0, 1), (5, 3), (11, 8), (20, 50), (69, 1)];
         rows_are_independent(multiply, (70, 100, 500), &parts);
