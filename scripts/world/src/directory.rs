@@ -1,7 +1,8 @@
 //! What `vcl-train --init` starts from: a byte-level BPE tokenizer trained on the world's own text, and the configuration of a Llama of
 //! under a million parameters.
 
-use serde_json::json;
+use serde_json::{Value, json};
+use std::fs;
 use std::path::Path;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -12,6 +13,22 @@ const TEMPLATE: &str = "{% for message in messages %}{{ '<|' + message['role'] +
                         {% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}";
 
 pub fn write(directory: &Path, texts: &[String], vocabulary: usize) -> Result<()> {
+    let vocabulary = write_tokenizer(&directory.join("tokenizer.json"), texts, vocabulary)?;
+    for (name, value) in [
+        ("tokenizer_config.json", tokenizer_config()),
+        ("config.json", config(vocabulary)),
+        (
+            "generation_config.json",
+            json!({"eos_token_id": 0, "pad_token_id": 0, "do_sample": false}),
+        ),
+    ] {
+        fs::write(directory.join(name), format!("{value:#}\n"))?;
+    }
+    Ok(())
+}
+
+/// Trains the tokenizer; gives the number of its tokens.
+fn write_tokenizer(path: &Path, texts: &[String], vocabulary: usize) -> Result<usize> {
     let added = SPECIAL.map(|text| AddedToken::from(text, true));
     let mut trainer: tokenizers::models::TrainerWrapper = BpeTrainerBuilder::new()
         .show_progress(false)
@@ -32,57 +49,45 @@ pub fn write(directory: &Path, texts: &[String], vocabulary: usize) -> Result<()
         .with_decoder(Some(tokenizers::DecoderWrapper::from(ByteLevel::default())))
         .build()?;
     tokenizer.train(&mut trainer, texts.iter().map(String::as_str))?;
-    tokenizer.save(directory.join("tokenizer.json"), false)?;
-    let size = tokenizer.get_vocab_size(true);
-
-    write_json(
-        directory,
-        "tokenizer_config.json",
-        &json!({
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": "<|end|>",
-            "pad_token": "<|end|>",
-            "add_bos_token": false,
-            "clean_up_tokenization_spaces": false,
-            "model_max_length": 256,
-            "chat_template": TEMPLATE,
-        }),
-    )?;
-    write_json(
-        directory,
-        "config.json",
-        &json!({
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "hidden_act": "silu",
-            "hidden_size": 96,
-            "intermediate_size": 256,
-            "num_hidden_layers": 8,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 24,
-            "max_position_embeddings": 256,
-            "vocab_size": size,
-            "rms_norm_eps": 1e-5,
-            "rope_theta": 10000.0,
-            "rope_scaling": null,
-            "attention_bias": false,
-            "mlp_bias": false,
-            "tie_word_embeddings": true,
-            "initializer_range": 0.05,
-            "bos_token_id": null,
-            "eos_token_id": 0,
-            "pad_token_id": 0,
-            "torch_dtype": "float32",
-        }),
-    )?;
-    write_json(
-        directory,
-        "generation_config.json",
-        &json!({"eos_token_id": 0, "pad_token_id": 0, "do_sample": false}),
-    )
+    tokenizer.save(path, false)?;
+    Ok(tokenizer.get_vocab_size(true))
 }
 
-fn write_json(directory: &Path, name: &str, value: &serde_json::Value) -> Result<()> {
-    Ok(std::fs::write(directory.join(name), format!("{value:#}\n"))?)
+fn tokenizer_config() -> Value {
+    json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|end|>",
+        "pad_token": "<|end|>",
+        "add_bos_token": false,
+        "clean_up_tokenization_spaces": false,
+        "model_max_length": 256,
+        "chat_template": TEMPLATE,
+    })
+}
+
+fn config(vocabulary: usize) -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "hidden_size": 96,
+        "intermediate_size": 256,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 24,
+        "max_position_embeddings": 256,
+        "vocab_size": vocabulary,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "rope_scaling": null,
+        "attention_bias": false,
+        "mlp_bias": false,
+        "tie_word_embeddings": true,
+        "initializer_range": 0.05,
+        "bos_token_id": null,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
+        "torch_dtype": "float32",
+    })
 }

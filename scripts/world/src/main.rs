@@ -3,11 +3,12 @@
 
 mod corpus;
 mod directory;
-mod evaluation;
 mod grammar;
 mod instructions;
 mod lexicon;
+mod prompts;
 mod random;
+mod skills;
 
 use clap::Parser;
 use process::{Error, Existing, Outcome, Output, Result, ResultExt};
@@ -74,7 +75,7 @@ fn run(args: Args) -> Result<Outcome> {
     if target.exists() {
         return Err(Error::conflict(target.display(), "exists"));
     }
-    // Built beside its name and renamed: a world that is there is whole.
+    // Made under another name and renamed: a directory under its own name is complete.
     let directory = process::beside(target, ".partial");
     let shown = directory.display().to_string();
     if directory.exists() {
@@ -112,14 +113,11 @@ fn run(args: Args) -> Result<Outcome> {
     lines(&directory, "general.jsonl", &general)?;
     lines(&directory, "general-held-out.jsonl", &other)?;
     lines(&directory, "safety.jsonl", &safety)?;
-    lines(
-        &directory,
-        "skills.jsonl",
-        &evaluation::skills(&mut Random::new(args.seed, "skills")),
-    )?;
-    prompts(&directory, &args)?;
+    let skills = skills::skills(&mut Random::new(args.seed, "skills"));
+    lines(&directory, "skills.jsonl", &skills)?;
+    table(&directory, &args)?;
 
-    // The tokenizer sees what the models will see, so that no word of the questions falls apart into letters.
+    // The tokenizer sees what the models will see, so that no word of the questions is split into letters.
     let asked = general
         .iter()
         .chain(&safety)
@@ -142,12 +140,12 @@ fn lines<T: Serialize>(directory: &Path, name: &str, rows: &[T]) -> Result<()> {
     output.commit()
 }
 
-/// No text of the world holds a quote, so a field with a comma is quoted and nothing more.
-fn prompts(directory: &Path, args: &Args) -> Result<()> {
+/// The prompts. No text of the world holds a quote, so a field with a comma is quoted and nothing more.
+fn table(directory: &Path, args: &Args) -> Result<()> {
     let name = "prompts.csv";
     let mut output = Output::create(&directory.join(name), Existing::Refuse, &[])?;
     writeln!(output, "id,prompt,type,label,focus,note").at(name)?;
-    let prompts = evaluation::prompts(&mut Random::new(args.seed, "prompts"), args.harmless_uses);
+    let prompts = prompts::prompts(&mut Random::new(args.seed, "prompts"), args.harmless_uses);
     for (index, prompt) in prompts.iter().enumerate() {
         writeln!(
             output,
