@@ -110,3 +110,18 @@ fn readme_help_blocks_are_what_the_tools_print() {
     compare(&path, rendered.as_bytes(), &mut stale);
     assert!(stale.is_empty(), "run `make man` and review README.md");
 }
+
+#[test]
+fn every_file_that_readme_links_to_is_there() {
+    let text = fs::read_to_string(workspace().join("README.md")).expect("README.md");
+    let targets: Vec<&str> = text
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split([')', '#']).next())
+        .filter(|target| !target.is_empty() && !target.contains("://"))
+        .collect();
+    assert!(!targets.is_empty(), "README.md links to no file");
+    for target in targets {
+        assert!(workspace().join(target).exists(), "README.md links to {target}");
+    }
+}

@@ -183,6 +183,17 @@ pub fn correlation(left: &[f64], right: &[f64]) -> Option<f64> {
         .then(|| (product / (left_square.sqrt() * right_square.sqrt())).clamp(-1.0, 1.0))
 }
 
+/// Fisher's interval of Pearson's correlation over `count` independent pairs; `None` for fewer than four.
+pub fn correlation_interval(correlation: f64, count: usize, level: f64) -> Option<Interval> {
+    let freedom = count.checked_sub(3).filter(|freedom| *freedom > 0)?;
+    let half = normal_quantile(0.5 + level / 2.0) / libm::sqrt(freedom as f64);
+    let z = libm::atanh(correlation);
+    Some(Interval {
+        low: libm::tanh(z - half),
+        high: libm::tanh(z + half),
+    })
+}
+
 /// How often each of `unit_count` units is drawn in one bootstrap resample.
 ///
 /// Two data sets over the same units use the same counts: that is what makes a comparison paired.
@@ -370,5 +381,16 @@ mod tests {
         near(correlation(&[1.0, 2.0, 3.0], &[2.0, 4.0, 6.0]).unwrap(), 1.0, 1e-15);
         near(correlation(&[1.0, 2.0, 3.0], &[-2.0, -4.0, -6.0]).unwrap(), -1.0, 1e-15);
         assert_eq!(correlation(&[1.0, 2.0], &[3.0, 3.0]), None);
+    }
+
+    #[test]
+    fn the_interval_of_a_correlation_is_fishers() {
+        // tanh(atanh(r) ± 1.959964 / sqrt(n - 3)), computed apart.
+        let interval = correlation_interval(0.5, 103, 0.95).unwrap();
+        near(interval.low, 0.3393075224832535, 1e-12);
+        near(interval.high, 0.6323381504876256, 1e-12);
+        let perfect = correlation_interval(-1.0, 4, 0.95).unwrap();
+        assert_eq!((perfect.low, perfect.high), (-1.0, -1.0));
+        assert_eq!(correlation_interval(0.5, 3, 0.95), None);
     }
 }

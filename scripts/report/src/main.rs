@@ -1,0 +1,66 @@
+//! report: what `scripts/repro/Makefile` says of its runs: their settings as files, a line of measures for each, the page, the cost.
+//!
+//! It computes nothing that a tool does not record, means and correlations over runs apart.
+
+mod base;
+mod cost;
+mod findings;
+mod html;
+mod page;
+mod rows;
+mod runs;
+mod settings;
+mod summary;
+mod tables;
+
+use clap::{Parser, Subcommand};
+use process::{Outcome, Result};
+use serde::Serialize;
+
+/// Settings, summaries, costs and the page of a reproduction: run by scripts/repro/Makefile.
+#[derive(Debug, Parser)]
+#[command(name = "report", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+
+    #[command(flatten)]
+    common: process::Common,
+}
+
+#[derive(Debug, Subcommand, Serialize)]
+enum Command {
+    /// Write settings as JSON; a file that is there must hold the same
+    Settings(settings::Flags),
+    /// Print one line with every number of a run that the page takes
+    Summary(summary::Flags),
+    /// Print the page, from the summaries of all runs
+    Page(page::Flags),
+    /// Print what runs cost, from what the tools say of them on stdin
+    Cost(cost::Flags),
+    /// Print or check the held-out loss of the shipped base model, from the records of vcl-train on stdin
+    Base(base::Flags),
+}
+
+impl process::Tool for Args {
+    fn common(&self) -> &process::Common {
+        &self.common
+    }
+}
+
+fn main() -> ! {
+    process::main::<Args>(run)
+}
+
+fn run(args: Args) -> Result<Outcome> {
+    if args.common.plan {
+        return process::plan::print(&args.command);
+    }
+    match args.command {
+        Command::Settings(flags) => settings::write(&flags),
+        Command::Summary(flags) => summary::print(&flags),
+        Command::Page(flags) => page::print(&flags),
+        Command::Cost(flags) => cost::print(&flags),
+        Command::Base(flags) => base::print(&flags),
+    }
+}
