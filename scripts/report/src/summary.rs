@@ -115,14 +115,14 @@ pub struct Skill {
 pub fn print(flags: &Flags) -> Result<Outcome> {
     let metrics: Vec<Metric> = rows::read(&flags.metrics)?;
     let last = &metrics[metrics.len().saturating_sub(LAST_STEP_COUNT)..];
-    let mean_of = |measure: fn(&Metric) -> f64| mean(&last.iter().map(measure).collect::<Vec<_>>());
+    let mean_of = |measure: fn(&Metric) -> Option<f64>| mean(&last.iter().filter_map(measure).collect::<Vec<_>>());
     let compares: Vec<Compare> = rows::read(&flags.geometry)?;
     let of_stack = |row: &&Compare| row.layer_index.is_none();
     let first = compares.iter().filter(of_stack).find(|row| row.component == "1");
     let run = Run {
         settings: settings(&flags.settings)?,
-        loss: mean_of(|step| step.loss),
-        window_c_k: mean_of(|step| step.c_k),
+        loss: mean_of(|step| Some(step.loss)),
+        window_c_k: mean_of(|step| step.aux.get("vcl")?.get("c_k")?.as_f64()),
         stack_c_k: stack_c_k(&flags.geometry)?,
         alignment: first.and_then(|row| row.alignment),
         alignment_id: compares.iter().find(of_stack).and_then(|row| row.alignment_id),

@@ -38,7 +38,7 @@ fn summary(directory: &Path) -> Value {
         "window": "0.3-0.5", "sign": "spread"});
     let metric = |step: u64, loss: f64| {
         json!({"type": "metric", "step": step, "loss": loss, "loss_total": loss, "loss_token_count": 1, "token_count": 1, "lr": 0.1,
-            "grad_norm": 1.0, "k": 4, "gamma": 50.0, "sign": "spread", "c_k": 0.5, "vcl_row_count": 1})
+            "grad_norm": 1.0, "aux": {"vcl": {"k": 4, "gamma": 50.0, "sign": "spread", "c_k": 0.5, "row_count": 1, "loss": 0.0}}})
     };
     let metrics: Vec<Value> = (1..=21)
         .map(|step| metric(step, if step == 1 { 900.0 } else { 2.0 }))
