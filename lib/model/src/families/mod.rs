@@ -30,7 +30,7 @@ use crate::ops::Activation;
 use keys::{Keys, LAYERS_MAX, POSITIONS_MAX, SIZE_MAX};
 
 /// The families this crate computes.
-const ALL: [Family; 12] = [
+const ALL: &[Family] = &[
     llama::FAMILY,
     mistral::FAMILY,
     qwen2::FAMILY,
