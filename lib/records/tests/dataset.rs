@@ -331,8 +331,8 @@ mod parquet {
     use arrow_array::builder::{ListBuilder, StringBuilder};
     use arrow_array::types::Int8Type;
     use arrow_array::{
-        ArrayRef, BooleanArray, DictionaryArray, Float32Array, Float64Array, Int64Array, RecordBatch, StringArray,
-        StructArray, UInt64Array,
+        ArrayRef, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float32Array, Float64Array, Int64Array,
+        RecordBatch, StringArray, StructArray, Time64MicrosecondArray, TimestampMillisecondArray, UInt64Array,
     };
 
     use super::*;
@@ -402,6 +402,33 @@ mod parquet {
         let expected = json!([
             {"text": "é", "big": u64::MAX, "single": 0.1, "double": 0.1, "flag": true, "list": ["a", null], "turn": {"role": "user"}, "kind": "x"},
             {"text": null, "big": 0, "single": -0.0, "double": 1e300, "flag": false, "list": null, "turn": {"role": "assistant"}, "kind": "y"},
+        ]);
+        assert_eq!(read(InputFormat::Parquet, file(columns)).unwrap(), objects(expected));
+    }
+
+    #[test]
+    fn dates_times_and_decimals_are_their_usual_text() {
+        let moment = vec![Some(1_796_000_000_250), None];
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("date", Arc::new(Date32Array::from(vec![20_786, -1]))),
+            ("time", Arc::new(Time64MicrosecondArray::from(vec![34_200_000_001, 0]))),
+            ("local", Arc::new(TimestampMillisecondArray::from(moment.clone()))),
+            (
+                "zoned",
+                Arc::new(TimestampMillisecondArray::from(moment).with_timezone("Europe/Zurich")),
+            ),
+            (
+                "price",
+                Arc::new(
+                    Decimal128Array::from(vec![12_345, -5])
+                        .with_precision_and_scale(9, 2)
+                        .unwrap(),
+                ),
+            ),
+        ];
+        let expected = json!([
+            {"date": "2026-11-29", "time": "09:30:00.000001", "local": "2026-11-30T00:53:20.250", "zoned": "2026-11-30T00:53:20.250Z", "price": "123.45"},
+            {"date": "1969-12-31", "time": "00:00:00", "local": null, "zoned": null, "price": "-0.05"},
         ]);
         assert_eq!(read(InputFormat::Parquet, file(columns)).unwrap(), objects(expected));
     }
