@@ -58,6 +58,9 @@ pub enum Error {
         dtype: crate::Dtype,
         asked: crate::Dtype,
     },
+    /// No tensor, or no single one, is the direction that was asked for.
+    #[error("{0}")]
+    NoDirection(String),
     /// The caller of a writer or reader broke its contract: a wrong buffer length, rows beyond the declared count.
     #[error("{0}")]
     Misuse(String),

@@ -75,6 +75,7 @@
 compile_error!("the container holds little-endian numbers, and this reader hands them out in place");
 
 mod codec;
+mod direction;
 mod dtype;
 mod error;
 mod file;

@@ -9,13 +9,12 @@ use crate::batch::Batch;
 use crate::blocks::{Block, Pass};
 use crate::cache::KvCache;
 use crate::config::Config;
-use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::loader::{Loader, Norm, Parameter};
 use crate::ops::{self, Tape};
 use crate::rope::RopeTable;
 use crate::taps::{Point, Probe, Site, visit};
-use crate::weights::{Source, Weights};
+use crate::weights::Source;
 
 /// A causal language model.
 #[derive(Debug)]
@@ -39,12 +38,20 @@ impl Source for Unloaded {
     fn tensor(&self, _: &str, shape: &[usize]) -> Result<Tensor> {
         Ok(Tensor::zeros(1, DType::F32, &Device::Cpu)?.broadcast_as(shape)?)
     }
+
+    fn dtype(&self) -> DType {
+        DType::F32
+    }
+
+    fn device(&self) -> &Device {
+        &Device::Cpu
+    }
 }
 
 impl Config {
     /// Every parameter's name in a checkpoint and its stored shape, without loading anything.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
-        let decoder = match Decoder::new(self.clone(), &Unloaded, DType::F32, &Device::Cpu) {
+        let decoder = match Decoder::new(self.clone(), &Unloaded) {
             Ok(decoder) => decoder,
             Err(error) => unreachable!("every tensor is given: {error}"),
         };
@@ -62,27 +69,10 @@ impl Config {
 }
 
 impl Decoder {
-    /// Loads a model directory's weights in `dtype` on `device`; tensors that do not belong to the architecture are
-    /// refused, like those that are missing.
-    pub fn load(directory: &Directory, dtype: DType, device: &Device) -> Result<Self> {
-        let config = Config::parse(&directory.read("config.json")?)?;
-        Self::from_weights(config, &Weights::open(directory, dtype, device)?)
-    }
-
-    /// The same from weights that are open already.
-    pub fn from_weights(config: Config, weights: &Weights) -> Result<Self> {
-        let decoder = Self::new(config, weights, weights.dtype(), weights.device())?;
-        let asked: Vec<_> = decoder
-            .parameters
-            .iter()
-            .map(|parameter| parameter.name.clone())
-            .collect();
-        weights.refuse_foreign(&asked)?;
-        Ok(decoder)
-    }
-
-    /// Builds a decoder from any source of tensors.
-    pub fn new(config: Config, source: &dyn Source, dtype: DType, device: &Device) -> Result<Self> {
+    /// Builds a decoder from any source of tensors; what the source holds beyond the architecture is refused, like what is
+    /// missing from it.
+    pub fn new(config: Config, source: &dyn Source) -> Result<Self> {
+        let device = source.device();
         let mut loader = Loader::new(source, &config);
         let (names, width) = (config.names, config.hidden_size);
         let mut table = |name: &str, rows| loader.get(format!("{name}.weight"), &[rows, width]);
@@ -100,6 +90,12 @@ impl Decoder {
         } else {
             loader.get(format!("{}.weight", names.head), &[config.vocab_size, width])?
         };
+        let asked: Vec<&str> = loader
+            .parameters
+            .iter()
+            .map(|parameter| parameter.name.as_str())
+            .collect();
+        source.refuse_unused(&asked)?;
         Ok(Self {
             embedding,
             positions,
@@ -109,7 +105,7 @@ impl Decoder {
             ropes: config.ropes.iter().map(|rope| RopeTable::new(rope, device)).collect(),
             parameters: loader.parameters,
             device: device.clone(),
-            dtype,
+            dtype: source.dtype(),
             config,
         })
     }

@@ -1,4 +1,4 @@
-//! `cpu` or `cuda[:i]` → a candle device, and the words under which it stands in a plan.
+//! The words of `--device` and `--dtype`.
 
 use candle_core::{DType, Device};
 
@@ -23,23 +23,6 @@ pub fn open(name: &str) -> Result<Device> {
             "{name:?} is unknown (known: cpu, cuda, cuda:1, …)"
         ))),
     }
-}
-
-/// The family of kernels that computes on a device: two of them may differ in the last bits.
-pub fn kernel(device: &Device) -> &'static str {
-    if !device.is_cpu() {
-        return "cuda";
-    }
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::arch::is_x86_feature_detected!("avx512f") {
-            return "x86-64-v4";
-        }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-            return "x86-64-v3";
-        }
-    }
-    std::env::consts::ARCH
 }
 
 /// Reads a compute type by name.

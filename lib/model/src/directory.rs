@@ -2,9 +2,11 @@
 //!
 //! A Hugging Face cache (`models--org--name/`, or one of its `snapshots/REV/`) is a model directory too; its links into
 //! `blobs/` are followed. Any other link that leaves the directory is refused unless its owner says `follow_links`.
+//! A member that is no regular file is refused before it is opened: reading a fifo would wait for ever.
 
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -14,6 +16,8 @@ const TEXT_BYTES_MAX: u64 = 256 << 20;
 /// BOUND: the most shards an index may name.
 const SHARDS_MAX: usize = 4096;
 const PICKLES: [&str; 6] = ["pt", "pth", "bin", "ckpt", "pkl", "pickle"];
+const INDEX: &str = "model.safetensors.index.json";
+const WEIGHTS: &str = "model.safetensors";
 
 /// An existing model directory.
 #[derive(Clone, Debug)]
@@ -25,31 +29,29 @@ pub struct Directory {
 impl Directory {
     /// Resolves `path` to a directory that holds a config.json.
     pub fn open(path: &Path, follow_links: bool) -> Result<Self> {
-        let metadata = std::fs::metadata(path).map_err(|cause| Error::io(path, cause))?;
+        let metadata = std::fs::metadata(path).map_err(|cause| Error::io("", cause))?;
         if !metadata.is_dir() {
             return Err(Error::file(
-                path,
+                "",
                 match is_pickle(path) {
                     true => "pickle is not read: it can run code; convert the checkpoint to safetensors",
                     false => "a model is a directory with config.json, its weights and its tokenizer",
                 },
             ));
         }
-        let root = path.canonicalize().map_err(|cause| Error::io(path, cause))?;
-        let root = match root.join("config.json").exists() {
-            true => root,
-            false => snapshot(&root)?,
-        };
-        let directory = Self { root, follow_links };
-        if !directory.has("config.json")? {
-            return Err(Error::file(path, "config.json is missing"));
+        let mut directory = Self::any(path, follow_links)?;
+        if !directory.root.join("config.json").exists() {
+            directory.root = snapshot(&directory.root)?;
         }
-        Ok(directory)
+        match directory.has("config.json")? {
+            true => Ok(directory),
+            false => Err(Error::file("", "config.json is missing")),
+        }
     }
 
-    /// A directory that need not hold a model (a tokenizer alone).
+    /// A directory that need not hold a model (a tokenizer or a template alone).
     pub fn any(path: &Path, follow_links: bool) -> Result<Self> {
-        let root = path.canonicalize().map_err(|cause| Error::io(path, cause))?;
+        let root = path.canonicalize().map_err(|cause| Error::io("", cause))?;
         Ok(Self { root, follow_links })
     }
 
@@ -66,46 +68,55 @@ impl Directory {
         }
     }
 
-    /// A name from data → a path beneath the directory.
+    /// A name from data → a regular file beneath the directory.
     pub fn resolve(&self, name: &str) -> Result<PathBuf> {
-        let plain = !name.is_empty()
+        let is_plain = !name.is_empty()
             && !name.contains('\0')
             && Path::new(name)
                 .components()
                 .all(|part| matches!(part, Component::Normal(_)));
-        if !plain {
+        if !is_plain {
             return Err(Error::file(
-                &self.root,
+                "",
                 format!("the name {name:?} leads outside the model directory"),
             ));
         }
         let path = self.root.join(name);
-        let target = path.canonicalize().map_err(|cause| Error::io(&path, cause))?;
+        let target = path.canonicalize().map_err(|cause| Error::io(name, cause))?;
+        if !(self.follow_links || self.holds(&target)) {
+            let cause = format!("is a link to {}, outside the model directory", target.display());
+            return Err(Error::file(name, cause));
+        }
+        match target.metadata().map_err(|cause| Error::io(name, cause))?.is_file() {
+            true => Ok(path),
+            false => Err(Error::file(name, "is not a regular file")),
+        }
+    }
+
+    /// Beneath the directory, or among the blobs of the cache that it is a snapshot of.
+    fn holds(&self, target: &Path) -> bool {
         let blobs = match self.root.parent() {
             Some(parent) if parent.ends_with("snapshots") => parent.parent().map(|cache| cache.join("blobs")),
             _ => None,
         };
-        let inside = target.starts_with(&self.root) || blobs.is_some_and(|blobs| target.starts_with(blobs));
-        match inside || self.follow_links {
-            true => Ok(path),
-            false => Err(Error::file(
-                &path,
-                format!("is a link to {}, outside the model directory", target.display()),
-            )),
-        }
+        target.starts_with(&self.root) || blobs.is_some_and(|blobs| target.starts_with(blobs))
+    }
+
+    /// Opens a member.
+    pub fn open_file(&self, name: &str) -> Result<File> {
+        File::open(self.resolve(name)?).map_err(|cause| Error::io(name, cause))
     }
 
     /// Reads a small file whole.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
-        let path = self.resolve(name)?;
-        let file = File::open(&path).map_err(|cause| Error::io(&path, cause))?;
         let mut bytes = Vec::new();
-        file.take(TEXT_BYTES_MAX + 1)
+        self.open_file(name)?
+            .take(TEXT_BYTES_MAX + 1)
             .read_to_end(&mut bytes)
-            .map_err(|cause| Error::io(&path, cause))?;
+            .map_err(|cause| Error::io(name, cause))?;
         match bytes.len() as u64 > TEXT_BYTES_MAX {
             true => Err(Error::file(
-                &path,
+                name,
                 format!("is larger than the limit of {TEXT_BYTES_MAX} bytes"),
             )),
             false => Ok(bytes),
@@ -122,52 +133,57 @@ impl Directory {
 
     /// The names of the weight files: `model.safetensors`, or the shards an index names, in order.
     pub fn weight_files(&self) -> Result<Vec<String>> {
-        const INDEX: &str = "model.safetensors.index.json";
         if let Some(text) = self.read_optional(INDEX)? {
-            let path = self.root.join(INDEX);
-            let index = json::document(&text).map_err(|cause| Error::file(&path, cause))?;
-            let map = index
-                .get("weight_map")
-                .and_then(|map| map.as_object())
-                .ok_or_else(|| Error::file(&path, "weight_map is missing"))?;
-            let mut names = std::collections::BTreeSet::new();
-            for (tensor, file) in map {
-                let Some(file) = file.as_str() else {
-                    return Err(Error::file(&path, format!("tensor {tensor:?} names no file")));
-                };
-                refuse_pickle_name(&path, file)?;
-                names.insert(file);
-                if names.len() > SHARDS_MAX {
-                    return Err(Error::file(&path, format!("names more than {SHARDS_MAX} shards")));
-                }
-            }
-            if names.is_empty() {
-                return Err(Error::file(&path, "names no shard"));
-            }
-            for name in &names {
-                match self.resolve(name) {
-                    Err(Error::Io { cause, .. }) if cause.kind() == std::io::ErrorKind::NotFound => {
-                        return Err(Error::file(&path, format!("names {name:?}, which is missing")));
-                    }
-                    other => other?,
-                };
-            }
-            return Ok(names.into_iter().map(str::to_owned).collect());
+            return self.indexed_files(&text);
         }
-        if self.has("model.safetensors")? {
-            return Ok(vec!["model.safetensors".to_owned()]);
+        if self.has(WEIGHTS)? {
+            return Ok(vec![WEIGHTS.to_owned()]);
         }
-        let entries = std::fs::read_dir(&self.root).map_err(|cause| Error::io(&self.root, cause))?;
-        for entry in entries {
-            let path = entry.map_err(|cause| Error::io(&self.root, cause))?.path();
-            if is_pickle(&path) {
+        let unread = |cause| Error::io("", cause);
+        for entry in std::fs::read_dir(&self.root).map_err(unread)? {
+            let name = entry.map_err(unread)?.file_name();
+            if is_pickle(Path::new(&name)) {
                 return Err(Error::file(
-                    &path,
+                    &name.to_string_lossy(),
                     "pickle is not read: it can run code; convert it to safetensors",
                 ));
             }
         }
-        Err(Error::file(&self.root, "model.safetensors is missing"))
+        Err(Error::file("", "model.safetensors is missing"))
+    }
+
+    fn indexed_files(&self, text: &[u8]) -> Result<Vec<String>> {
+        let refuse = |cause: String| Error::file(INDEX, cause);
+        let index = json::document(text).map_err(|cause| refuse(cause.to_string()))?;
+        let map = index
+            .get("weight_map")
+            .and_then(|map| map.as_object())
+            .ok_or_else(|| refuse("weight_map is missing".into()))?;
+        let mut names = BTreeSet::new();
+        for (tensor, file) in map {
+            let Some(name) = file.as_str() else {
+                return Err(refuse(format!("tensor {tensor:?} names no file")));
+            };
+            if is_pickle(Path::new(name)) {
+                return Err(refuse(format!("names {name:?}: pickle is not read")));
+            }
+            names.insert(name);
+            if names.len() > SHARDS_MAX {
+                return Err(refuse(format!("names more than {SHARDS_MAX} shards")));
+            }
+        }
+        if names.is_empty() {
+            return Err(refuse("names no shard".into()));
+        }
+        for name in &names {
+            match self.resolve(name) {
+                Err(Error::Io { cause, .. }) if cause.kind() == ErrorKind::NotFound => {
+                    return Err(refuse(format!("names {name:?}, which is missing")));
+                }
+                other => other?,
+            };
+        }
+        Ok(names.into_iter().map(str::to_owned).collect())
     }
 }
 
@@ -177,18 +193,16 @@ fn is_pickle(path: &Path) -> bool {
         .is_some_and(|extension| PICKLES.contains(&extension))
 }
 
-fn refuse_pickle_name(index: &Path, name: &str) -> Result<()> {
-    match is_pickle(Path::new(name)) {
-        true => Err(Error::file(index, format!("names {name:?}: pickle is not read"))),
-        false => Ok(()),
-    }
-}
-
 /// `models--org--name` → the snapshot that refs/main names, or the only one.
 fn snapshot(cache: &Path) -> Result<PathBuf> {
-    let missing = || Error::file(cache, "config.json is missing");
+    let missing = || Error::file("", "config.json is missing");
     let snapshots = cache.join("snapshots");
-    if let Ok(revision) = std::fs::read_to_string(cache.join("refs").join("main")) {
+    let main = Directory {
+        root: cache.to_owned(),
+        follow_links: false,
+    }
+    .read_optional("refs/main")?;
+    if let Some(revision) = main.and_then(|bytes| String::from_utf8(bytes).ok()) {
         let revision = revision.trim();
         if !revision.is_empty() && revision.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Ok(snapshots.join(revision));
@@ -200,7 +214,7 @@ fn snapshot(cache: &Path) -> Result<PathBuf> {
         .map(|entry| entry.path());
     match (found.next(), found.next()) {
         (Some(only), None) => Ok(only),
-        (Some(_), Some(_)) => Err(Error::file(cache, "holds several snapshots; name one of them")),
+        (Some(_), Some(_)) => Err(Error::file("", "holds several snapshots; name one of them")),
         (None, _) => Err(missing()),
     }
 }

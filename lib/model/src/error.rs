@@ -1,21 +1,23 @@
 //! What can be wrong with a model directory or a call, each named by what is wrong.
+//!
+//! The caller knows which path it asked for and says so; an error here names only the place within it.
 
-use std::path::{Path, PathBuf};
+use std::fmt::Display;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file system said no; the operating system's error is the source.
-    #[error("{}: {cause}", path.display())]
+    #[error("{}{cause}", prefix(place))]
     Io {
-        path: PathBuf,
+        place: String,
         #[source]
         cause: std::io::Error,
     },
-    /// A file of the model directory is malformed or over a limit.
-    #[error("{}: {cause}", path.display())]
-    File { path: PathBuf, cause: String },
+    /// A file is malformed, of a kind that is not read, or over a limit.
+    #[error("{}{cause}", prefix(place))]
+    File { place: String, cause: String },
     /// config.json describes something this crate does not compute.
     #[error("config.json: {0}")]
     Config(String),
@@ -53,22 +55,30 @@ impl From<candle_core::Error> for Error {
     }
 }
 
+/// `place: `, or nothing where the place is the path that the caller named.
+fn prefix(place: &str) -> String {
+    match place.is_empty() {
+        true => String::new(),
+        false => format!("{place}: "),
+    }
+}
+
 impl Error {
-    pub(crate) fn io(path: &Path, cause: std::io::Error) -> Self {
+    pub(crate) fn io(place: &str, cause: std::io::Error) -> Self {
         Self::Io {
-            path: path.to_owned(),
+            place: place.to_owned(),
             cause,
         }
     }
 
-    pub(crate) fn file(path: &Path, cause: impl std::fmt::Display) -> Self {
+    pub(crate) fn file(place: &str, cause: impl Display) -> Self {
         Self::File {
-            path: path.to_owned(),
+            place: place.to_owned(),
             cause: cause.to_string(),
         }
     }
 
-    pub(crate) fn tensor(name: &str, cause: impl std::fmt::Display) -> Self {
+    pub(crate) fn tensor(name: &str, cause: impl Display) -> Self {
         Self::Tensor {
             name: name.to_owned(),
             cause: cause.to_string(),

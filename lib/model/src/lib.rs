@@ -7,9 +7,9 @@
 //! use model::*;
 //! # fn main() -> model::Result<()> {
 //! memory::keep_freed_buffers(); // first in main of a tool that runs a model
-//! let directory = Directory::open("models/stories260k".as_ref(), false)?;
-//! let tokenizer = Tokenizer::open(&directory)?;
-//! let decoder = Decoder::load(&directory, DType::F32, &device::open("cpu")?)?;
+//! let checkpoint = Checkpoint::open("models/stories260k".as_ref(), &Options::default())?; // nothing is loaded yet
+//! let tokenizer = checkpoint.tokenizer()?;
+//! let decoder = checkpoint.load()?;
 //!
 //! // Sequences of any lengths in one batch; look at two sites on the way.
 //! let texts = ["Once upon a time", "The cat"];
@@ -52,6 +52,10 @@ mod blocks;
 #[cfg(feature = "decoder")]
 pub mod cache;
 #[cfg(feature = "decoder")]
+pub mod checkpoint;
+#[cfg(feature = "decoder")]
+pub mod compute;
+#[cfg(feature = "decoder")]
 pub mod config;
 #[cfg(feature = "decoder")]
 pub mod decoder;
@@ -74,6 +78,10 @@ pub mod optimiser;
 #[cfg(feature = "decoder")]
 mod rope;
 #[cfg(feature = "decoder")]
+mod safetensors;
+#[cfg(feature = "decoder")]
+pub mod steering;
+#[cfg(feature = "decoder")]
 pub mod taps;
 pub mod template;
 pub mod tokenizer;
@@ -87,6 +95,10 @@ pub use cache::KvCache;
 #[cfg(feature = "decoder")]
 pub use candle_core::{DType, Device, Tensor};
 #[cfg(feature = "decoder")]
+pub use checkpoint::{Checkpoint, Options};
+#[cfg(feature = "decoder")]
+pub use compute::Compute;
+#[cfg(feature = "decoder")]
 pub use config::Config;
 #[cfg(feature = "decoder")]
 pub use decoder::Decoder;
@@ -99,8 +111,10 @@ pub use loader::Parameter;
 #[cfg(feature = "decoder")]
 pub use ops::Tape;
 #[cfg(feature = "decoder")]
+pub use steering::Steering;
+#[cfg(feature = "decoder")]
 pub use taps::{Patch, Point, Probe, ProbeResult, Site, Taps};
-pub use template::{Message, Template};
+pub use template::{Template, Turn};
 pub use tokenizer::{Bos, Tokenizer};
 #[cfg(feature = "decoder")]
-pub use weights::{Source, Weights};
+pub use weights::Source;

@@ -4,6 +4,7 @@
 //! files, clock or network, within a bound on steps and on output; the same messages always give the same text.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error as JinjaError, ErrorKind, context};
@@ -17,21 +18,8 @@ use crate::tokenizer::Tokenizer;
 const STEPS_MAX: u64 = 10_000_000;
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
 
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    pub role: String,
-    pub content: String,
-}
-
-impl Message {
-    pub fn new(role: &str, content: &str) -> Self {
-        Self {
-            role: role.to_owned(),
-            content: content.to_owned(),
-        }
-    }
-}
+/// One turn of a conversation: who speaks, and what.
+pub type Turn<'t> = (&'t str, &'t str);
 
 /// A compiled chat template.
 pub struct Template {
@@ -72,6 +60,17 @@ impl Template {
         Ok(None)
     }
 
+    /// The template that `path` names: a file, or any directory that holds one.
+    pub fn read(path: &Path, follow_links: bool) -> Result<Self> {
+        if path.is_dir() {
+            let found = Self::open(&Directory::any(path, follow_links)?)?;
+            return found.ok_or_else(|| Error::file("", "holds no chat template"));
+        }
+        let bytes = std::fs::read(path).map_err(|cause| Error::io("", cause))?;
+        let text = String::from_utf8(bytes).map_err(|_| Error::file("", "is not UTF-8"))?;
+        Self::parse(&text)
+    }
+
     /// Compiles a template.
     pub fn parse(text: &str) -> Result<Self> {
         let mut environment = Environment::new();
@@ -99,12 +98,10 @@ impl Template {
     }
 
     /// The text of a conversation; `generation_prompt` opens the assistant's turn.
-    pub fn render(&self, messages: &[Message], tokenizer: &Tokenizer, generation_prompt: bool) -> Result<String> {
+    pub fn render(&self, turns: &[Turn], tokenizer: &Tokenizer, generation_prompt: bool) -> Result<String> {
         let special = tokenizer.special_texts();
-        let turn = |message: &Message| {
-            minijinja::Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())])
-        };
-        let messages: Vec<_> = messages.iter().map(turn).collect();
+        let message = |&(role, content): &Turn| minijinja::Value::from_pairs([("role", role), ("content", content)]);
+        let messages: Vec<_> = turns.iter().map(message).collect();
         let text = |role: &str| special.get(role).cloned().unwrap_or_default();
         let context = context! {
             messages => messages,

@@ -42,47 +42,38 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
+    /// Whether a directory holds a tokenizer of any form, be it one that is not read.
+    pub fn exists(directory: &Directory) -> Result<bool> {
+        const FORMS: [&str; 5] = [
+            "tokenizer.json",
+            "tokenizer.model",
+            "vocab.json",
+            "vocab.bpe",
+            "encoder.json",
+        ];
+        for name in FORMS {
+            if directory.has(name)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Reads the tokenizer of a model directory.
     pub fn open(directory: &Directory) -> Result<Self> {
-        let mut hasher = blake3::Hasher::new();
-        let mut read = |name: &str| -> Result<Option<Vec<u8>>> {
-            let bytes = directory.read_optional(name)?;
-            if let Some(bytes) = &bytes {
-                hasher
-                    .update(name.as_bytes())
-                    .update(&(bytes.len() as u64).to_le_bytes())
-                    .update(bytes);
-            }
-            Ok(bytes)
+        let mut files = Files {
+            directory,
+            hasher: blake3::Hasher::new(),
         };
-        let object = |name: &str, bytes: Option<Vec<u8>>| -> Result<Map<String, Value>> {
-            let parse =
-                |bytes: Vec<u8>| json::document(&bytes).map_err(|cause| Error::Tokenizer(format!("{name}: {cause}")));
-            Ok(bytes.map(parse).transpose()?.unwrap_or_default())
-        };
-        let settings = object("tokenizer_config.json", read("tokenizer_config.json")?)?;
-        let specials = object("special_tokens_map.json", read("special_tokens_map.json")?)?;
-        let added = object("added_tokens.json", read("added_tokens.json")?)?;
+        let settings = files.object("tokenizer_config.json")?;
+        let specials = files.object("special_tokens_map.json")?;
+        let added = files.object("added_tokens.json")?;
         let class = settings
             .get("tokenizer_class")
             .and_then(Value::as_str)
             .unwrap_or("")
             .trim_end_matches("Fast");
-
-        let mut inner = match read("tokenizer.json")? {
-            Some(bytes) => tokenizers::Tokenizer::from_bytes(&bytes).map_err(refuse)?,
-            None => match (read("vocab.json")?, read("merges.txt")?) {
-                (Some(vocab), Some(merges)) => byte_level_bpe(&vocab, &merges, class)?,
-                _ => match (read("encoder.json")?, read("vocab.bpe")?) {
-                    (Some(vocab), Some(merges)) => byte_level_bpe(&vocab, &merges, "GPT2Tokenizer")?,
-                    _ => {
-                        return Err(Error::Tokenizer(
-                            "neither tokenizer.json nor vocab.json and merges.txt is there".into(),
-                        ));
-                    }
-                },
-            },
-        };
+        let mut inner = files.tokenizer(class)?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(refuse)?;
         add_tokens(&mut inner, &settings, &added)?;
@@ -94,17 +85,12 @@ impl Tokenizer {
                 .or_else(|| value.get("content")?.as_str())
                 .map(str::to_owned)
         };
-        let token = |key: &str| -> Option<(String, u32)> {
-            let text = text_of(key)?;
-            let id = inner.token_to_id(&text)?;
-            Some((text, id))
-        };
+        let token = |text: String| inner.token_to_id(&text).map(|id| (text, id));
         // GPT-2's class has its one special token built in
-        let gpt2 = |key: &str| match class {
-            "GPT2Tokenizer" => {
-                token(key).or_else(|| Some(("<|endoftext|>".into(), inner.token_to_id("<|endoftext|>")?)))
-            }
-            _ => token(key),
+        let built_in = (class == "GPT2Tokenizer").then_some("<|endoftext|>");
+        let special_token = |key: &str| {
+            let named = text_of(key).and_then(token);
+            named.or_else(|| token(built_in?.to_owned()))
         };
         let obeys = matches!(class, "LlamaTokenizer" | "CodeLlamaTokenizer" | "GemmaTokenizer");
         let special = ["bos_token", "eos_token", "unk_token", "pad_token"]
@@ -112,11 +98,11 @@ impl Tokenizer {
             .filter_map(|key| Some((key.to_owned(), text_of(key)?)))
             .collect();
         Ok(Self {
-            bos: gpt2("bos_token"),
-            eos: gpt2("eos_token"),
+            bos: special_token("bos_token"),
+            eos: special_token("eos_token"),
             add_bos: settings.get("add_bos_token").and_then(Value::as_bool).filter(|_| obeys),
             special,
-            digest: hasher.finalize(),
+            digest: files.hasher.finalize(),
             inner,
         })
     }
@@ -179,6 +165,51 @@ impl Tokenizer {
     /// BLAKE3 over the names and bytes of the files it was read from.
     pub fn digest(&self) -> blake3::Hash {
         self.digest
+    }
+}
+
+/// The files a tokenizer is read from, and the digest over those that were there.
+struct Files<'d> {
+    directory: &'d Directory,
+    hasher: blake3::Hasher,
+}
+
+impl Files<'_> {
+    fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
+        let bytes = self.directory.read_optional(name)?;
+        if let Some(bytes) = &bytes {
+            self.hasher
+                .update(name.as_bytes())
+                .update(&(bytes.len() as u64).to_le_bytes())
+                .update(bytes);
+        }
+        Ok(bytes)
+    }
+
+    /// A file that is not there is an empty object.
+    fn object(&mut self, name: &str) -> Result<Map<String, Value>> {
+        let bytes = self.read(name)?;
+        let parse =
+            |bytes: Vec<u8>| json::document(&bytes).map_err(|cause| Error::Tokenizer(format!("{name}: {cause}")));
+        Ok(bytes.map(parse).transpose()?.unwrap_or_default())
+    }
+
+    fn tokenizer(&mut self, class: &str) -> Result<tokenizers::Tokenizer> {
+        if let Some(bytes) = self.read("tokenizer.json")? {
+            return tokenizers::Tokenizer::from_bytes(&bytes).map_err(refuse);
+        }
+        let forms = [
+            ("vocab.json", "merges.txt", class),
+            ("encoder.json", "vocab.bpe", "GPT2Tokenizer"),
+        ];
+        for (vocab, merges, class) in forms {
+            if let (Some(vocab), Some(merges)) = (self.read(vocab)?, self.read(merges)?) {
+                return byte_level_bpe(&vocab, &merges, class);
+            }
+        }
+        Err(Error::Tokenizer(
+            "neither tokenizer.json nor vocab.json and merges.txt is there".into(),
+        ))
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use model::{Batch, DType, Decoder, Device, Directory, Error, Message, Result, Tape, Template, Tokenizer};
+use model::{Batch, Checkpoint, DType, Decoder, Directory, Error, Options, Result, Tape, Template, Tokenizer};
 
 /// A copy of a small sound model.
 struct Copy(tempfile::TempDir);
@@ -42,7 +42,7 @@ impl Copy {
     }
 
     fn load(&self) -> Result<Decoder> {
-        Decoder::load(&Directory::open(self.path(), false)?, DType::F32, &Device::Cpu)
+        Checkpoint::open(self.path(), &Options::default())?.load()
     }
 
     #[track_caller]
@@ -114,8 +114,11 @@ fn l_02_a_link_that_leaves_the_directory_needs_its_owners_word() {
     fs::rename(copy.path().join("model.safetensors"), &target).unwrap();
     symlink(&target, copy.path().join("model.safetensors")).unwrap();
     copy.refused("outside the model directory");
-    let followed = Directory::open(copy.path(), true).unwrap();
-    Decoder::load(&followed, DType::F32, &Device::Cpu).unwrap();
+    let options = Options {
+        follow_links: true,
+        ..Options::default()
+    };
+    Checkpoint::open(copy.path(), &options).unwrap().load().unwrap();
 }
 
 #[test]
@@ -130,7 +133,7 @@ fn a_hugging_face_cache_is_a_model_directory() {
         symlink(format!("../../blobs/{index}"), snapshot.join(name)).unwrap();
     }
     for path in [cache.path(), &snapshot] {
-        Decoder::load(&Directory::open(path, false).unwrap(), DType::F32, &Device::Cpu).unwrap();
+        Checkpoint::open(path, &Options::default()).unwrap().load().unwrap();
     }
     fs::create_dir_all(cache.path().join("refs")).unwrap();
     fs::create_dir_all(cache.path().join("snapshots/other")).unwrap();
@@ -309,10 +312,12 @@ fn l_07_weights_that_are_not_finite_are_named() {
     let at = bytes.len() - 4;
     bytes[at..].copy_from_slice(&1e30f32.to_le_bytes());
     copy.write("model.safetensors", bytes);
-    let directory = Directory::open(copy.path(), false).unwrap();
-    let message = Decoder::load(&directory, DType::F16, &Device::Cpu)
-        .unwrap_err()
-        .to_string();
+    let options = Options {
+        dtype: DType::F16,
+        ..Options::default()
+    };
+    let checkpoint = Checkpoint::open(copy.path(), &options).unwrap();
+    let message = checkpoint.load().unwrap_err().to_string();
     assert!(message.contains("beyond the range of F16"), "{message}");
 }
 
@@ -341,7 +346,7 @@ fn a_chat_template_is_bounded_and_sees_no_files() {
             r#"{"tokenizer_class":"GPT2Tokenizer","bos_token":"a"}"#,
         );
         let tokenizer = Tokenizer::open(&Directory::open(copy.path(), false).unwrap()).unwrap();
-        Template::parse(text)?.render(&[Message::new("user", " hi ")], &tokenizer, true)
+        Template::parse(text)?.render(&[("user", " hi ")], &tokenizer, true)
     };
     assert_eq!(
         render("{% for m in messages %}\n  {{ bos_token + m['content'].strip() }}\n{% endfor %}").unwrap(),

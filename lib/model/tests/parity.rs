@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use model::ops::Learning;
 use model::{
-    Batch, Bos, Config, DType, Decoder, Device, Directory, KvCache, Point, Probe, ProbeResult, Site, Tape, Taps,
-    Tensor, Tokenizer,
+    Batch, Bos, Checkpoint, Config, DType, Decoder, Device, Directory, KvCache, Options, Point, Probe, ProbeResult,
+    Site, Tape, Taps, Tensor, Tokenizer,
 };
 
 fn fixtures() -> PathBuf {
@@ -32,8 +32,8 @@ struct Case {
 }
 
 fn case(name: &str, dtype: DType) -> Case {
-    let directory = Directory::open(&fixtures().join(name), false).unwrap();
-    let golden = candle_core::safetensors::load(directory.path().join("golden.safetensors"), &Device::Cpu).unwrap();
+    let path = fixtures().join(name);
+    let golden = candle_core::safetensors::load(path.join("golden.safetensors"), &Device::Cpu).unwrap();
     let ids: Vec<i64> = golden["token_ids"].to_vec1().unwrap();
     let mut ids = ids.into_iter().map(|id| id as u32);
     let lengths: Vec<i64> = golden["lengths"].to_vec1().unwrap();
@@ -41,8 +41,12 @@ fn case(name: &str, dtype: DType) -> Case {
         .iter()
         .map(|&n| ids.by_ref().take(n as usize).collect())
         .collect();
+    let options = Options {
+        dtype,
+        ..Options::default()
+    };
     Case {
-        decoder: Decoder::load(&directory, dtype, &Device::Cpu).unwrap(),
+        decoder: Checkpoint::open(&path, &options).unwrap().load().unwrap(),
         batch: Batch::pack(&sequences),
         golden,
     }

@@ -1,13 +1,15 @@
 //! The real trained model of the shared data against its reference, made by transformers in f32.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use model::{
-    Batch, Bos, DType, Decoder, Device, Directory, KvCache, Patch, Point, Site, Tape, Taps, Tensor, Tokenizer,
-};
+use model::{Batch, Bos, Checkpoint, DType, KvCache, Options, Patch, Point, Site, Tape, Taps, Tensor};
 
 fn stories() -> Option<PathBuf> {
     harness::data("models/stories260k")
+}
+
+fn checkpoint(path: &Path) -> Checkpoint {
+    Checkpoint::open(path, &Options::default()).unwrap()
 }
 
 /// The largest difference relative to the largest reference value of its row.
@@ -29,7 +31,7 @@ struct Reference {
     logits: Vec<Tensor>,    // (rows, vocab)
 }
 
-fn reference(path: &std::path::Path) -> Reference {
+fn reference(path: &Path) -> Reference {
     let archive = candle_core::npy::NpzTensors::new(path.join("reference.npz")).unwrap();
     let get = |name: String| archive.get(&name).unwrap().unwrap();
     Reference {
@@ -44,8 +46,7 @@ fn reference(path: &std::path::Path) -> Reference {
 #[test]
 fn a_trained_llama_equals_transformers_at_every_layer_in_one_ragged_batch() {
     let Some(path) = stories() else { return };
-    let directory = Directory::open(&path, false).unwrap();
-    let decoder = Decoder::load(&directory, DType::F32, &Device::Cpu).unwrap();
+    let decoder = checkpoint(&path).load().unwrap();
     let reference = reference(&path);
     let batch = Batch::pack(&reference.ids);
     let points = |layer: usize| Point::new(if layer == 0 { Site::Embed } else { Site::ResidPost }, layer.max(1) - 1);
@@ -68,8 +69,7 @@ fn a_trained_llama_equals_transformers_at_every_layer_in_one_ragged_batch() {
 #[test]
 fn the_tokenizer_gives_the_reference_ids() {
     let Some(path) = stories() else { return };
-    let directory = Directory::open(&path, false).unwrap();
-    let tokenizer = Tokenizer::open(&directory).unwrap();
+    let tokenizer = checkpoint(&path).tokenizer().unwrap();
     let texts = [
         "Once upon a time, there was a little girl named Lily.",
         "Tom wanted to play with the big red ball, but his mom said no.",
@@ -84,8 +84,7 @@ fn the_tokenizer_gives_the_reference_ids() {
 #[test]
 fn decoding_step_by_step_from_a_cache_equals_one_pass() {
     let Some(path) = stories() else { return };
-    let directory = Directory::open(&path, false).unwrap();
-    let decoder = Decoder::load(&directory, DType::F32, &Device::Cpu).unwrap();
+    let decoder = checkpoint(&path).load().unwrap();
     let ids = reference(&path).ids;
     let whole = decoder
         .forward(&Tape::off(), &Batch::pack(&ids), &mut (), None)
@@ -112,8 +111,7 @@ fn decoding_step_by_step_from_a_cache_equals_one_pass() {
 #[test]
 fn many_continuations_share_one_prefix_and_do_not_disturb_each_other() {
     let Some(path) = stories() else { return };
-    let directory = Directory::open(&path, false).unwrap();
-    let decoder = Decoder::load(&directory, DType::F32, &Device::Cpu).unwrap();
+    let decoder = checkpoint(&path).load().unwrap();
     let ids = reference(&path).ids.remove(0);
     let (prefix, ends) = (&ids[..10], [[40u32, 50], [60, 70], [40, 50]]);
     let mut cache = KvCache::new();
@@ -138,8 +136,7 @@ fn many_continuations_share_one_prefix_and_do_not_disturb_each_other() {
 #[test]
 fn a_patched_row_changes_its_sequence_and_no_other() {
     let Some(path) = stories() else { return };
-    let directory = Directory::open(&path, false).unwrap();
-    let decoder = Decoder::load(&directory, DType::F32, &Device::Cpu).unwrap();
+    let decoder = checkpoint(&path).load().unwrap();
     let batch = Batch::pack(&reference(&path).ids);
     let point = Point::new(Site::ResidPost, 0);
     let mut clean = Taps::new([point]);

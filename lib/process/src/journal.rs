@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::exit::{Error, Result, ResultExt};
 use crate::output::beside;
-use crate::plan;
+use crate::plan::{self, MixedCompute};
 use crate::text::sha256;
 
 /// BOUND: a mark is small; a longer line is damage.
@@ -46,7 +46,11 @@ impl Journal {
     }
 
     /// Continues the journal of `output` if it has one: its marks, oldest first. Another plan is a conflict.
-    pub fn resume<M: DeserializeOwned>(output: &Path, plan: &impl Serialize) -> Result<(Journal, Vec<M>)> {
+    pub fn resume<M: DeserializeOwned>(
+        output: &Path,
+        plan: &impl Serialize,
+        mixed: MixedCompute,
+    ) -> Result<(Journal, Vec<M>)> {
         let path = beside(output, ".journal");
         let opened = OpenOptions::new()
             .read(true)
@@ -65,7 +69,8 @@ impl Journal {
             return Ok((Journal::create(output, plan)?, Vec::new()));
         };
         let is = serde_json::to_value(plan).map_err(|cause| Error::bug("plan", cause))?;
-        if let Some(difference) = plan::difference(first, &is) {
+        let difference = plan::difference(&mixed.comparable(first.clone()), &mixed.comparable(is));
+        if let Some(difference) = difference {
             return Err(Error::conflict(
                 output.display(),
                 format!("the partial run has another plan: {difference}"),
@@ -136,7 +141,7 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         for cut in 0..whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
-            let (_, marks) = Journal::resume::<u32>(&output, &plan).unwrap();
+            let (_, marks) = Journal::resume::<u32>(&output, &plan, MixedCompute::default()).unwrap();
             assert!(marks.iter().copied().eq(0..marks.len() as u32), "cut at {cut}");
         }
         let mut flipped = whole.clone();
@@ -149,7 +154,12 @@ mod tests {
             .0;
         flipped[third + 1] ^= 1;
         fs::write(&path, &flipped).unwrap();
-        assert_eq!(Journal::resume::<u32>(&output, &plan).unwrap().1, vec![0, 1]);
+        assert_eq!(
+            Journal::resume::<u32>(&output, &plan, MixedCompute::default())
+                .unwrap()
+                .1,
+            vec![0, 1]
+        );
     }
 
     #[test]
@@ -157,7 +167,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let output = directory.path().join("d.acts");
         drop(Journal::create(&output, &json!({"seed": 1})).unwrap());
-        let error = Journal::resume::<u32>(&output, &json!({"seed": 2}))
+        let error = Journal::resume::<u32>(&output, &json!({"seed": 2}), MixedCompute::default())
             .map(|_| ())
             .unwrap_err();
         assert_eq!(error.exit(), Some(Exit::Conflict));

@@ -9,12 +9,39 @@ use crate::exit::{Error, Outcome, Result, ResultExt};
 use crate::stdout::stdout;
 use crate::text::sha256;
 
-/// `sha256:<hex>` of the plan with sorted keys. Leave out what cannot change bits: shard, threads, paths.
+/// `sha256:<hex>` of the plan with sorted keys, without the machine. Leave out what cannot change bits: shard, threads, paths.
 pub fn digest(plan: &impl Serialize) -> Result<String> {
     let value = serde_json::to_value(plan).map_err(|cause| Error::bug("plan", cause))?;
     let mut text = String::new();
-    canonical(&value, &mut text);
+    canonical(&without_machine(value), &mut text);
     Ok(sha256(text.as_bytes()))
+}
+
+/// Takes out of a plan, or of the keys of a `begin` record, what names the machine and not the work: `compute.device` and
+/// `compute.kernel`. Shards of two machines have one plan digest; whether they may meet is for [`MixedCompute`] to say.
+pub fn without_machine(mut plan: Value) -> Value {
+    if let Some(Value::Object(compute)) = plan.get_mut("compute") {
+        compute.retain(|key, _| key != "device" && key != "kernel");
+    }
+    plan
+}
+
+/// Whether the results of different machines may stand in one output.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct MixedCompute {
+    /// Put together what another device or kernel computed: the last bits may differ (see `compute` in the output).
+    #[arg(long)]
+    pub allow_mixed_compute: bool,
+}
+
+impl MixedCompute {
+    /// A plan, or the keys of a `begin` record, in the form in which two of them must be equal.
+    pub fn comparable(self, plan: Value) -> Value {
+        match self.allow_mixed_compute {
+            true => without_machine(plan),
+            false => plan,
+        }
+    }
 }
 
 /// Prints a plan for `--plan`.
@@ -91,6 +118,20 @@ fn canonical(value: &Value, text: &mut String) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn the_machine_is_in_the_plan_and_not_in_its_digest() {
+        let plan = |device: &str, kernel: &str, dtype: &str| json!({"seed": 1, "compute": {"device": device, "dtype": dtype, "kernel": kernel}});
+        let (one, other) = (plan("cpu", "avx512", "f32"), plan("cuda", "cuda", "f32"));
+        assert_eq!(digest(&one).unwrap(), digest(&other).unwrap());
+        assert_ne!(digest(&one).unwrap(), digest(&plan("cpu", "avx512", "bf16")).unwrap());
+        let compare = |allow_mixed_compute| {
+            let mixed = MixedCompute { allow_mixed_compute };
+            difference(&mixed.comparable(one.clone()), &mixed.comparable(other.clone()))
+        };
+        assert_eq!(compare(false).unwrap(), r#"compute.device: was "cpu", is "cuda""#);
+        assert_eq!(compare(true), None);
+    }
 
     #[test]
     fn the_order_of_keys_does_not_change_the_digest() {

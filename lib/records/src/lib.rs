@@ -22,6 +22,7 @@ mod identity;
 mod limits;
 mod lines;
 pub mod number;
+mod question;
 mod record;
 mod stream;
 

@@ -195,6 +195,9 @@ fn comparable(header: &Header, ignore_compute: bool) -> Header {
     header.shard = None;
     if ignore_compute {
         header.compute = None;
+        if let Some(plan) = header.meta.get_mut("plan") {
+            *plan = process::plan::without_machine(plan.take());
+        }
     }
     for spec in &mut header.tensors {
         spec.row_count = None;

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use model::{Bos, Directory, Message, Template, Tokenizer};
+use model::{Bos, Directory, Template, Tokenizer, Turn};
 use process::{Error, Result, ResultExt};
 
 use crate::corpus::LossShare;
@@ -35,16 +35,13 @@ impl LossCounter {
     }
 
     pub fn count(&self, turns: &[records::Message]) -> std::result::Result<LossShare, String> {
-        let turns: Vec<Message> = turns
-            .iter()
-            .map(|turn| Message::new(&turn.role, &turn.content))
-            .collect();
+        let turns: Vec<Turn> = turns.iter().map(records::Message::turn).collect();
         let whole = self.render(&turns, false)?;
         let mut share = LossShare {
             token_count: self.token_count(&whole)?,
             loss_token_count: 0,
         };
-        for (at, _) in turns.iter().enumerate().filter(|(_, turn)| turn.role == "assistant") {
+        for (at, _) in turns.iter().enumerate().filter(|(_, (role, _))| *role == "assistant") {
             let before = self.render(&turns[..at], true)?;
             let through = if at + 1 == turns.len() {
                 whole.clone()
@@ -62,7 +59,7 @@ impl LossCounter {
         Ok(share)
     }
 
-    fn render(&self, turns: &[Message], generation_prompt: bool) -> std::result::Result<String, String> {
+    fn render(&self, turns: &[Turn], generation_prompt: bool) -> std::result::Result<String, String> {
         self.template
             .render(turns, &self.tokenizer, generation_prompt)
             .map_err(|error| error.to_string())

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use process::{Common, OutputFlags, ShardFlags};
+use process::{Common, MixedCompute, OutputFlags, ShardFlags, SteeringFlags};
 use records::dataset::InputFormat;
 
 /// Generate and score completions with a language model.
@@ -73,14 +73,8 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000), requires = "temperature")]
     pub attempts: u32,
 
-    /// Take a direction out of the residual stream: FILE[@LAYER][:LAYERS]. FILE is an .acts of flowlens-pca --direction; @LAYER takes that
-    /// layer's direction everywhere (else each layer its own); LAYERS is such as 4-12 or 3,5,7 (else all).
-    #[arg(long, value_name = "DIRECTION[:LAYERS]")]
-    pub ablate: Vec<String>,
-
-    /// Add SCALE times a direction to the residual stream after a block: FILE[@LAYER]:SCALE[:LAYERS].
-    #[arg(long, value_name = "DIRECTION:SCALE[:LAYERS]")]
-    pub add: Vec<String>,
+    #[command(flatten)]
+    pub steering: SteeringFlags,
 
     /// Sequences in flight (see DETERMINISM).
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -121,6 +115,9 @@ pub struct Args {
     /// Put the outputs of all shards together in the order of one run, after checking that they cover it.
     #[arg(long, conflicts_with_all = ["model", "resume"])]
     pub merge: bool,
+
+    #[command(flatten)]
+    pub mixed: MixedCompute,
 
     #[command(flatten)]
     pub output: OutputFlags,

@@ -5,10 +5,9 @@
 //! what happens to be in flight beside it, and batch size, shards and resumption leave no trace. Only one sequence at a time has a
 //! kernel of its own, which sums in another order and decodes half as fast again.
 
-use model::{Batch, Decoder, KvCache, Probe, Tape, Tensor, Tokenizer};
+use model::{Batch, Decoder, KvCache, Probe, Steering, Tape, Tensor, Tokenizer};
 use records::Finish;
 
-use crate::directions::Interventions;
 use crate::sample::Choice;
 
 /// Sequences per decoding step.
@@ -48,7 +47,7 @@ struct Group {
 pub struct Engine<'m> {
     decoder: &'m Decoder,
     tokenizer: &'m Tokenizer,
-    interventions: &'m Interventions,
+    steering: &'m Steering,
     choice: Choice,
     ends: Vec<u32>,
     groups: Vec<Group>,
@@ -59,7 +58,7 @@ impl<'m> Engine<'m> {
     pub fn new(
         decoder: &'m Decoder,
         tokenizer: &'m Tokenizer,
-        interventions: &'m Interventions,
+        steering: &'m Steering,
         choice: Choice,
         ends: Vec<u32>,
         capacity: usize,
@@ -67,7 +66,7 @@ impl<'m> Engine<'m> {
         Engine {
             decoder,
             tokenizer,
-            interventions,
+            steering,
             choice,
             ends,
             groups: Vec::new(),
@@ -140,7 +139,7 @@ impl<'m> Engine<'m> {
             1 => Tape::off(),
             _ => Tape::off().steady(),
         };
-        last_logits(&tape, self.decoder, batch, &mut &*self.interventions, cache)
+        last_logits(&tape, self.decoder, batch, &mut &*self.steering, cache)
     }
 
     /// Chooses a token; says whether the completion ends with it.

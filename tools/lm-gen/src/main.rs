@@ -2,8 +2,8 @@
 
 mod cli;
 mod decode;
-mod directions;
 mod merge;
+mod output;
 mod plan;
 mod prompts;
 mod report;
@@ -11,6 +11,8 @@ mod resume;
 mod run;
 mod sample;
 mod score;
+mod steering;
+mod units;
 
 fn main() -> ! {
     model::memory::keep_freed_buffers();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use process::{Error, Existing, Outcome, Output, Result, ResultExt, Shard};
+use process::{Error, Existing, MixedCompute, Outcome, Output, Result, ResultExt, Shard};
 use records::{Begin, Reader, Row, Status, Writer};
 use serde_json::Value;
 
@@ -19,94 +19,93 @@ struct Part {
 pub fn run(args: &Args) -> Result<Outcome> {
     let mut parts = args.inputs.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
     parts.sort_by_key(|part| part.shard.index);
-    let first = &parts[0];
-    let count = first.shard.count;
-    for part in &parts {
-        if let Some(difference) = process::plan::difference(&configuration(&first.begin), &configuration(&part.begin)) {
-            return Err(Error::input(
-                part.path.display(),
-                format!("is of another run than {}: {difference}", first.path.display()),
-            ));
+    check_configuration(&parts, args.mixed)?;
+    check_coverage(&parts)?;
+    let rows = in_order(&parts)?;
+
+    let path = args.output.output.as_deref().unwrap_or(Path::new("-"));
+    let output = Output::create(path, Existing::from_flags(args.output.force, false), &args.inputs)?;
+    let mut writer = Writer::new(output);
+    let mut begin = parts[0].begin.clone();
+    begin.rest.shift_remove("shard");
+    begin.rest.shift_remove("schema");
+    writer.begin(&begin, &()).at("output")?;
+    for row in rows {
+        writer.row_text(row).at("output")?;
+    }
+    let is_partial = parts.iter().any(|part| part.status == Status::Partial);
+    let status = if is_partial { Status::Partial } else { Status::Complete };
+    writer.end(status, &()).at("output")?.commit()?;
+    Ok(Outcome::partial_if(is_partial))
+}
+
+/// All parts are of one run, divided in one way.
+fn check_configuration(parts: &[Part], mixed: MixedCompute) -> Result<()> {
+    let (first, rest) = (&parts[0], &parts[1..]);
+    let was = mixed.comparable(configuration(&first.begin));
+    for part in rest {
+        let refuse = |cause: String| Err(Error::input(part.path.display(), cause));
+        let first_name = first.path.display();
+        let is = mixed.comparable(configuration(&part.begin));
+        if let Some(difference) = process::plan::difference(&was, &is) {
+            return refuse(format!("is of another run than {first_name}: {difference}"));
         }
-        if part.shard.count != count {
-            return Err(Error::input(
-                part.path.display(),
-                format!(
-                    "is one of {} shards, {} one of {count}",
-                    part.shard.count,
-                    first.path.display()
-                ),
-            ));
+        let (count, first_count) = (part.shard.count, first.shard.count);
+        if count != first_count {
+            return refuse(format!("is one of {count} shards, {first_name} one of {first_count}"));
         }
     }
-    for (index, part) in parts.iter().enumerate() {
-        match part.shard.index.cmp(&(index as u32)) {
-            std::cmp::Ordering::Equal => {}
-            std::cmp::Ordering::Less => {
-                return Err(Error::input(
-                    part.path.display(),
-                    format!("shard {}/{count} is given twice", part.shard.index),
-                ));
-            }
-            std::cmp::Ordering::Greater => {
-                return Err(Error::input("--merge", format!("shard {index}/{count} is missing")));
-            }
+    Ok(())
+}
+
+/// Every shard is there, once; `parts` are in order.
+fn check_coverage(parts: &[Part]) -> Result<()> {
+    let count = parts[0].shard.count;
+    let mut wanted = 0;
+    for part in parts {
+        if part.shard.index < wanted {
+            let cause = format!("shard {}/{count} is given twice", part.shard.index);
+            return Err(Error::input(part.path.display(), cause));
         }
+        if part.shard.index > wanted {
+            break;
+        }
+        wanted += 1;
     }
-    if (parts.len() as u32) < count {
-        return Err(Error::input(
-            "--merge",
-            format!("shard {}/{count} is missing", parts.len()),
-        ));
+    match wanted == count {
+        true => Ok(()),
+        false => Err(Error::input("--merge", format!("shard {wanted}/{count} is missing"))),
     }
+}
+
+/// The records of all parts in the order of one run.
+fn in_order(parts: &[Part]) -> Result<Vec<&Row>> {
     let mut rows = Vec::new();
-    for part in &parts {
+    for part in parts {
         for row in &part.rows {
+            let refuse = |cause: String| Error::input(part.path.display(), format!("line {}: {cause}", row.line));
             let place = |key: &str| {
-                row.value
-                    .get(key)
-                    .and_then(Value::as_u64)
-                    .ok_or_else(|| Error::input(part.path.display(), format!("line {}: no {key}", row.line)))
+                let place = row.value.get(key).and_then(Value::as_u64);
+                place.ok_or_else(|| refuse(format!("no {key}")))
             };
-            let digest = row
-                .value
-                .get("text_digest")
-                .and_then(Value::as_str)
-                .and_then(records::bucket);
-            if !digest.is_some_and(|bucket| part.shard.owns(bucket)) {
-                return Err(Error::input(
-                    part.path.display(),
-                    format!("line {}: the record belongs to another shard", row.line),
-                ));
+            let digest = row.value.get("text_digest").and_then(Value::as_str);
+            if !digest
+                .and_then(records::bucket)
+                .is_some_and(|bucket| part.shard.owns(bucket))
+            {
+                return Err(refuse("the record belongs to another shard".into()));
             }
             rows.push(((place("sample_index")?, place("attempt_index")?), row));
         }
     }
     rows.sort_by_key(|(place, _)| *place);
-    if let Some(pair) = rows.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        return Err(Error::input(
+    match rows.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        Some([((sample, attempt), _), _]) => Err(Error::input(
             "--merge",
-            format!("sample {} attempt {} is there twice", pair[0].0.0, pair[0].0.1),
-        ));
+            format!("sample {sample} attempt {attempt} is there twice"),
+        )),
+        _ => Ok(rows.into_iter().map(|(_, row)| row).collect()),
     }
-    let is_partial = parts.iter().any(|part| part.status == Status::Partial);
-    let path = args.output.output.as_deref().unwrap_or(Path::new("-"));
-    let output = Output::create(path, Existing::from_flags(args.output.force, false), &args.inputs)?;
-    let mut writer = Writer::new(output);
-    let mut begin = first.begin.clone();
-    begin.rest.shift_remove("shard");
-    begin.rest.shift_remove("schema");
-    writer.begin(&begin, &()).at("output")?;
-    for (_, row) in rows {
-        writer.row_text(row).at("output")?;
-    }
-    let status = if is_partial { Status::Partial } else { Status::Complete };
-    writer.end(status, &()).at("output")?.commit()?;
-    Ok(if is_partial {
-        Outcome::Partial
-    } else {
-        Outcome::Complete
-    })
 }
 
 fn read(path: &Path) -> Result<Part> {

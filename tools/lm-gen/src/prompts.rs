@@ -1,12 +1,15 @@
 //! Records in, token ids out: what the model is asked, in the words of its template.
 
+use std::collections::HashSet;
 use std::path::Path;
 
-use model::{Bos, Message, Template, Tokenizer};
+use model::{Bos, Template, Tokenizer};
 use process::{Error, Result, ResultExt, Shard};
-use records::dataset::{self, InputFormat};
+use records::dataset::{self, Row};
 use records::{Completion, Prompt, Status};
 use serde_json::Value;
+
+use crate::cli::Args;
 
 /// A record as it came, and what it asks for.
 pub struct Item {
@@ -28,78 +31,32 @@ pub struct Input {
 }
 
 /// Reads all prompts, so that the plan covers them.
-pub fn read(
-    path: &Path,
-    format: InputFormat,
-    limit: Option<u64>,
-    shard: Shard,
-    scores: bool,
-    keep_going: bool,
-) -> Result<Input> {
-    let subject = if path.as_os_str() == "-" {
-        "stdin".to_string()
-    } else {
-        path.display().to_string()
-    };
+pub fn read(path: &Path, args: &Args, shard: Shard) -> Result<Input> {
+    let subject = process::input_name(path);
     let mut rows = dataset::Options::new()
-        .format(format)
+        .format(args.input_format)
         .digest(true)
-        .accept_partial(keep_going)
+        .accept_partial(args.keep_going)
         .open(path)
         .at(&subject)?;
     let mut items = Vec::new();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     let mut count = 0;
     for row in rows.by_ref() {
         let row = row.at(&subject)?;
-        if let Some(kind) = row.value.get("type").and_then(Value::as_str)
-            && records::TYPES.contains(&kind)
-            && kind != "prompt"
-            && kind != "completion"
-        {
+        if is_other_record(&row) {
             continue;
         }
-        let place = || {
-            row.line
-                .map_or_else(|| format!("row {}", row.index), |line| format!("line {line}"))
-        };
-        let mut prompt = row.decode::<Prompt>().at(&subject)?;
-        let sample_index = count;
+        let item = item(&row, count, args.score).at(&subject)?;
         count += 1;
-        if !seen.insert((prompt.bench.clone(), prompt.id.clone())) {
-            return Err(Error::input(
-                &subject,
-                format!(
-                    "{}: the id {} of bench {:?} is there twice",
-                    place(),
-                    prompt.id,
-                    prompt.bench.unwrap_or_default()
-                ),
-            ));
+        if !seen.insert((item.prompt.bench.clone(), item.prompt.id.clone())) {
+            let (id, bench) = (&item.prompt.id, item.prompt.bench.as_deref().unwrap_or_default());
+            let cause = format!("the id {id} of bench {bench:?} is there twice");
+            return Err(row.refuse(cause)).at(&subject);
         }
-        let Some(text) = question(&prompt) else {
-            return Err(Error::input(
-                &subject,
-                format!("{}: neither prompt nor messages", place()),
-            ));
-        };
-        let text_digest = records::text_digest(text);
-        let bucket = records::bucket(&text_digest).ok_or_else(|| Error::bug("text_digest", "is no digest"))?;
-        // Keys that this tool writes are not carried over from another run.
-        let given = prompt.take_answer();
-        if scores && given.is_none() && prompt.choices.is_none() {
-            return Err(Error::input(
-                &subject,
-                format!("{}: --score wants a completion", place()),
-            ));
-        }
-        if limit.is_none_or(|limit| sample_index < limit) && shard.owns(bucket) {
-            items.push(Item {
-                sample_index,
-                prompt,
-                text_digest,
-                given,
-            });
+        let is_ours = records::bucket(&item.text_digest).is_some_and(|bucket| shard.owns(bucket));
+        if is_ours && args.limit.is_none_or(|limit| item.sample_index < limit) {
+            items.push(item);
         }
     }
     let digest = rows
@@ -113,62 +70,51 @@ pub fn read(
     })
 }
 
-/// The text that stands for the prompt in `text_digest`: the prompt, or the last user's turn.
-fn question(prompt: &Prompt) -> Option<&str> {
-    match (&prompt.prompt, &prompt.messages) {
-        (Some(text), _) => Some(text),
-        (None, Some(messages)) => messages
-            .iter()
-            .rev()
-            .find(|message| message.role == "user")
-            .or(messages.last())
-            .map(|message| message.content.as_str()),
-        (None, None) => None,
+/// A record of ours that is no prompt: a summary between completions, say.
+fn is_other_record(row: &Row) -> bool {
+    let kind = row.value.get("type").and_then(Value::as_str);
+    kind.is_some_and(|kind| records::TYPES.contains(&kind) && kind != "prompt" && kind != "completion")
+}
+
+fn item(row: &Row, sample_index: u64, scores: bool) -> records::Result<Item> {
+    let mut prompt: Prompt = row.decode()?;
+    let text_digest = prompt
+        .text_digest()
+        .ok_or_else(|| row.refuse("neither prompt nor messages"))?;
+    // Keys that this tool writes are not carried over from another run.
+    let given = prompt.take_answer();
+    if scores && given.is_none() && prompt.choices.is_none() {
+        return Err(row.refuse("--score wants a completion"));
     }
+    Ok(Item {
+        sample_index,
+        prompt,
+        text_digest,
+        given,
+    })
 }
 
 /// How prompts become token ids.
 pub struct Speech<'m> {
     pub tokenizer: &'m Tokenizer,
-    pub template: Option<Template>,
-    pub system: Option<String>,
+    pub template: Option<&'m Template>,
+    pub system: Option<&'m str>,
 }
 
 impl Speech<'_> {
-    /// The text before the completion, and whether the tokenizer's own start token goes before it.
-    pub fn text(&self, prompt: &Prompt) -> model::Result<(String, Bos)> {
-        let system = prompt.system.as_deref().or(self.system.as_deref());
-        let Some(template) = &self.template else {
-            let text = match (&prompt.prompt, &prompt.messages) {
-                (Some(text), _) => text.clone(),
-                (None, _) => {
-                    return Err(model::Error::Template(
-                        "the record has messages, and there is no chat template".into(),
-                    ));
-                }
-            };
-            if system.is_some() {
-                return Err(model::Error::Template(
-                    "the record has a system message, and there is no chat template".into(),
-                ));
+    /// The text before the completion, and whether the tokenizer's own start token goes before it: a template writes its own.
+    fn text(&self, prompt: &Prompt) -> model::Result<(String, Bos)> {
+        match self.template {
+            Some(template) => {
+                let text = template.render(&prompt.turns(self.system), self.tokenizer, true)?;
+                Ok((text, Bos::Off))
             }
-            return Ok((text, Bos::Auto));
-        };
-        let mut messages = Vec::new();
-        let has_own = prompt
-            .messages
-            .as_ref()
-            .is_some_and(|messages| messages.first().is_some_and(|message| message.role == "system"));
-        if let Some(system) = system.filter(|_| !has_own) {
-            messages.push(Message::new("system", system));
+            None => {
+                let text = prompt.bare(self.system);
+                let text = text.map_err(|cause| model::Error::Template(cause.into()))?;
+                Ok((text.to_owned(), Bos::Auto))
+            }
         }
-        match (&prompt.messages, &prompt.prompt) {
-            (Some(turns), _) => messages.extend(turns.iter().map(|turn| Message::new(&turn.role, &turn.content))),
-            (None, Some(text)) => messages.push(Message::new("user", text)),
-            (None, None) => {}
-        }
-        // A template writes its own start token.
-        Ok((template.render(&messages, self.tokenizer, true)?, Bos::Off))
     }
 
     /// The ids before the completion. A model that starts from nothing starts from its start or end token.

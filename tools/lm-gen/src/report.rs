@@ -1,5 +1,6 @@
 //! The keys of lm-gen's stream beside those of `records::Completion`.
 
+use model::Compute;
 use serde::{Deserialize, Serialize};
 
 /// What `begin` says besides tool, version and plan.
@@ -11,13 +12,6 @@ pub struct BeginKeys {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<String>,
     pub compute: Compute,
-}
-
-/// What may change the last bits.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub struct Compute {
-    pub device: String,
-    pub dtype: String,
 }
 
 /// A record that is in the partial file for good: where it ends, and the digest of its line.

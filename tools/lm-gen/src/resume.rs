@@ -4,12 +4,15 @@
 //! as done only where both agree; from the first that does not, the file is cut and computed again. Without a journal all is computed
 //! again, to the same bytes.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use process::{Error, Existing, Journal, Output, Result, ResultExt};
+use process::{Error, Existing, Journal, MixedCompute, Output, Result, ResultExt};
 use serde::Serialize;
+use serde_json::Value;
 
+use crate::plan::Target;
 use crate::report::Mark;
 
 /// Where a run stands when it begins.
@@ -22,39 +25,49 @@ pub struct Start {
     pub has_begun: bool,
 }
 
-/// Whether the finished output at `path` is of this plan and shard: then there is nothing left to do.
-pub fn is_finished(path: &Path, plan_digest: &str, shard: Option<&str>) -> Result<bool> {
-    let Ok(file) = std::fs::File::open(path) else {
+/// What an output must agree in with the run that takes it up.
+#[derive(Clone, Copy)]
+pub struct Wanted<'r> {
+    /// The `begin` record, as this run would write it.
+    pub begin_line: &'r str,
+    pub mixed: MixedCompute,
+}
+
+impl Wanted<'_> {
+    /// The first place where a `begin` record differs from ours.
+    fn difference(self, line: &str) -> Option<String> {
+        let [was, is] = [line, self.begin_line].map(|line| serde_json::from_str(line).unwrap_or(Value::Null));
+        match was.is_object() {
+            true => process::plan::difference(&self.mixed.comparable(was), &self.mixed.comparable(is)),
+            false => Some("it has no begin record".into()),
+        }
+    }
+}
+
+/// Whether the finished output at `path` is of this run: then there is nothing left to do.
+pub fn is_finished(path: &Path, wanted: Wanted) -> Result<bool> {
+    let Ok(file) = File::open(path) else {
         return Ok(false);
     };
     if !file.metadata().at(path.display())?.is_file() {
         return Ok(false);
     }
     let mut lines = records::Lines::new(file);
-    let begin: serde_json::Value = match lines.next_line().at(path.display())? {
-        Some(line) => line.parse().at(path.display())?,
-        None => serde_json::Value::Null,
-    };
-    let same = begin.get("plan_digest").and_then(serde_json::Value::as_str) == Some(plan_digest)
-        && begin.get("shard").and_then(serde_json::Value::as_str) == shard;
-    if same {
-        return Ok(true);
+    let line = lines.next_line().at(path.display())?;
+    match wanted.difference(line.map_or("", |line| line.text)) {
+        None => Ok(true),
+        Some(difference) => Err(Error::conflict(
+            path.display(),
+            format!("exists, and is the output of another plan or shard: {difference}"),
+        )
+        .hint("--force replaces it")),
     }
-    Err(
-        Error::conflict(path.display(), "exists, and is the output of another plan or shard")
-            .hint("--force replaces it"),
-    )
 }
 
 /// Opens the output, fresh or where the last run left it.
-pub fn open(
-    path: &Path,
-    existing: Existing,
-    inputs: &[std::path::PathBuf],
-    plan: &impl Serialize,
-    begin_line: &str,
-) -> Result<Start> {
-    let mut output = Output::create(path, existing, inputs)?;
+pub fn open(target: &Target, plan: &impl Serialize, wanted: Wanted) -> Result<Start> {
+    let (path, existing) = (&target.path, target.existing);
+    let mut output = Output::create(path, existing, &target.inputs)?;
     if !output.is_file() {
         return Ok(Start {
             output,
@@ -65,34 +78,13 @@ pub fn open(
     }
     output.keep_partial();
     let (mut journal, marks) = match existing {
-        Existing::Resume => Journal::resume::<Mark>(path, plan)?,
+        Existing::Resume => Journal::resume::<Mark>(path, plan, wanted.mixed)?,
         _ => (Journal::create(path, plan)?, Vec::new()),
     };
     let file = output
         .partial_file()
         .ok_or_else(|| Error::bug("output", "a file has a partial file"))?;
-    file.seek(SeekFrom::Start(0)).at(path.display())?;
-    let mut head = vec![0; begin_line.len()];
-    let has_begun = file.read_exact(&mut head).is_ok() && head == begin_line.as_bytes();
-    let mut end = if has_begun { begin_line.len() as u64 } else { 0 };
-    let mut sound = Vec::new();
-    if has_begun {
-        for mark in marks {
-            let Some(length) = mark.end.checked_sub(end).filter(|&length| length > 0) else {
-                break;
-            };
-            // BOUND: a record is at most a line long.
-            if length > records::Limits::default().line_bytes as u64 + 1 {
-                break;
-            }
-            let mut line = vec![0; length as usize];
-            if file.read_exact(&mut line).is_err() || process::sha256(&line) != mark.digest {
-                break;
-            }
-            end = mark.end;
-            sound.push(mark);
-        }
-    }
+    let (end, sound) = sound(file, marks, wanted).at(path.display())?;
     file.set_len(end).at(path.display())?;
     file.seek(SeekFrom::Start(end)).at(path.display())?;
     if existing == Existing::Resume {
@@ -106,6 +98,39 @@ pub fn open(
         output,
         journal: Some(journal),
         done_count: sound.len() as u64,
-        has_begun,
+        has_begun: end > 0,
     })
+}
+
+/// How much of a partial output holds, and the marks of the records in it.
+fn sound(file: &mut File, marks: Vec<Mark>, wanted: Wanted) -> io::Result<(u64, Vec<Mark>)> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut reader = BufReader::new(file);
+    let mut begin = Vec::new();
+    // BOUND: a line is at most so long.
+    let line_bytes_max = records::Limits::default().line_bytes as u64 + 1;
+    reader.by_ref().take(line_bytes_max).read_until(b'\n', &mut begin)?;
+    let begins_ours =
+        begin.ends_with(b"\n") && std::str::from_utf8(&begin).is_ok_and(|line| wanted.difference(line).is_none());
+    if !begins_ours {
+        return Ok((0, Vec::new()));
+    }
+    let mut end = begin.len() as u64;
+    let mut sound = Vec::new();
+    for mark in marks {
+        let Some(length) = mark
+            .end
+            .checked_sub(end)
+            .filter(|length| (1..=line_bytes_max).contains(length))
+        else {
+            break;
+        };
+        let mut line = vec![0; length as usize];
+        if reader.read_exact(&mut line).is_err() || process::sha256(&line) != mark.digest {
+            break;
+        }
+        end = mark.end;
+        sound.push(mark);
+    }
+    Ok((end, sound))
 }

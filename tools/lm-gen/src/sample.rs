@@ -2,6 +2,8 @@
 
 use numerics::rng::Rng;
 
+use crate::plan::Sampling;
+
 /// How the next token is chosen.
 #[derive(Clone, Debug)]
 pub enum Choice {
@@ -15,6 +17,18 @@ pub enum Choice {
 }
 
 impl Choice {
+    pub fn new(sampling: Option<&Sampling>) -> Choice {
+        match sampling {
+            None => Choice::Greedy,
+            Some(sampling) => Choice::Sample {
+                temperature: sampling.temperature,
+                top_p: sampling.top_p,
+                top_k: sampling.top_k.map(|k| k as usize),
+                rng: Rng::new(sampling.seed, "lm-gen sampling"),
+            },
+        }
+    }
+
     /// The token for draw (`unit`, `position`); of equal logits the first.
     pub fn next(&self, logits: &[f32], unit: u64, position: u64) -> u32 {
         match self {

@@ -1,8 +1,7 @@
 //! Scoring: the log-likelihood of texts that are given. A record is computed by itself, so no other record changes its bits.
 
-use model::{Batch, Decoder, KvCache, Tape, Tensor};
+use model::{Batch, Decoder, KvCache, Steering, Tape, Tensor};
 
-use crate::directions::Interventions;
 use crate::prompts::Speech;
 use crate::sample::log_prob;
 use records::Prompt;
@@ -17,7 +16,7 @@ pub struct Score {
 
 pub struct Scorer<'m> {
     pub decoder: &'m Decoder,
-    pub interventions: &'m Interventions,
+    pub steering: &'m Steering,
 }
 
 /// A text to be scored: the prompt's ids and its own, and where its own begin.
@@ -95,9 +94,7 @@ impl Scorer<'_> {
     /// The logits of chosen rows.
     fn rows(&self, batch: &Batch, cache: &mut KvCache, wanted: &[u32]) -> model::Result<Vec<Vec<f32>>> {
         let tape = Tape::off().steady();
-        let normed = self
-            .decoder
-            .forward(&tape, batch, &mut &*self.interventions, Some(cache))?;
+        let normed = self.decoder.forward(&tape, batch, &mut &*self.steering, Some(cache))?;
         let mut logits = Vec::with_capacity(wanted.len());
         // A vocabulary is wide: some rows at a time.
         for rows in wanted.chunks(256) {

@@ -539,3 +539,48 @@ fn bad_prompts_are_refused_in_one_line_or_recorded() {
     );
     assert_eq!(records.last().unwrap()["status"], "partial");
 }
+
+/// The output of another machine: its `begin` record names another kernel.
+fn as_on_another_machine(path: &Path) {
+    let text = fs::read_to_string(path).unwrap();
+    let (begin, rest) = text.split_once('\n').unwrap();
+    let mut begin: Value = serde_json::from_str(begin).unwrap();
+    assert!(begin["compute"]["kernel"].is_string(), "{begin}");
+    begin["compute"]["kernel"] = "another".into();
+    fs::write(path, format!("{begin}\n{rest}")).unwrap();
+}
+
+#[test]
+fn what_two_kernels_computed_meets_only_where_that_is_allowed() {
+    let dir = model("olmo2");
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("prompts.jsonl"), many(12)).unwrap();
+    let run = |args: &[&str]| {
+        tool()
+            .current_dir(dir.path())
+            .args(["--model", "."])
+            .args(args)
+            .arg("prompts.jsonl")
+            .output()
+    };
+    let merge = |args: &[&str]| {
+        tool()
+            .current_dir(dir.path())
+            .args(["--merge", "0.jsonl", "1.jsonl", "-o", "merged.jsonl"])
+            .args(args)
+            .output()
+    };
+    run(&["-o", "whole.jsonl"]).expect(0);
+    for shard in ["0", "1"] {
+        run(&["--shard", &format!("{shard}/2"), "-o", &format!("{shard}.jsonl")]).expect(0);
+    }
+    as_on_another_machine(&path("1.jsonl"));
+    merge(&[]).refused(3, "compute.kernel: was");
+    merge(&["--allow-mixed-compute"]).expect(0);
+    assert!(fs::read(path("merged.jsonl")).unwrap() == fs::read(path("whole.jsonl")).unwrap());
+
+    run(&["--resume", "--shard", "1/2", "-o", "1.jsonl"]).refused(5, "compute.kernel: was");
+    let before = fs::read(path("1.jsonl")).unwrap();
+    run(&["--resume", "--allow-mixed-compute", "--shard", "1/2", "-o", "1.jsonl"]).expect(0);
+    assert!(fs::read(path("1.jsonl")).unwrap() == before);
+}

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use acts::Codec;
 use clap::Parser;
 use model::Site;
+use process::Layers;
 use records::dataset::InputFormat;
 
-use crate::selection::{Layers, Positions};
+use crate::selection::Positions;
 
 /// Run a language model and write its residual-stream activations
 ///
@@ -97,8 +98,14 @@ pub struct Args {
     )]
     pub sites: Vec<Site>,
 
-    /// Layers: `all`, indices and ranges (`0,5,7-9`), or a window of depth (`0.3-0.5`; block l of L has depth (l+1)/L).
-    #[arg(long, value_name = "LAYERS", default_value = "all", help_heading = "Selection")]
+    /// Layers: `all`, indices and ranges (`0,5,7-9`, `-1` for the last), or a window of depth (`0.3-0.5`; block l of L has depth (l+1)/L).
+    #[arg(
+        long,
+        value_name = "LAYERS",
+        default_value = "all",
+        allow_hyphen_values = true,
+        help_heading = "Selection"
+    )]
     pub layers: Layers,
 
     /// Token positions: last, all, mean (over all), completion, prompt-last, or an index (negative: from the end).
@@ -110,6 +117,9 @@ pub struct Args {
         help_heading = "Selection"
     )]
     pub positions: Positions,
+
+    #[command(flatten)]
+    pub steering: process::SteeringFlags,
 
     /// The type to store: f32, bf16 or f16 (default: as computed).
     #[arg(long, value_name = "TYPE", value_parser = ["f32", "bf16", "f16"], conflicts_with = "moments", help_heading = "Storage")]
@@ -153,6 +163,9 @@ pub struct Args {
     /// within precision, or different, with the first layer and token where they part (exit code 1).
     #[arg(long, value_name = "FILE", conflicts_with_all = ["output", "moments", "resume"])]
     pub verify: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub mixed: process::MixedCompute,
 
     #[command(flatten)]
     pub output: process::OutputFlags,

@@ -2,7 +2,7 @@
 
 use model::{Batch, Decoder, Point, Probe, Result, Site, Tape, Tensor};
 
-use crate::plan::Job;
+use crate::plan::Opened;
 use crate::prompts::Sample;
 use crate::selection::Positions;
 
@@ -20,19 +20,59 @@ impl Probe for Collector<'_> {
 
     fn visit(&mut self, point: Point, value: &Tensor) -> model::ProbeResult {
         if let Some(index) = self.points.iter().position(|wanted| *wanted == point) {
-            self.seen[index] = Some(match &self.rows {
-                Some(rows) => value.index_select(rows, 0)?,
-                None => value.clone(),
-            });
+            self.seen[index] = self.kept(value)?;
         }
         Ok(None)
     }
 }
 
-/// Runs the samples together; one tensor (rows, width) per point, the samples' rows one after another.
-pub fn forward(decoder: &Decoder, job: &Job, samples: &[&Sample]) -> Result<Vec<Tensor>> {
+impl Collector<'_> {
+    fn kept(&self, value: &Tensor) -> model::ProbeResult {
+        match &self.rows {
+            Some(rows) => value.index_select(rows, 0).map(Some),
+            None => Ok(Some(value.clone())),
+        }
+    }
+}
+
+/// Runs the samples together, under the run's interventions; one tensor (rows, width) per point, the samples' rows one after
+/// another.
+pub fn forward(decoder: &Decoder, opened: &Opened, samples: &[&Sample]) -> Result<Vec<Tensor>> {
+    let points = &opened.points;
     let ids: Vec<&[u32]> = samples.iter().map(|sample| sample.token_ids.as_slice()).collect();
     let batch = Batch::pack(&ids);
+    let mut collector = Collector {
+        points,
+        rows: rows(decoder, &batch, samples)?,
+        seen: vec![None; points.len()],
+    };
+    let tape = Tape::off().steady();
+    let mut probe = (&opened.steering, &mut collector);
+    let needs_head = points
+        .iter()
+        .any(|point| matches!(point.site, Site::FinalNorm | Site::Logits));
+    if needs_head {
+        let normed = decoder.forward(&tape, &batch, &mut probe, None)?;
+        let logits = points.iter().position(|point| point.site == Site::Logits);
+        if let (Some(index), Some(normed)) = (logits, collector.kept(&normed)?) {
+            collector.seen[index] = Some(decoder.logits(&tape, &normed)?);
+        }
+    } else {
+        let depth = points
+            .iter()
+            .map(|point| point.depth(opened.config()))
+            .max()
+            .unwrap_or(0);
+        decoder.residual(&tape, &batch, depth, &mut probe, None)?;
+    }
+    let missing = |point: &Point| model::Error::Site(format!("{point} was not passed"));
+    let seen = collector.seen.into_iter().zip(points);
+    seen.map(|(tensor, point)| tensor.ok_or_else(|| missing(point)))
+        .collect()
+}
+
+/// The rows of the batch that are kept; none where all are.
+fn rows(decoder: &Decoder, batch: &Batch, samples: &[&Sample]) -> Result<Option<Tensor>> {
     let chosen: Vec<u32> = samples
         .iter()
         .enumerate()
@@ -41,41 +81,10 @@ pub fn forward(decoder: &Decoder, job: &Job, samples: &[&Sample]) -> Result<Vec<
             sample.positions.clone().map(move |position| (start + position) as u32)
         })
         .collect();
-    let rows = match chosen.len() == batch.row_count() {
-        true => None,
-        false => Some(Tensor::new(chosen, decoder.device())?),
-    };
-    let mut collector = Collector {
-        points: &job.points,
-        rows,
-        seen: vec![None; job.points.len()],
-    };
-    let tape = Tape::off().steady();
-    let depth = job
-        .points
-        .iter()
-        .map(|point| point.depth(&job.config))
-        .max()
-        .unwrap_or(0);
-    let needs_head = |site| job.points.iter().any(|point| point.site == site);
-    if needs_head(Site::FinalNorm) || needs_head(Site::Logits) {
-        let normed = decoder.forward(&tape, &batch, &mut collector, None)?;
-        if needs_head(Site::Logits) {
-            let normed = match &collector.rows {
-                Some(rows) => normed.index_select(rows, 0)?,
-                None => normed,
-            };
-            let logits = decoder.logits(&tape, &normed)?;
-            let index = job.points.iter().position(|point| point.site == Site::Logits);
-            collector.seen[index.unwrap_or_default()] = Some(logits);
-        }
-    } else {
-        decoder.residual(&tape, &batch, depth, &mut collector, None)?;
+    match chosen.len() == batch.row_count() {
+        true => Ok(None),
+        false => Ok(Some(Tensor::new(chosen, decoder.device())?)),
     }
-    let missing = |point: &Point| model::Error::Site(format!("{point} was not passed"));
-    let seen = collector.seen.into_iter().zip(&job.points);
-    seen.map(|(tensor, point)| tensor.ok_or_else(|| missing(point)))
-        .collect()
 }
 
 /// Each sample's rows of one tensor, in order: its values as they are, or their mean.
@@ -110,4 +119,14 @@ fn mean(rows: &[f32], width: usize) -> Vec<f32> {
     }
     let count = (rows.len() / width) as f64;
     sums.into_iter().map(|sum| (sum / count) as f32).collect()
+}
+
+/// The values as they are stored in a type, widened again.
+pub fn rounded(values: &[f32], dtype: acts::Dtype) -> Vec<f32> {
+    use model::half::{bf16, f16};
+    match dtype {
+        acts::Dtype::Bf16 => values.iter().map(|x| bf16::from_f32(*x).to_f32()).collect(),
+        acts::Dtype::F16 => values.iter().map(|x| f16::from_f32(*x).to_f32()).collect(),
+        _ => values.to_vec(),
+    }
 }

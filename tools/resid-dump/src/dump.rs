@@ -1,16 +1,18 @@
 //! Rows into a container, on a thread of their own while the next unit is computed; and how a stopped run goes on.
 
-use std::io::{Seek, SeekFrom};
+use std::fs::File;
+use std::io::{BufReader, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use acts::{Dtype, Summary, Writer};
+use acts::{Header, Recovered, Stream, Summary, Writer};
 use model::Tensor;
-use process::{Error, Journal, Output, Result, ResultExt};
+use process::{Error, Existing, Journal, Output, Result, ResultExt};
 use serde::{Deserialize, Serialize};
 
-use crate::collector::per_sample;
-use crate::plan::{Job, acts_dtype};
+use crate::collector::{per_sample, rounded};
+use crate::layout;
+use crate::plan::{Opened, Plan, Target};
 use crate::prompts::Sample;
 use crate::report::{Figures, Records, line};
 use crate::selection::Positions;
@@ -34,12 +36,12 @@ pub struct Mark {
 
 /// The container being written.
 pub struct Dump<'a> {
-    job: &'a Job,
+    opened: &'a Opened,
+    keeps_text: bool,
     writer: Writer<Output>,
     journal: Option<Journal>,
     figures: Vec<Figures>,
     mark: Mark,
-    dtype: Dtype,
     records: Records,
 }
 
@@ -56,76 +58,51 @@ pub struct Written {
 impl<'a> Dump<'a> {
     /// Begins a container, or goes on behind what is sound of a partial one.
     pub fn open(
-        job: &'a Job,
-        mut output: Output,
-        path: &Path,
-        resume: bool,
+        plan: &Plan,
+        opened: &'a Opened,
+        target: &Target,
         threads: usize,
         records: Records,
     ) -> Result<Dump<'a>> {
-        let header = job.rows_header()?;
-        let shown = path.display().to_string();
+        let mut output = Output::create_binary(&target.path, target.existing, &target.inputs)?;
+        let shown = target.path.display().to_string();
+        let mut header = layout::header(plan, opened)?;
+        let mut found = None;
+        let mut journal = None;
+        let mut marks = Vec::new();
+        output.keep_partial();
+        if let Some(file) = output.partial_file() {
+            match target.existing {
+                Existing::Resume => {
+                    let (resumed, before) = Journal::resume::<Mark>(&target.path, plan, target.mixed)?;
+                    (journal, marks) = (Some(resumed), before);
+                    if target.mixed.allow_mixed_compute {
+                        header = header_of_another_machine(file, header, &shown)?;
+                    }
+                    found = recovered(file, &header, &shown)?;
+                }
+                _ => journal = Some(Journal::create(&target.path, plan)?),
+            }
+        }
         // one thread compresses beside the computation; a second would only take its core
         let threads = threads.min(2);
-        if !output.is_file() {
-            let writer = Writer::new(output, header, threads).at(&shown)?;
-            return Ok(Dump::with(job, writer, None, Mark::default(), records));
-        }
-        output.keep_partial();
-        if !resume {
-            let journal = Journal::create(path, &job.plan)?;
-            let writer = Writer::new(output, header, threads).at(&shown)?;
-            return Ok(Dump::with(job, writer, Some(journal), Mark::default(), records));
-        }
-        let (journal, marks) = Journal::resume::<Mark>(path, &job.plan)?;
-        let Some(file) = output.partial_file() else {
-            return Err(Error::bug(&shown, "a file that is none"));
-        };
-        file.seek(SeekFrom::Start(0)).at(&shown)?;
-        let recovered = match acts::recover(std::io::BufReader::new(&mut *file), &header) {
-            Ok(recovered) => recovered,
-            Err(acts::Error::HeaderDiffers(what)) => {
-                return Err(
-                    Error::conflict(&shown, format!("the partial run differs in its {what}"))
-                        .hint("run it with the same arguments, or --force to start over"),
-                );
+        let (writer, mark) = match found {
+            Some(recovered) => {
+                let mut writer = Writer::resume(output, recovered, threads).at(&shown)?;
+                let mark = rewound(&mut writer, marks).at(&shown)?;
+                (writer, mark)
             }
-            Err(error) => return Err(error).at(&shown),
+            None => (Writer::new(output, header, threads).at(&shown)?, Mark::default()),
         };
-        let durable = recovered.as_ref().filter(|recovered| !recovered.is_finished());
-        let length = durable.map_or(0, |recovered| recovered.durable_bytes());
-        file.set_len(length).at(&shown)?;
-        file.seek(SeekFrom::Start(length)).at(&shown)?;
-        let Some(recovered) = recovered.filter(|recovered| !recovered.is_finished()) else {
-            // nothing of it is sound, or only the rename was missing: written again, the bytes are the same
-            let writer = Writer::new(output, header, threads).at(&shown)?;
-            return Ok(Dump::with(job, writer, Some(journal), Mark::default(), records));
-        };
-        let mut writer = Writer::resume(output, recovered, threads).at(&shown)?;
-        let samples = writer.tensor("samples").at(&shown)?;
-        let rows = (0..samples).map(|tensor| writer.row_count(tensor)).min().unwrap_or(0);
-        let sample_bytes = writer.row_count(samples);
-        let behind = |mark: &Mark| mark.rows <= rows && mark.sample_bytes <= sample_bytes;
-        let mark = marks.into_iter().rfind(behind).unwrap_or_default();
-        for tensor in 0..samples {
-            writer.rewind(tensor, mark.rows).at(&shown)?;
-        }
-        writer.rewind(samples, mark.sample_bytes).at(&shown)?;
-        Ok(Dump::with(job, writer, Some(journal), mark, records))
-    }
-
-    fn with(job: &'a Job, writer: Writer<Output>, journal: Option<Journal>, mark: Mark, records: Records) -> Dump<'a> {
-        let dtype = acts_dtype(&job.plan.store_dtype);
-        let figures = vec![Figures::default(); job.points.len()];
-        Dump {
-            job,
+        Ok(Dump {
+            opened,
+            keeps_text: plan.keep_text,
             writer,
             journal,
-            figures,
+            figures: vec![Figures::default(); opened.points.len()],
             mark,
-            dtype,
             records,
-        }
+        })
     }
 
     /// Units that need not be computed again.
@@ -156,7 +133,7 @@ impl<'a> Dump<'a> {
             self.writer.flush().at("output")?;
             process::signals::check()?;
         }
-        let (output, summary) = match self.job.failures.is_empty() {
+        let (output, summary) = match self.opened.failures.is_empty() {
             true => self.writer.finish(),
             false => self.writer.finish_partial(),
         }
@@ -172,10 +149,9 @@ impl<'a> Dump<'a> {
 
     /// The records of samples whose rows a resumed run finds in place.
     fn replay_records(&mut self) -> Result<()> {
-        let all: Vec<usize> = (0..self.job.samples.len()).collect();
         let mut row_start = 0;
-        for index in self.job.units(&all).into_iter().take(self.mark.units).flatten() {
-            let record = self.record(&self.job.samples[index], row_start);
+        for index in self.opened.all_units().into_iter().take(self.mark.units).flatten() {
+            let record = self.record(&self.opened.samples[index], row_start);
             row_start += record.row_count;
             self.records.row(&record)?;
         }
@@ -191,65 +167,25 @@ impl<'a> Dump<'a> {
             text_digest: sample.text_digest.clone(),
             token_count: sample.token_ids.len() as u64,
             row_start,
-            row_count: sample.row_count(self.job.positions) as u64,
-            text: self.job.plan.keep_text.then(|| sample.text.clone()),
+            row_count: sample.row_count(self.opened.positions) as u64,
+            text: self.keeps_text.then(|| sample.text.clone()),
             ..Default::default()
         }
     }
 
     /// Sample by sample and, within a sample, tensor by tensor in header order: what a merge of shards writes too.
     fn push(&mut self, unit: &Unit) -> Result<()> {
-        let job = self.job;
-        let samples: Vec<&Sample> = unit.samples.iter().map(|&index| &job.samples[index]).collect();
-        let mut rows: Vec<Vec<Vec<f32>>> = vec![Vec::new(); samples.len()];
-        for (at, (tensor, point)) in unit.tensors.iter().zip(&job.points).enumerate() {
-            let width = point.site.width(&job.config);
-            let figures = &mut self.figures[at];
-            let mut sample_at = 0;
-            per_sample(tensor, &samples, job.positions, |sample, values| {
-                let stored = rounded(values, self.dtype);
-                for (offset, row) in stored.chunks_exact(width).enumerate() {
-                    let position = match job.positions {
-                        Positions::Mean => u64::from(u32::MAX),
-                        _ => (sample.positions.start + offset) as u64,
-                    };
-                    figures.add(row, sample.index, position).map_err(|dim| {
-                        Error::input(
-                            point,
-                            format!(
-                                "is not finite at sample_index {}, position {position}, dimension {dim}",
-                                sample.index
-                            ),
-                        )
-                    })?;
-                }
-                rows[sample_at].push(stored);
-                sample_at += 1;
-                Ok(())
-            })?;
+        let samples = self.opened.of_unit(&unit.samples);
+        // by tensor, then by sample
+        let mut stored = Vec::with_capacity(unit.tensors.len());
+        for (at, tensor) in unit.tensors.iter().enumerate() {
+            stored.push(self.stored_rows(at, tensor, &samples)?);
         }
-        for (sample, tensors) in samples.iter().zip(rows) {
-            for (tensor, values) in tensors.iter().enumerate() {
-                self.writer.push_f32(tensor, values).at("output")?;
+        for (at, sample) in samples.iter().enumerate() {
+            for (tensor, rows) in stored.iter().enumerate() {
+                self.writer.push_f32(tensor, &rows[at]).at("output")?;
             }
-            let record = self.record(sample, self.mark.rows);
-            let (token_ids, positions) = match job.positions {
-                Positions::Mean => (vec![u32::MAX], vec![u32::MAX]),
-                _ => (
-                    sample.token_ids[sample.positions.clone()].to_vec(),
-                    sample.positions.clone().map(|position| position as u32).collect(),
-                ),
-            };
-            let indices = vec![u32::try_from(sample.index).unwrap_or(u32::MAX); positions.len()];
-            let first = job.points.len();
-            self.writer.push_exact(first, &token_ids).at("output")?;
-            self.writer.push_exact(first + 1, &indices).at("output")?;
-            self.writer.push_exact(first + 2, &positions).at("output")?;
-            let line = line(&record)?;
-            self.writer.push(first + 3, &line).at("output")?;
-            self.records.row(&record)?;
-            self.mark.rows += record.row_count;
-            self.mark.sample_bytes += line.len() as u64;
+            self.push_tables(sample)?;
         }
         self.mark.units += 1;
         match &mut self.journal {
@@ -257,22 +193,100 @@ impl<'a> Dump<'a> {
             None => Ok(()),
         }
     }
-}
 
-/// The values as they will be stored, so that figures are of what a reader finds.
-fn rounded(values: &[f32], dtype: Dtype) -> Vec<f32> {
-    match dtype {
-        Dtype::Bf16 => values
-            .iter()
-            .map(|x| model::half::bf16::from_f32(*x).to_f32())
-            .collect(),
-        Dtype::F16 => values.iter().map(|x| model::half::f16::from_f32(*x).to_f32()).collect(),
-        _ => values.to_vec(),
+    /// Every sample's rows of one tensor, as they will be stored; their sizes are noted.
+    fn stored_rows(&mut self, at: usize, tensor: &Tensor, samples: &[&Sample]) -> Result<Vec<Vec<f32>>> {
+        let (opened, point) = (self.opened, self.opened.points[at]);
+        let figures = &mut self.figures[at];
+        let mut all = Vec::with_capacity(samples.len());
+        per_sample(tensor, samples, opened.positions, |sample, values| {
+            let stored = rounded(values, opened.store_dtype);
+            for (offset, row) in stored.chunks_exact(opened.width(at)).enumerate() {
+                let position = match opened.positions {
+                    Positions::Mean => u64::from(u32::MAX),
+                    _ => (sample.positions.start + offset) as u64,
+                };
+                figures.add(row, sample.index, position).map_err(|dim| {
+                    let index = sample.index;
+                    let cause = format!("is not finite at sample_index {index}, position {position}, dimension {dim}");
+                    Error::input(point, cause)
+                })?;
+            }
+            all.push(stored);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// A sample's rows of the row tables, and its record.
+    fn push_tables(&mut self, sample: &Sample) -> Result<()> {
+        let (token_ids, positions) = match self.opened.positions {
+            Positions::Mean => (vec![u32::MAX], vec![u32::MAX]),
+            _ => (
+                sample.token_ids[sample.positions.clone()].to_vec(),
+                sample.positions.clone().map(|position| position as u32).collect(),
+            ),
+        };
+        let indices = vec![u32::try_from(sample.index).unwrap_or(u32::MAX); positions.len()];
+        let first = self.opened.points.len();
+        self.writer.push_exact(first, &token_ids).at("output")?;
+        self.writer.push_exact(first + 1, &indices).at("output")?;
+        self.writer.push_exact(first + 2, &positions).at("output")?;
+        let record = self.record(sample, self.mark.rows);
+        let line = line(&record)?;
+        self.writer.push(first + 3, &line).at("output")?;
+        self.records.row(&record)?;
+        self.mark.rows += record.row_count;
+        self.mark.sample_bytes += line.len() as u64;
+        Ok(())
     }
 }
 
+/// What is sound of a partial container, cut to it. None where that is nothing, or where only the rename was missing: written again, the
+/// bytes are the same.
+fn recovered(file: &mut File, header: &Header, shown: &str) -> Result<Option<Recovered>> {
+    file.seek(SeekFrom::Start(0)).at(shown)?;
+    let recovered = match acts::recover(BufReader::new(&mut *file), header) {
+        Ok(recovered) => recovered.filter(|recovered| !recovered.is_finished()),
+        Err(acts::Error::HeaderDiffers(what)) => {
+            return Err(Error::conflict(shown, format!("the partial run differs in its {what}"))
+                .hint("run it with the same arguments, or --force to start over"));
+        }
+        Err(error) => return Err(error).at(shown),
+    };
+    let length = recovered.as_ref().map_or(0, Recovered::durable_bytes);
+    file.set_len(length).at(shown)?;
+    file.seek(SeekFrom::Start(length)).at(shown)?;
+    Ok(recovered)
+}
+
+/// The header that the partial container has, where it is ours but for the machine that began it.
+fn header_of_another_machine(file: &mut File, ours: Header, shown: &str) -> Result<Header> {
+    file.seek(SeekFrom::Start(0)).at(shown)?;
+    Ok(match Stream::new(BufReader::new(&mut *file), true) {
+        Ok(stream) if layout::without_machine(stream.header()) == layout::without_machine(&ours) => {
+            stream.header().clone()
+        }
+        _ => ours,
+    })
+}
+
+/// Takes a container back to the last mark that its rows bear out.
+fn rewound(writer: &mut Writer<Output>, marks: Vec<Mark>) -> acts::Result<Mark> {
+    let samples = writer.tensor("samples")?;
+    let rows = (0..samples).map(|tensor| writer.row_count(tensor)).min().unwrap_or(0);
+    let sample_bytes = writer.row_count(samples);
+    let holds = |mark: &Mark| mark.rows <= rows && mark.sample_bytes <= sample_bytes;
+    let mark = marks.into_iter().rfind(holds).unwrap_or_default();
+    for tensor in 0..samples {
+        writer.rewind(tensor, mark.rows)?;
+    }
+    writer.rewind(samples, mark.sample_bytes)?;
+    Ok(mark)
+}
+
 /// The sizes of all rows of a container, for a run that did not see them pass.
-pub fn figures_of(job: &Job, path: &Path) -> Result<(Vec<Figures>, Summary)> {
+pub fn figures_of(opened: &Opened, path: &Path) -> Result<(Vec<Figures>, Summary)> {
     let shown = path.display().to_string();
     let file = acts::File::open(
         path,
@@ -282,13 +296,13 @@ pub fn figures_of(job: &Job, path: &Path) -> Result<(Vec<Figures>, Summary)> {
         },
     )
     .at(&shown)?;
-    let first = job.points.len();
+    let first = opened.points.len();
     let rows = file.row_count(first);
     let sample_index = file.to_vec::<u32>(first + 1, 0..rows).at(&shown)?;
     let position = file.to_vec::<u32>(first + 2, 0..rows).at(&shown)?;
     let mut all = Vec::with_capacity(first);
-    for (tensor, point) in job.points.iter().enumerate() {
-        let width = point.site.width(&job.config);
+    for (tensor, point) in opened.points.iter().enumerate() {
+        let width = opened.width(tensor);
         let mut figures = Figures::default();
         // BOUND: a stretch of rows at a time
         const STRETCH: u64 = 1024;

@@ -4,24 +4,17 @@ use model::Site;
 use process::{Error, Outcome, Result};
 
 use crate::cli::Args;
-use crate::plan::Model;
+use crate::plan;
 use crate::report::{self, ModelRow, SiteRow};
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    let Model {
-        config,
-        weights,
-        digest,
-        ..
-    } = Model::open(args, &model::Device::Cpu)?;
-    let layers = args
-        .layers
-        .of(config.layer_count())
-        .map_err(|cause| Error::usage("--layers", cause))?;
+    let checkpoint = plan::open(args, model::Device::Cpu)?;
+    let config = checkpoint.config();
+    let layers = plan::layers(args, config)?;
     let value = |row: serde_json::Result<serde_json::Value>| row.map_err(|cause| Error::bug("record", cause));
     let mut rows = vec![value(serde_json::to_value(ModelRow {
         family: config.family,
-        model_digest: digest,
+        model_digest: checkpoint.digest().to_owned(),
         layer_count: config.layer_count(),
         hidden_size: config.hidden_size,
         head_count: config.head_count,
@@ -32,10 +25,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
         position_count: config.position_count,
         tied_head: config.tied,
         parameter_count: config.parameter_count(),
-        weight_bytes: weights.byte_count(),
+        weight_bytes: checkpoint.weight_bytes(),
     }))?];
-    for site in Site::ALL.into_iter().filter(|site| site.exists(&config)) {
-        let (width, tensor_count) = (site.width(&config), if site.layered() { layers.len() } else { 1 });
+    for site in Site::ALL.into_iter().filter(|site| site.exists(config)) {
+        let (width, tensor_count) = (site.width(config), if site.layered() { layers.len() } else { 1 });
         rows.push(value(serde_json::to_value(SiteRow {
             site: site.name(),
             width,

@@ -4,12 +4,14 @@ mod cli;
 mod collector;
 mod dump;
 mod inspect;
+mod layout;
 mod moments;
 mod plan;
 mod prompts;
 mod report;
 mod run;
 mod selection;
+mod steering;
 mod verify;
 
 fn main() -> ! {

@@ -3,42 +3,26 @@
 //! Samples run bucket by bucket, and each bucket's moments are combined on the fixed tree over 64 buckets, so that shards
 //! merge to the bits of one run. Units do not cross buckets: what is multiplied together is the same for any shard count.
 
+use std::path::Path;
+
 use acts::{Header, MomentsKey, MomentsParts, TokenClass, Writer};
-use model::{Decoder, Point};
-use numerics::moments::{Accumulator, BucketTree, Moments, Precision, packed_len};
+use model::Decoder;
+use numerics::moments::{Accumulator, BucketTree, Moments, Precision};
 use process::{Error, Output, Result, ResultExt};
 
 use crate::collector::{forward, per_sample};
-use crate::plan::{Job, acts_site};
+use crate::layout::{self, Key};
+use crate::plan::{Opened, token_count};
 use crate::prompts::Sample;
+use crate::report::MomentsRow;
 use crate::selection::Positions;
 
 /// Partial results that one accumulation may hold: one per level of the tree over 64 buckets, and the bucket at work.
 const LIVE_MAX: u64 = 8;
 
-/// The accumulations of a run, in the order of the container: group, then point, then class.
-fn keys(job: &Job) -> Vec<(usize, usize, TokenClass)> {
-    let groups = 0..job.groups.len();
-    groups
-        .flat_map(|group| {
-            (0..job.points.len()).flat_map(move |point| TokenClass::ALL.map(|class| (group, point, class)))
-        })
-        .collect()
-}
-
-fn width(job: &Job, point: usize) -> usize {
-    job.points[point].site.width(&job.config)
-}
-
-/// The container's size, which is known before anything runs.
-pub fn container_bytes(job: &Job) -> u64 {
-    let one = |width: usize| 8 * (packed_len(width) + 2 * width + 2) as u64;
-    keys(job).into_iter().map(|(_, point, _)| one(width(job, point))).sum()
-}
-
 /// Refuses what would not fit.
-pub fn check_memory(job: &Job, limit: u64) -> Result<()> {
-    let needed = container_bytes(job) * LIVE_MAX;
+pub fn check_memory(opened: &Opened) -> Result<()> {
+    let (needed, limit) = (layout::moments_bytes(opened) * LIVE_MAX, opened.moments_bytes_max);
     if needed > limit {
         let cause = format!("the moments may take {needed} bytes, limit {limit}");
         return Err(Error::usage("--max-memory", cause).hint("raise it, or choose --layers in several runs"));
@@ -46,48 +30,27 @@ pub fn check_memory(job: &Job, limit: u64) -> Result<()> {
     Ok(())
 }
 
-pub fn header(job: &Job) -> Result<Header> {
-    let mut header = job.header()?;
-    header.groups = job.groups.clone();
-    for (group, point, class) in keys(job) {
-        let key = key(job, group, job.points[point], class)?;
-        header.tensors.extend(key.specs(width(job, point) as u64));
-    }
-    header.fix_blocks().at("plan")?;
-    Ok(header)
-}
-
-fn key(job: &Job, group: usize, point: Point, class: TokenClass) -> Result<MomentsKey> {
-    Ok(MomentsKey {
-        group: u32::try_from(group).map_err(|_| Error::input("--group", format!("{} groups", job.groups.len())))?,
-        site: acts_site(point.site),
-        layer_index: point.layer_index().map(|layer| layer as u32),
-        class,
-    })
-}
-
 /// Runs all samples of the shard; one result per key.
-pub fn accumulate(job: &Job, decoder: &Decoder, mut after: impl FnMut(u64) -> Result<()>) -> Result<Vec<Moments>> {
-    let keys = keys(job);
+pub fn accumulate(
+    opened: &Opened,
+    decoder: &Decoder,
+    mut after: impl FnMut(u64) -> Result<()>,
+) -> Result<Vec<Moments>> {
+    let keys = layout::moments_keys(opened);
     let mut trees: Vec<BucketTree> = keys
         .iter()
-        .map(|&(_, point, _)| BucketTree::new(width(job, point)))
+        .map(|key| BucketTree::new(opened.width(key.point)))
         .collect();
     for bucket in 0..numerics::moments::BUCKET_COUNT {
-        let members: Vec<usize> = (0..job.samples.len())
-            .filter(|&index| job.samples[index].bucket == bucket)
-            .collect();
-        if members.is_empty() {
-            continue;
-        }
+        let members = (0..opened.samples.len()).filter(|&index| opened.samples[index].bucket == bucket);
         let mut at_work: Vec<Option<Accumulator<f32>>> = keys.iter().map(|_| None).collect();
-        for unit in job.units(&members) {
-            let samples: Vec<&Sample> = unit.iter().map(|&index| &job.samples[index]).collect();
-            let tensors = forward(decoder, job, &samples).at("model")?;
+        for unit in opened.units(members) {
+            let samples = opened.of_unit(&unit);
+            let tensors = forward(decoder, opened, &samples).at("model")?;
             for (point, tensor) in tensors.iter().enumerate() {
-                add(job, &mut at_work, point, tensor, &samples)?;
+                add(opened, &mut at_work, point, tensor, &samples)?;
             }
-            after(samples.iter().map(|sample| sample.token_ids.len() as u64).sum())?;
+            after(token_count(samples))?;
         }
         for (tree, accumulator) in trees.iter_mut().zip(at_work) {
             if let Some(accumulator) = accumulator {
@@ -108,28 +71,25 @@ fn not_finite(cause: numerics::moments::MomentsError) -> Error {
 }
 
 fn add(
-    job: &Job,
+    opened: &Opened,
     at_work: &mut [Option<Accumulator<f32>>],
     point: usize,
     tensor: &model::Tensor,
     samples: &[&Sample],
 ) -> Result<()> {
-    let width = width(job, point);
+    let width = opened.width(point);
     let mut push = |group: usize, class: usize, rows: &[f32]| -> Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
-        let index = (group * job.points.len() + point) * TokenClass::ALL.len() + class;
+        let index = (group * opened.points.len() + point) * TokenClass::ALL.len() + class;
         let accumulator = at_work[index].get_or_insert_with(|| Accumulator::new(width, Precision::Double));
         accumulator.push(rows).map_err(not_finite)
     };
-    per_sample(tensor, samples, job.positions, |sample, rows| {
-        let group = job
-            .groups
-            .iter()
-            .position(|group| *group == sample.group)
-            .unwrap_or_default();
-        let first = match sample.positions.start == 0 && job.positions != Positions::Mean {
+    per_sample(tensor, samples, opened.positions, |sample, rows| {
+        let group = opened.groups.iter().position(|group| *group == sample.group);
+        let group = group.ok_or_else(|| Error::bug("group", "of a sample is not among the groups"))?;
+        let first = match sample.positions.start == 0 && opened.positions != Positions::Mean {
             true => width,
             false => 0,
         };
@@ -139,10 +99,10 @@ fn add(
 }
 
 /// Writes the container.
-pub fn write(job: &Job, output: Output, threads: usize, results: Vec<Moments>) -> Result<Output> {
-    let mut writer = Writer::new(output, header(job)?, threads).at("output")?;
+pub fn write(header: Header, output: Output, threads: usize, results: &[Moments], is_partial: bool) -> Result<Output> {
+    let mut writer = Writer::new(output, header, threads).at("output")?;
     let firsts = MomentsKey::all(writer.header());
-    for ((_, first), moments) in firsts.into_iter().zip(&results) {
+    for ((_, first), moments) in firsts.into_iter().zip(results) {
         let parts = MomentsParts {
             count: moments.count() as i64,
             mean: moments.mean().to_vec(),
@@ -152,28 +112,25 @@ pub fn write(job: &Job, output: Output, threads: usize, results: Vec<Moments>) -
         };
         parts.push(&mut writer, first).at("output")?;
     }
-    let finished = match job.failures.is_empty() {
-        true => writer.finish(),
-        false => writer.finish_partial(),
+    let finished = match is_partial {
+        false => writer.finish(),
+        true => writer.finish_partial(),
     };
     Ok(finished.at("output")?.0)
 }
 
 /// What the records say of each accumulation that has rows.
-pub fn rows(job: &Job, results: &[Moments], path: &std::path::Path) -> Vec<crate::report::MomentsRow> {
-    let named = keys(job)
-        .into_iter()
-        .zip(results)
-        .filter(|(_, moments)| moments.count() > 0);
-    named
-        .map(|((group, point, class), moments)| crate::report::MomentsRow {
-            group: job.groups[group].clone(),
-            site: job.points[point].site.to_string(),
-            layer_index: job.points[point].layer_index().map(|layer| layer as u64),
-            class: class.name(),
-            row_count: moments.count(),
-            norm_mean: moments.norm_sum() / moments.count() as f64,
-            path: records::RecordPath(path.into()),
-        })
-        .collect()
+pub fn rows(opened: &Opened, results: &[Moments], path: &Path) -> Vec<MomentsRow> {
+    let keys = layout::moments_keys(opened).into_iter();
+    let filled = keys.zip(results).filter(|(_, moments)| moments.count() > 0);
+    let row = |(key, moments): (Key, &Moments)| MomentsRow {
+        group: opened.groups[key.group].clone(),
+        site: opened.points[key.point].site.to_string(),
+        layer_index: opened.points[key.point].layer_index().map(|layer| layer as u64),
+        class: key.class.name(),
+        row_count: moments.count(),
+        norm_mean: moments.norm_sum() / moments.count() as f64,
+        path: records::RecordPath(path.into()),
+    };
+    filled.map(row).collect()
 }

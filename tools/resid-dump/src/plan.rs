@@ -1,17 +1,18 @@
-//! What a run will do, resolved before any effect: the model's description, the prompts as tokens, the tensors to write.
+//! What a run will do, resolved before any effect: the model's description, the prompts as tokens, the points to look at.
 //!
 //! Reads the whole input and the model's config, tokenizer and bytes (for their digests); loads no weight.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use acts::{Compute, Dtype, Header, Role, TensorSpec};
-use model::{Bos, Config, Device, Directory, Point, Site, Template, Tokenizer, Weights};
-use process::{Error, Result, ResultExt, Shard};
+use acts::{Codec, Dtype};
+use model::{Bos, Checkpoint, Compute, Config, Device, Options, Point, Steering, Template, Tokenizer};
+use process::{Error, Existing, Intervention, Layers, MixedCompute, Result, ResultExt, Shard};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Args;
 use crate::prompts::{Encoding, Prompts, Sample};
-use crate::selection::{Layers, Positions};
+use crate::selection::Positions;
+use crate::steering;
 
 /// Everything that changes bytes. Its digest is the resume key; batch boundaries stand here because on some kernels a
 /// row's last bits depend on how many rows are multiplied with it.
@@ -38,79 +39,71 @@ pub struct Plan {
     pub sites: Vec<String>,
     pub layers: Vec<usize>,
     pub positions: String,
-    pub dtype: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interventions: Vec<Intervention>,
     pub store_dtype: String,
     pub codec: String,
     pub keep_text: bool,
     pub moments: bool,
-    pub device: String,
     pub batch_tokens: u32,
     pub sample_count: u64,
     pub token_count: u64,
+    pub compute: Compute,
 }
 
-/// What `--plan` prints beside the plan.
-#[derive(Serialize)]
-pub struct Shown<'a> {
-    #[serde(flatten)]
-    pub plan: &'a Plan,
-    pub plan_digest: &'a str,
-    pub shard: String,
-    pub shard_sample_count: usize,
-    pub shard_token_count: u64,
-    pub row_count: u64,
-    pub raw_bytes: u64,
-    pub weight_bytes: u64,
-    pub parameter_count: u64,
-}
-
-/// A plan and what it takes to carry it out.
-pub struct Job {
-    pub plan: Plan,
-    pub digest: String,
-    pub shard: Shard,
-    pub config: Config,
-    pub weights: Weights,
+/// What a plan is carried out with.
+pub struct Opened {
+    /// As typed.
+    pub model_name: String,
+    pub prompts_name: String,
+    /// Not loaded yet.
+    pub checkpoint: Checkpoint,
+    pub steering: Steering,
     pub points: Vec<Point>,
     pub positions: Positions,
+    pub store_dtype: Dtype,
+    pub codec: Codec,
+    pub batch_tokens: usize,
+    pub shard: Shard,
     /// Names of groups over the whole input.
     pub groups: Vec<String>,
     /// Samples of this shard, by sample_index.
     pub samples: Vec<Sample>,
     pub failures: Vec<Error>,
-    pub device: Device,
+    /// Absent where none was named.
+    pub target: Option<Target>,
+    pub moments_bytes_max: u64,
 }
 
-/// An opened model directory.
-pub struct Model {
-    pub directory: Directory,
-    pub config: Config,
-    pub weights: Weights,
-    pub digest: String,
+/// Where the container goes.
+pub struct Target {
+    pub path: PathBuf,
+    pub existing: Existing,
+    /// Never written onto.
+    pub inputs: Vec<PathBuf>,
+    pub mixed: MixedCompute,
 }
 
-impl Model {
-    pub fn open(args: &Args, device: &Device) -> Result<Model> {
-        let shown = args.model.display();
-        let directory = Directory::open(&args.model, args.follow_links).at(shown.to_string())?;
-        let text = directory.read("config.json").at(shown.to_string())?;
-        let config = Config::parse(&text).at(shown.to_string())?;
-        let dtype = model::device::dtype(&args.dtype).at("--dtype")?;
-        let weights = Weights::open(&directory, dtype, device).at(shown.to_string())?;
-        let digest = format!("blake3:{}", weights.digest(&text).to_hex());
-        match &args.model_digest {
-            Some(pinned) if *pinned != digest => Err(Error::input(
-                &shown,
-                format!("has the digest {digest}, pinned is {pinned}"),
-            )),
-            _ => Ok(Model {
-                directory,
-                config,
-                weights,
-                digest,
-            }),
-        }
+impl Target {
+    /// Whether a finished output is there that `--resume` need only confirm.
+    pub fn is_finished(&self) -> bool {
+        self.existing == Existing::Resume && self.path.is_file()
     }
+
+    pub fn is_stdout(&self) -> bool {
+        self.path == Path::new("-")
+    }
+}
+
+/// Opens the model; loads nothing.
+pub fn open(args: &Args, device: Device) -> Result<Checkpoint> {
+    let options = Options {
+        device,
+        dtype: model::device::dtype(&args.dtype).map_err(|cause| Error::usage("--dtype", cause))?,
+        follow_links: args.follow_links,
+        digest: args.model_digest.clone(),
+    };
+    Checkpoint::open(&args.model, &options).at(args.model.display())
 }
 
 pub fn acts_dtype(name: &str) -> Dtype {
@@ -121,32 +114,21 @@ pub fn acts_dtype(name: &str) -> Dtype {
     }
 }
 
-impl Job {
-    pub fn new(args: &Args) -> Result<Job> {
+impl Plan {
+    pub fn new(args: &Args) -> Result<(Plan, Opened)> {
+        let target = target(args)?;
         let shard = args.shard.resolve()?;
         let device = model::device::open(&args.device).map_err(|error| Error::environment("--device", error))?;
-        let model = Model::open(args, &device)?;
-        let shown = args.model.display().to_string();
-        let tokenizer = Tokenizer::open(&model.directory).at(&shown)?;
-        let template = template(args, &model.directory)?;
-        let points = points(args, &model.config)?;
-        let encoding = Encoding {
-            tokenizer: &tokenizer,
-            template: template.as_ref(),
-            bos: match args.bos.as_str() {
-                "on" => Bos::On,
-                "off" => Bos::Off,
-                _ => Bos::Auto,
-            },
-            strip_punct: args.strip_punct,
-            positions: args.positions,
-            config: &model.config,
-        };
-        let prompts = Prompts::read(args, &encoding, &args.field)?;
+        let checkpoint = open(args, device)?;
+        let config = checkpoint.config();
+        let tokenizer = checkpoint.tokenizer().at(args.model.display())?;
+        let template = template(args, &checkpoint)?;
+        let points = points(args, config)?;
+        let prompts = Prompts::read(args, &encoding(args, config, &tokenizer, template.as_ref()))?;
         let plan = Plan {
             tool: "resid-dump".into(),
             version: process::VERSION.into(),
-            model_digest: model.digest,
+            model_digest: checkpoint.digest().to_owned(),
             tokenizer_digest: format!("blake3:{}", tokenizer.digest().to_hex()),
             template_digest: template
                 .as_ref()
@@ -161,23 +143,27 @@ impl Job {
             limit: args.limit,
             keep_going: args.keep_going,
             sites: args.sites.iter().map(|site| site.to_string()).collect(),
-            layers: args
-                .layers
-                .of(model.config.layer_count())
-                .map_err(|cause| Error::usage("--layers", cause))?,
+            layers: layers(args, config)?,
             positions: args.positions.to_string(),
-            dtype: args.dtype.clone(),
+            interventions: args.steering.resolve(config.layer_count())?,
             store_dtype: args.store_dtype.clone().unwrap_or_else(|| args.dtype.clone()),
             codec: args.codec.to_string(),
             keep_text: args.keep_text,
             moments: args.moments,
-            device: if device.is_cpu() { "cpu".into() } else { "cuda".into() },
             batch_tokens: args.batch_tokens,
             sample_count: prompts.samples.len() as u64,
-            token_count: prompts.samples.iter().map(|sample| sample.token_ids.len() as u64).sum(),
+            token_count: token_count(&prompts.samples),
+            compute: checkpoint.compute(),
         };
-        Ok(Job {
-            digest: process::plan::digest(&plan)?,
+        let opened = Opened {
+            model_name: args.model.display().to_string(),
+            prompts_name: args.prompts.display().to_string(),
+            steering: steering::load(&plan.interventions, &checkpoint)?,
+            points,
+            positions: args.positions,
+            store_dtype: acts_dtype(&plan.store_dtype),
+            codec: args.codec,
+            batch_tokens: args.batch_tokens as usize,
             groups: prompts.groups(),
             samples: prompts
                 .samples
@@ -185,181 +171,14 @@ impl Job {
                 .filter(|sample| shard.owns(sample.bucket))
                 .collect(),
             failures: prompts.failures,
-            positions: args.positions,
-            config: model.config,
-            weights: model.weights,
-            plan,
             shard,
-            points,
-            device,
-        })
-    }
-
-    /// Rows of each tensor in this shard.
-    pub fn row_count(&self) -> u64 {
-        self.samples
-            .iter()
-            .map(|sample| sample.row_count(self.positions) as u64)
-            .sum()
-    }
-
-    pub fn show(&self) -> Shown<'_> {
-        let width: usize = self.points.iter().map(|point| point.site.width(&self.config)).sum();
-        let row_count = self.row_count();
-        let raw_bytes = match self.plan.moments {
-            true => crate::moments::container_bytes(self),
-            false => row_count * (width * acts_dtype(&self.plan.store_dtype).bytes() + 12) as u64,
+            checkpoint,
+            target,
+            moments_bytes_max: args.max_memory,
         };
-        Shown {
-            plan: &self.plan,
-            plan_digest: &self.digest,
-            shard: format!("{}/{}", self.shard.index, self.shard.count),
-            shard_sample_count: self.samples.len(),
-            shard_token_count: self.samples.iter().map(|sample| sample.token_ids.len() as u64).sum(),
-            row_count,
-            raw_bytes,
-            weight_bytes: self.weights.byte_count(),
-            parameter_count: self.config.parameter_count(),
-        }
+        Ok((plan, opened))
     }
 
-    /// Consecutive samples (indices into `samples`) that run together: at most `batch_tokens` tokens, or one sample.
-    pub fn units(&self, among: &[usize]) -> Vec<Vec<usize>> {
-        let mut units: Vec<Vec<usize>> = Vec::new();
-        let mut tokens = 0;
-        for &index in among {
-            let length = self.samples[index].token_ids.len();
-            match units.last_mut() {
-                Some(unit) if tokens + length <= self.plan.batch_tokens as usize => unit.push(index),
-                _ => {
-                    units.push(vec![index]);
-                    tokens = 0;
-                }
-            }
-            tokens += length;
-        }
-        units
-    }
-
-    /// The container's header, without its tensors.
-    pub fn header(&self) -> Result<Header> {
-        let shard = (self.shard != Shard::WHOLE).then_some(acts::Shard {
-            index: self.shard.index,
-            count: self.shard.count,
-        });
-        let mut header = Header::new("resid-dump", process::VERSION, &self.digest, shard);
-        header.input_digest = Some(self.plan.input_digest.clone());
-        header.model_digest = Some(self.plan.model_digest.clone());
-        header.tokenizer_digest = Some(self.plan.tokenizer_digest.clone());
-        header.template_digest = self.plan.template_digest.clone();
-        header.compute = Some(Compute {
-            dtype: acts_dtype(&self.plan.dtype),
-            device: self.plan.device.clone(),
-            kernel: Some(model::device::kernel(&self.device).to_owned()),
-        });
-        header.sample_count = Some(self.plan.sample_count);
-        let plan = serde_json::to_value(&self.plan).map_err(|cause| Error::bug("plan", cause))?;
-        header.meta.insert("plan".into(), plan);
-        header.meta.insert("family".into(), self.config.family.into());
-        header
-            .meta
-            .insert("layer_count".into(), self.config.layer_count().into());
-        Ok(header)
-    }
-
-    /// The tensors of a dump of rows: activations in the order of `points`, then the row tables, then the samples.
-    pub fn rows_header(&self) -> Result<Header> {
-        let mut header = self.header()?;
-        let codec: acts::Codec = self
-            .plan
-            .codec
-            .parse()
-            .map_err(|cause: String| Error::usage("--codec", cause))?;
-        let rows = self.row_count();
-        let dtype = acts_dtype(&self.plan.store_dtype);
-        for point in &self.points {
-            let layer = point.layer_index().map(|layer| layer as u32);
-            let width = point.site.width(&self.config) as u64;
-            header.tensors.push(
-                TensorSpec::activations(acts_site(point.site), layer, dtype, width)
-                    .codec(codec)
-                    .rows(rows),
-            );
-        }
-        for name in ["token_id", "sample_index", "position"] {
-            header.tensors.push(TensorSpec::row_table(name).rows(rows));
-        }
-        header.tensors.push(TensorSpec::samples().role(Role::Samples));
-        header.fix_blocks().at("plan")?;
-        Ok(header)
-    }
-}
-
-/// The same nine names in both crates.
-pub fn acts_site(site: Site) -> acts::Site {
-    match site {
-        Site::Embed => acts::Site::Embed,
-        Site::ResidPre => acts::Site::ResidPre,
-        Site::ResidMid => acts::Site::ResidMid,
-        Site::ResidPost => acts::Site::ResidPost,
-        Site::AttnOut => acts::Site::AttnOut,
-        Site::MlpOut => acts::Site::MlpOut,
-        Site::MlpGate => acts::Site::MlpGate,
-        Site::FinalNorm => acts::Site::FinalNorm,
-        Site::Logits => acts::Site::Logits,
-    }
-}
-
-/// Every (site, layer) that is asked for, site by site as typed.
-fn points(args: &Args, config: &Config) -> Result<Vec<Point>> {
-    let layers = args
-        .layers
-        .of(config.layer_count())
-        .map_err(|cause| Error::usage("--layers", cause))?;
-    let mut points = Vec::new();
-    for &site in &args.sites {
-        if !site.exists(config) {
-            let cause = format!(
-                "{} blocks of this model are parallel: they have no {site}",
-                config.family
-            );
-            return Err(Error::usage("--sites", cause));
-        }
-        match site.layered() {
-            true => points.extend(layers.iter().map(|&layer| Point::new(site, layer))),
-            false => points.push(Point::new(site, 0)),
-        }
-    }
-    let mut seen = std::collections::HashSet::new();
-    match points.iter().find(|point| !seen.insert(**point)) {
-        Some(twice) => Err(Error::usage("--sites", format!("{twice} is asked for twice"))),
-        None => Ok(points),
-    }
-}
-
-fn template(args: &Args, directory: &Directory) -> Result<Option<Template>> {
-    let Some(path) = &args.template else {
-        if !args.chat {
-            return Ok(None);
-        }
-        return match Template::open(directory).at(args.model.display())? {
-            Some(template) => Ok(Some(template)),
-            None => Err(Error::usage("--chat", "the model has no chat template").hint("--template names one")),
-        };
-    };
-    let shown = path.display().to_string();
-    if path.is_dir() {
-        let directory = Directory::any(path, args.follow_links).at(&shown)?;
-        let template = Template::open(&directory).at(&shown)?;
-        return template
-            .map(Some)
-            .ok_or_else(|| Error::input(&shown, "holds no chat template"));
-    }
-    let text = std::fs::read_to_string(path).at(&shown)?;
-    Template::parse(&text).map(Some).at(&shown)
-}
-
-impl Plan {
     /// Puts the settings of a stored dump in the place of the arguments', so that a run repeats it.
     pub fn apply(&self, args: &mut Args) -> Result<()> {
         let stale = |what: &str| Error::input("plan of the stored dump", format!("{what} is not understood"));
@@ -379,9 +198,9 @@ impl Plan {
             .map(|site| site.parse())
             .collect::<std::result::Result<_, _>>()
             .map_err(|_| stale("sites"))?;
-        args.layers = Layers::Listed(self.layers.iter().map(|&layer| (layer, layer)).collect());
+        args.layers = Layers::Listed(self.layers.iter().map(|&layer| (layer as i64, layer as i64)).collect());
         args.positions = self.positions.parse().map_err(|_| stale("positions"))?;
-        args.dtype.clone_from(&self.dtype);
+        args.dtype.clone_from(&self.compute.dtype);
         args.store_dtype = Some(self.store_dtype.clone());
         args.codec = self.codec.parse().map_err(|_| stale("codec"))?;
         args.batch_tokens = self.batch_tokens;
@@ -389,10 +208,139 @@ impl Plan {
     }
 }
 
-/// `-o` is not optional for a container.
-pub fn target(args: &Args) -> Result<&Path> {
-    args.output
-        .output
-        .as_deref()
-        .ok_or_else(|| Error::usage("--output", "is missing").hint("-o FILE, or -o - for the container on stdout"))
+impl Opened {
+    pub fn config(&self) -> &Config {
+        self.checkpoint.config()
+    }
+
+    /// Rows of each tensor in this shard.
+    pub fn row_count(&self) -> u64 {
+        let rows = |sample: &Sample| sample.row_count(self.positions) as u64;
+        self.samples.iter().map(rows).sum()
+    }
+
+    /// Tokens of this shard.
+    pub fn token_count(&self) -> u64 {
+        token_count(&self.samples)
+    }
+
+    pub fn width(&self, point: usize) -> usize {
+        self.points[point].site.width(self.config())
+    }
+
+    /// Consecutive samples (indices into `samples`) that run together: at most `batch_tokens` tokens, or one sample.
+    pub fn units(&self, among: impl IntoIterator<Item = usize>) -> Vec<Vec<usize>> {
+        let mut units: Vec<Vec<usize>> = Vec::new();
+        let mut tokens = 0;
+        for index in among {
+            let length = self.samples[index].token_ids.len();
+            match units.last_mut() {
+                Some(unit) if tokens + length <= self.batch_tokens => unit.push(index),
+                _ => {
+                    units.push(vec![index]);
+                    tokens = 0;
+                }
+            }
+            tokens += length;
+        }
+        units
+    }
+
+    /// The units of the whole shard.
+    pub fn all_units(&self) -> Vec<Vec<usize>> {
+        self.units(0..self.samples.len())
+    }
+
+    pub fn of_unit(&self, unit: &[usize]) -> Vec<&Sample> {
+        unit.iter().map(|&index| &self.samples[index]).collect()
+    }
+}
+
+pub fn token_count<'s>(samples: impl IntoIterator<Item = &'s Sample>) -> u64 {
+    samples.into_iter().map(|sample| sample.token_ids.len() as u64).sum()
+}
+
+/// Refuses a target that must not be written before anything is read, unless nothing will be written.
+fn target(args: &Args) -> Result<Option<Target>> {
+    let Some(path) = &args.output.output else {
+        return Ok(None);
+    };
+    let model_files = std::fs::read_dir(&args.model).into_iter().flatten().flatten();
+    let target = Target {
+        path: path.clone(),
+        existing: Existing::from_flags(args.output.force, args.resume),
+        inputs: [args.prompts.clone()]
+            .into_iter()
+            .chain(model_files.map(|entry| entry.path()))
+            .chain(args.steering.inputs().cloned())
+            .collect(),
+        mixed: args.mixed,
+    };
+    if !(args.common.plan || target.is_finished()) {
+        process::check_target(&target.path, target.existing, &target.inputs)?;
+    }
+    Ok(Some(target))
+}
+
+fn encoding<'a>(
+    args: &Args,
+    config: &'a Config,
+    tokenizer: &'a Tokenizer,
+    template: Option<&'a Template>,
+) -> Encoding<'a> {
+    Encoding {
+        tokenizer,
+        template,
+        bos: match args.bos.as_str() {
+            "on" => Bos::On,
+            "off" => Bos::Off,
+            _ => Bos::Auto,
+        },
+        strip_punct: args.strip_punct,
+        positions: args.positions,
+        config,
+    }
+}
+
+fn template(args: &Args, checkpoint: &Checkpoint) -> Result<Option<Template>> {
+    if let Some(path) = &args.template {
+        return Template::read(path, args.follow_links).at(path.display()).map(Some);
+    }
+    if !args.chat {
+        return Ok(None);
+    }
+    match checkpoint.template().at(args.model.display())? {
+        Some(template) => Ok(Some(template)),
+        None => Err(Error::usage("--chat", "the model has no chat template").hint("--template names one")),
+    }
+}
+
+pub fn layers(args: &Args, config: &Config) -> Result<Vec<usize>> {
+    args.layers
+        .of(config.layer_count())
+        .map_err(|cause| Error::usage("--layers", cause))
+}
+
+/// Every (site, layer) that is asked for, site by site as typed.
+fn points(args: &Args, config: &Config) -> Result<Vec<Point>> {
+    let layers = layers(args, config)?;
+    let mut points = Vec::new();
+    for &site in &args.sites {
+        if !site.exists(config) {
+            let cause = format!(
+                "{} blocks of this model are parallel: they have no {site}",
+                config.family
+            );
+            return Err(Error::usage("--sites", cause));
+        }
+        match site.layered() {
+            true => points.extend(layers.iter().map(|&layer| Point::new(site, layer))),
+            false => points.push(Point::new(site, 0)),
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    match points.iter().find(|point| !seen.insert(**point)) {
+        Some(twice) => Err(Error::usage("--sites", format!("{twice} is asked for twice"))),
+        None => Ok(points),
+    }
 }

@@ -1,9 +1,8 @@
 //! The input, read whole: rows → samples with their token ids.
 
-use std::path::Path;
-
-use model::{Bos, Config, Message, Template, Tokenizer};
+use model::{Bos, Config, Template, Tokenizer};
 use process::{Error, Result, ResultExt};
+use records::Prompt;
 use records::dataset::{Options, Row};
 use serde_json::Value;
 
@@ -55,17 +54,12 @@ pub struct Encoding<'a> {
 }
 
 impl Prompts {
-    pub fn read(args: &Args, encoding: &Encoding, field: &str) -> Result<Prompts> {
-        let path = &args.prompts;
-        let name = if path == Path::new("-") {
-            "stdin".into()
-        } else {
-            path.display().to_string()
-        };
+    pub fn read(args: &Args, encoding: &Encoding) -> Result<Prompts> {
+        let name = process::input_name(&args.prompts);
         let mut dataset = Options::new()
             .format(args.input_format)
             .digest(true)
-            .open(path)
+            .open(&args.prompts)
             .at(&name)?;
         let mut prompts = Prompts {
             samples: Vec::new(),
@@ -78,7 +72,7 @@ impl Prompts {
             if args.limit.is_some_and(|limit| row.index >= limit) {
                 continue;
             }
-            match encoding.sample(&row, field, args) {
+            match encoding.sample(&row, args) {
                 Ok(sample) => prompts.samples.push(sample),
                 Err(cause) => {
                     let refusal = Err::<(), _>(row.refuse(cause)).at(&name);
@@ -109,60 +103,25 @@ impl Prompts {
 
 impl Encoding<'_> {
     /// Causes are without the prompt's text: it may be harmful by design.
-    fn sample(&self, row: &Row, field: &str, args: &Args) -> std::result::Result<Sample, String> {
+    fn sample(&self, row: &Row, args: &Args) -> std::result::Result<Sample, String> {
         let fault = |error: records::Error| error.fault.to_string();
-        let messages = self
-            .template
-            .and_then(|_| row.value.get("messages"))
-            .and_then(Value::as_array);
-        let text = match messages {
-            Some(turns) => turns
-                .iter()
-                .rev()
-                .find(|turn| turn.get("role").and_then(Value::as_str) == Some("user"))
-                .and_then(|turn| turn.get("content")?.as_str())
-                .ok_or("messages hold no user turn with a text")?,
-            None => row.text(field).map_err(fault)?,
+        let prompt = Prompt::asked(row, &args.field).map_err(fault)?;
+        let text = match prompt.text() {
+            Some(text) => text.to_owned(),
+            None => row.text(&args.field).map_err(fault)?.to_owned(),
         };
-        let prompt = if self.strip_punct { stripped(text) } else { text };
-        let mut token_ids = match self.template {
-            None => self.tokenizer.encode(prompt, self.bos),
-            Some(template) => {
-                let turns = self.turns(row, messages, prompt)?;
-                let rendered = template.render(&turns, self.tokenizer, true);
-                rendered.and_then(|text| self.tokenizer.encode(&text, Bos::Off))
-            }
-        }
-        .map_err(|error| error.to_string())?;
+        let text_digest = records::text_digest(&text);
+        let mut token_ids = self.prompt_ids(prompt)?;
         let prompt_count = token_ids.len();
-        if prompt_count == 0 {
-            return Err("the prompt has no tokens".into());
-        }
         if self.positions.needs_completion() {
             let completion = row.text(&args.completion_field).map_err(fault)?;
-            token_ids.extend(
-                self.tokenizer
-                    .encode(completion, Bos::Off)
-                    .map_err(|error| error.to_string())?,
-            );
+            let ids = self.tokenizer.encode(completion, Bos::Off);
+            token_ids.extend(ids.map_err(|error| error.to_string())?);
             if token_ids.len() == prompt_count {
                 return Err("the completion has no tokens".into());
             }
         }
-        if token_ids.len() > self.config.position_count {
-            let limit = self.config.position_count;
-            return Err(format!(
-                "the prompt is {} tokens long, the model's limit is {limit}",
-                token_ids.len()
-            ));
-        }
-        if let Some(id) = token_ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
-            return Err(format!(
-                "token id {id} is beyond the model's vocabulary of {}",
-                self.config.vocab_size
-            ));
-        }
-        let text_digest = records::text_digest(text);
+        self.check(&token_ids)?;
         Ok(Sample {
             index: row.index,
             id: row.id().map_err(fault)?,
@@ -173,32 +132,53 @@ impl Encoding<'_> {
             bench: row.value.get("bench").and_then(Value::as_str).map(str::to_owned),
             positions: self.positions.of(token_ids.len(), prompt_count)?,
             bucket: records::bucket(&text_digest).ok_or("the text digest is malformed")?,
-            text: text.to_owned(),
+            text,
             text_digest,
             token_ids,
         })
     }
 
-    fn turns(
-        &self,
-        row: &Row,
-        messages: Option<&Vec<Value>>,
-        prompt: &str,
-    ) -> std::result::Result<Vec<Message>, String> {
-        let Some(messages) = messages else {
-            let system = row.value.get("system").and_then(Value::as_str);
-            let system = system.map(|text| Message::new("system", text));
-            return Ok(system.into_iter().chain([Message::new("user", prompt)]).collect());
+    fn prompt_ids(&self, mut prompt: Prompt) -> std::result::Result<Vec<u32>, String> {
+        if self.strip_punct {
+            strip(&mut prompt);
+        }
+        let ids = match self.template {
+            None => self.tokenizer.encode(prompt.bare(None)?, self.bos),
+            Some(template) => template
+                .render(&prompt.turns(None), self.tokenizer, true)
+                .and_then(|text| self.tokenizer.encode(&text, Bos::Off)),
         };
-        let turn = |turn: &Value| {
-            let text = |key: &str| turn.get(key).and_then(Value::as_str);
-            Some(Message::new(text("role")?, text("content")?))
-        };
-        messages
-            .iter()
-            .map(|value| turn(value).ok_or_else(|| "a message lacks role or content".to_owned()))
-            .collect()
+        match ids {
+            Ok(ids) if ids.is_empty() => Err("the prompt has no tokens".into()),
+            other => other.map_err(|error| error.to_string()),
+        }
     }
+
+    /// The model must be able to run the tokens.
+    fn check(&self, token_ids: &[u32]) -> std::result::Result<(), String> {
+        let (count, limit) = (token_ids.len(), self.config.position_count);
+        if count > limit {
+            return Err(format!(
+                "the prompt is {count} tokens long, the model's limit is {limit}"
+            ));
+        }
+        let size = self.config.vocab_size;
+        match token_ids.iter().find(|&&id| id as usize >= size) {
+            Some(id) => Err(format!("token id {id} is beyond the model's vocabulary of {size}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Strips the question, in whichever form it is asked.
+fn strip(prompt: &mut Prompt) {
+    let turns = prompt.messages.as_deref_mut().unwrap_or_default();
+    let asked = turns.iter_mut().rfind(|turn| turn.role == "user");
+    let texts = asked
+        .map(|turn| &mut turn.content)
+        .into_iter()
+        .chain(&mut prompt.prompt);
+    texts.for_each(|text| text.truncate(stripped(text).len()));
 }
 
 /// Without white space and punctuation at the end.

@@ -9,6 +9,8 @@ use records::{Begin, RecordPath, Status, Writer};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::plan::Plan;
+
 /// Sizes of one tensor's rows, of the values as they are stored.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Figures {
@@ -77,6 +79,21 @@ impl Figures {
             rest: Map::new(),
         }
     }
+}
+
+/// What `--plan` prints.
+#[derive(Serialize)]
+pub struct Shown<'p> {
+    #[serde(flatten)]
+    pub plan: &'p Plan,
+    pub plan_digest: String,
+    pub shard: String,
+    pub shard_sample_count: usize,
+    pub shard_token_count: u64,
+    pub row_count: u64,
+    pub raw_bytes: u64,
+    pub weight_bytes: u64,
+    pub parameter_count: u64,
 }
 
 /// One line of the end record's `massive_activations`: where a tensor's largest number stands.

@@ -1,19 +1,20 @@
-//! The only file with effects: loads the model, runs the units, writes the container, says what it holds.
+//! The run: loads the model, runs the units, writes the container, says what it holds.
 
 use std::path::Path;
+use std::time::Instant;
 
-use acts::{OpenOptions, State};
+use acts::{OpenOptions, State, Summary};
 use model::Decoder;
 use process::signals::Grace;
-use process::{Error, Existing, Manifest, Outcome, Output, Progress, Result, ResultExt};
+use process::{Common, Error, Existing, Manifest, Outcome, Output, Progress, Result, ResultExt};
 use records::Status;
 
 use crate::cli::Args;
+use crate::collector;
 use crate::dump::{Dump, Unit, Written, figures_of};
-use crate::plan::{Job, target};
-use crate::prompts::Sample;
-use crate::report::{EndKeys, Massive, Records};
-use crate::{collector, inspect, moments, verify};
+use crate::plan::{Opened, Plan, Target, token_count};
+use crate::report::{EndKeys, Figures, Massive, Records};
+use crate::{inspect, layout, moments, verify};
 
 pub fn run(args: Args) -> Result<Outcome> {
     if args.inspect {
@@ -22,246 +23,190 @@ pub fn run(args: Args) -> Result<Outcome> {
     if let Some(golden) = args.verify.clone() {
         return verify::run(args, &golden);
     }
-    if args.common.plan {
-        return process::plan::print(&Job::new(&args)?.show());
-    }
-    let path = target(&args)?;
-    let existing = Existing::from_flags(args.output.force, args.resume);
-    let finished = args.resume && path.is_file();
-    if !finished {
-        process::check_target(path, existing, &inputs(&args))?;
-    }
     let manifest = Manifest::start();
-    let job = Job::new(&args)?;
-    for failure in &job.failures {
+    let (plan, opened) = Plan::new(&args)?;
+    if args.common.plan {
+        return process::plan::print(&layout::shown(&plan, &opened)?);
+    }
+    let target = opened
+        .target
+        .as_ref()
+        .ok_or_else(|| Error::usage("--output", "is missing").hint("-o FILE, or -o - for the container on stdout"))?;
+    for failure in &opened.failures {
         process::warn(&args.common, &failure.to_string());
     }
-    if finished {
-        return already(&args, &job, path);
-    }
-    if job.plan.moments {
-        moments::check_memory(&job, args.max_memory)?;
-    }
-    // accumulators live in memory: a stopped run of moments starts over
-    let existing = if job.plan.moments && args.resume {
-        Existing::Replace
-    } else {
-        existing
-    };
-    let output = Output::create_binary(path, existing, &inputs(&args))?;
     let run = Run {
-        args: &args,
-        job: &job,
-        path,
+        common: &args.common,
+        plan: &plan,
+        opened: &opened,
+        target,
         manifest,
     };
-    match job.plan.moments {
-        true => run.moments(output),
-        false => run.rows(output),
+    match (target.is_finished(), plan.moments) {
+        (true, _) => run.already(),
+        (false, true) => run.moments(),
+        (false, false) => run.rows(),
     }
-}
-
-/// Files that an output must not replace.
-fn inputs(args: &Args) -> Vec<std::path::PathBuf> {
-    let mut inputs = vec![args.prompts.clone()];
-    if let Ok(entries) = std::fs::read_dir(&args.model) {
-        inputs.extend(entries.flatten().map(|entry| entry.path()));
-    }
-    inputs
-}
-
-/// A finished output of the same plan under `--resume`: nothing to do; of another plan: a conflict.
-fn already(args: &Args, job: &Job, path: &Path) -> Result<Outcome> {
-    let shown = path.display().to_string();
-    let options = OpenOptions {
-        allow_partial: true,
-        ..OpenOptions::default()
-    };
-    let file = acts::File::open(path, options).at(&shown)?;
-    let (ours, theirs) = (
-        if job.plan.moments {
-            moments::header(job)?
-        } else {
-            job.rows_header()?
-        },
-        file.header(),
-    );
-    if ours != *theirs {
-        let was = theirs.meta.get("plan").cloned().unwrap_or_default();
-        let is = ours.meta.get("plan").cloned().unwrap_or_default();
-        let what = process::plan::difference(&was, &is).unwrap_or_else(|| acts::first_difference(theirs, &ours));
-        return Err(
-            Error::conflict(&shown, format!("is a finished run of another plan: {what}")).hint("--force replaces it"),
-        );
-    }
-    if args.common.verbose {
-        process::warn(&args.common, &format!("{shown} is finished"));
-    }
-    let mut records = Records::begin(path != Path::new("-"), &job.digest)?;
-    let mut keys = EndKeys {
-        input_digest: job.plan.input_digest.clone(),
-        ..EndKeys::default()
-    };
-    if !job.plan.moments {
-        let samples = file.tensor("samples").at(&shown)?;
-        let lines = file.to_bytes(samples, 0..file.row_count(samples)).at(&shown)?;
-        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let mut record: records::Sample =
-                serde_json::from_slice(line).map_err(|cause| Error::input(&shown, cause))?;
-            record.rest.remove("type"); // the tag is written again
-            records.row(&record)?;
-        }
-        let (figures, summary) = figures_of(job, path)?;
-        tensors(job, path, &figures, &summary, &mut records, &mut keys)?;
-    }
-    finish(job, records, keys, file.state())
-}
-
-/// The tensor records, and what the end record says of the largest numbers.
-fn tensors(
-    job: &Job,
-    path: &Path,
-    figures: &[crate::report::Figures],
-    summary: &acts::Summary,
-    records: &mut Records,
-    keys: &mut EndKeys,
-) -> Result<()> {
-    let dtype = crate::plan::acts_dtype(&job.plan.store_dtype);
-    for ((point, figures), summary) in job.points.iter().zip(figures).zip(&summary.tensors) {
-        let width = point.site.width(&job.config) as u64;
-        let record = figures.record(*point, path, width, dtype, summary);
-        keys.massive_activations.push(Massive::of(&record));
-        records.row(&record)?;
-    }
-    Ok(())
-}
-
-fn finish(job: &Job, records: Records, mut keys: EndKeys, state: State) -> Result<Outcome> {
-    let partial = !job.failures.is_empty() || state != State::Complete;
-    keys.failed_count = partial.then_some(job.failures.len() as u64);
-    records.end(if partial { Status::Partial } else { Status::Complete }, &keys)?;
-    Ok(if partial { Outcome::Partial } else { Outcome::Complete })
 }
 
 struct Run<'a> {
-    args: &'a Args,
-    job: &'a Job,
-    path: &'a Path,
+    common: &'a Common,
+    plan: &'a Plan,
+    opened: &'a Opened,
+    target: &'a Target,
     manifest: Manifest,
 }
 
 impl Run<'_> {
+    fn begin_records(&self) -> Result<Records> {
+        Records::begin(!self.target.is_stdout(), &process::plan::digest(self.plan)?)
+    }
+
     fn load(&self) -> Result<Decoder> {
-        Decoder::from_weights(self.job.config.clone(), &self.job.weights).at(self.args.model.display())
+        self.opened.checkpoint.load().at(&self.opened.model_name)
     }
 
-    /// The digest of what was mapped must be the plan's: a model replaced underneath is refused before anything is published.
+    /// A model replaced underneath is refused before anything is published.
     fn same_model(&self) -> Result<()> {
-        let directory =
-            model::Directory::open(&self.args.model, self.args.follow_links).at(self.args.model.display())?;
-        let config = directory.read("config.json").at(self.args.model.display())?;
-        let digest = format!("blake3:{}", self.job.weights.digest_on_one_thread(&config).to_hex());
-        match digest == self.job.plan.model_digest {
-            true => Ok(()),
-            false => Err(Error::input(
-                self.args.model.display(),
-                format!(
-                    "was changed while it was run: its digest was {}, is {digest}",
-                    self.job.plan.model_digest
-                ),
-            )),
-        }
+        self.opened.checkpoint.check_unchanged().at(&self.opened.model_name)
     }
 
-    fn rows(mut self, output: Output) -> Result<Outcome> {
-        let (args, job) = (self.args, self.job);
-        let is_file = self.path != Path::new("-");
-        let threads = args.common.thread_count();
-        let records = Records::begin(is_file, &job.digest)?;
-        let dump = Dump::open(job, output, self.path, args.resume, threads, records)?;
-        let done = dump.done_units();
+    fn progress(&self) -> Progress {
+        Progress::start(self.common, "tokens", Some(self.opened.token_count()), "tokens")
+    }
+
+    /// A finished output of the same plan under `--resume`: nothing to do; of another plan: a conflict.
+    fn already(&self) -> Result<Outcome> {
+        let shown = self.target.path.display().to_string();
+        let options = OpenOptions {
+            allow_partial: true,
+            ..OpenOptions::default()
+        };
+        let file = acts::File::open(&self.target.path, options).at(&shown)?;
+        self.check_header(file.header(), &shown)?;
+        if self.common.verbose {
+            process::warn(self.common, &format!("{shown} is finished"));
+        }
+        let mut records = self.begin_records()?;
+        let mut massive = Vec::new();
+        if !self.plan.moments {
+            let samples = file.tensor("samples").at(&shown)?;
+            let lines = file.to_bytes(samples, 0..file.row_count(samples)).at(&shown)?;
+            for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                let mut record: records::Sample =
+                    serde_json::from_slice(line).map_err(|cause| Error::input(&shown, cause))?;
+                record.rest.remove("type"); // the tag is written again
+                records.row(&record)?;
+            }
+            let (figures, summary) = figures_of(self.opened, &self.target.path)?;
+            massive = self.tensors(&figures, &summary, &mut records)?;
+        }
+        self.end(records, massive, file.state())
+    }
+
+    fn check_header(&self, theirs: &acts::Header, shown: &str) -> Result<()> {
+        let ours = layout::header(self.plan, self.opened)?;
+        let is_same = match self.target.mixed.allow_mixed_compute {
+            true => layout::without_machine(&ours) == layout::without_machine(theirs),
+            false => ours == *theirs,
+        };
+        if is_same {
+            return Ok(());
+        }
+        let plan_of = |header: &acts::Header| header.meta.get("plan").cloned().unwrap_or_default();
+        let what = process::plan::difference(&plan_of(theirs), &plan_of(&ours))
+            .unwrap_or_else(|| acts::first_difference(theirs, &ours));
+        Err(Error::conflict(shown, format!("is a finished run of another plan: {what}")).hint("--force replaces it"))
+    }
+
+    fn rows(mut self) -> Result<Outcome> {
+        let records = self.begin_records()?;
+        let threads = self.common.thread_count();
+        let dump = Dump::open(self.plan, self.opened, self.target, threads, records)?;
         let decoder = self.load()?;
-        let all: Vec<usize> = (0..job.samples.len()).collect();
-        let total: u64 = job.samples.iter().map(|sample| sample.token_ids.len() as u64).sum();
-        let progress = Progress::start(&args.common, "tokens", Some(total), "tokens");
+        let progress = self.progress();
         let _grace = Grace::begin();
-        let clock = std::time::Instant::now();
-        let mut token_count = 0;
+        let clock = Instant::now();
+        let (written, token_count) = self.compute(&decoder, dump, &progress)?;
+        progress.finish();
+        let seconds = clock.elapsed().as_secs_f64();
+        let mut records = written.records;
+        written.output.commit()?;
+        if let Some(journal) = written.journal {
+            journal.remove()?;
+        }
+        let mut massive = Vec::new();
+        if !self.target.is_stdout() {
+            let figures = match written.figures {
+                Some(figures) => figures,
+                None => figures_of(self.opened, &self.target.path)?.0,
+            };
+            massive = self.tensors(&figures, &written.summary, &mut records)?;
+        }
+        self.note(token_count, seconds)?;
+        self.end(records, massive, written.summary.state)
+    }
+
+    /// Runs the units that are not done while another thread writes those that are, and a third reads the model's files again. Gives
+    /// the finished container, and the tokens that were run.
+    fn compute(&self, decoder: &Decoder, dump: Dump<'_>, progress: &Progress) -> Result<(Written, u64)> {
+        let done = dump.done_units();
+        let mut tokens_run = 0;
         let written = std::thread::scope(|scope| -> Result<Written> {
             let checked = scope.spawn(|| self.same_model());
             let (sender, writing) = dump.start(scope);
             let mut stopped = Ok(());
-            for unit in job.units(&all).into_iter().skip(done) {
+            for unit in self.opened.all_units().into_iter().skip(done) {
                 stopped = process::signals::check();
                 if stopped.is_err() {
                     break;
                 }
-                let samples: Vec<&Sample> = unit.iter().map(|&index| &job.samples[index]).collect();
-                let tokens: u64 = samples.iter().map(|sample| sample.token_ids.len() as u64).sum();
-                let tensors = match collector::forward(&decoder, job, &samples) {
+                let samples = self.opened.of_unit(&unit);
+                let tokens = token_count(samples.iter().copied());
+                let tensors = match collector::forward(decoder, self.opened, &samples) {
                     Ok(tensors) => tensors,
                     Err(error) => {
-                        stopped = Err(error).at(args.model.display());
+                        stopped = Err(error).at(&self.opened.model_name);
                         break;
                     }
                 };
                 if sender.send(Unit { samples: unit, tensors }).is_err() {
                     break; // the writer failed, and says why
                 }
-                token_count += tokens;
+                tokens_run += tokens;
                 progress.advance(tokens);
             }
-            if stopped.is_err() && process::signals::received().is_none() {
-                // what was computed stays in the partial file; the reason is ours
-                drop(sender);
-                let _ = writing.join();
-                return stopped.and(Err(Error::bug("run", "stopped without a reason")));
-            }
             drop(sender);
-            let written = joined(writing.join())?;
-            stopped?;
-            joined(checked.join())?;
-            Ok(written)
+            let writing = writing.join();
+            match stopped {
+                // what was computed stays in the partial file; the reason is ours
+                Err(error) if process::signals::received().is_none() => Err(error),
+                stopped => {
+                    let written = joined(writing)?;
+                    stopped?;
+                    joined(checked.join())?;
+                    Ok(written)
+                }
+            }
         })?;
-        progress.finish();
-        let seconds = clock.elapsed().as_secs_f64();
-        let Written {
-            output,
-            summary,
-            figures,
-            journal,
-            mut records,
-        } = written;
-        output.commit()?;
-        if let Some(journal) = journal {
-            journal.remove()?;
-        }
-        let mut keys = EndKeys {
-            input_digest: job.plan.input_digest.clone(),
-            ..EndKeys::default()
-        };
-        if is_file {
-            let figures = match figures {
-                Some(figures) => figures,
-                None => figures_of(job, self.path)?.0,
-            };
-            tensors(job, self.path, &figures, &summary, &mut records, &mut keys)?;
-            self.note(token_count, seconds)?;
-        }
-        finish(job, records, keys, summary.state)
+        Ok((written, tokens_run))
     }
 
-    fn moments(mut self, output: Output) -> Result<Outcome> {
-        let (args, job) = (self.args, self.job);
-        let is_file = self.path != Path::new("-");
-        let mut records = Records::begin(is_file, &job.digest)?;
+    fn moments(mut self) -> Result<Outcome> {
+        moments::check_memory(self.opened)?;
+        // accumulators live in memory: a stopped run of moments starts over
+        let existing = match self.target.existing {
+            Existing::Resume => Existing::Replace,
+            other => other,
+        };
+        let output = Output::create_binary(&self.target.path, existing, &self.target.inputs)?;
+        let mut records = self.begin_records()?;
         let decoder = self.load()?;
-        let total: u64 = job.samples.iter().map(|sample| sample.token_ids.len() as u64).sum();
-        let progress = Progress::start(&args.common, "tokens", Some(total), "tokens");
-        let clock = std::time::Instant::now();
+        let progress = self.progress();
+        let clock = Instant::now();
         let results = std::thread::scope(|scope| {
             let checked = scope.spawn(|| self.same_model());
-            let results = moments::accumulate(job, &decoder, |tokens| {
+            let results = moments::accumulate(self.opened, &decoder, |tokens| {
                 progress.advance(tokens);
                 process::signals::check()
             })?;
@@ -270,37 +215,54 @@ impl Run<'_> {
         })?;
         progress.finish();
         let seconds = clock.elapsed().as_secs_f64();
-        moments::write(job, output, args.common.thread_count(), results.clone())?.commit()?;
-        for row in moments::rows(job, &results, self.path) {
+        let header = layout::header(self.plan, self.opened)?;
+        let is_partial = !self.opened.failures.is_empty();
+        moments::write(header, output, self.common.thread_count(), &results, is_partial)?.commit()?;
+        for row in moments::rows(self.opened, &results, &self.target.path) {
             records.row(&row)?;
         }
-        if is_file {
-            self.note(total, seconds)?;
+        self.note(self.opened.token_count(), seconds)?;
+        let state = if is_partial { State::Partial } else { State::Complete };
+        self.end(records, Vec::new(), state)
+    }
+
+    /// The tensor records, and what the end record says of the largest numbers.
+    fn tensors(&self, figures: &[Figures], summary: &Summary, records: &mut Records) -> Result<Vec<Massive>> {
+        let mut massive = Vec::new();
+        let of_points = self.opened.points.iter().zip(figures).zip(&summary.tensors);
+        for (at, ((point, figures), summary)) in of_points.enumerate() {
+            let width = self.opened.width(at) as u64;
+            let record = figures.record(*point, &self.target.path, width, self.opened.store_dtype, summary);
+            massive.push(Massive::of(&record));
+            records.row(&record)?;
         }
-        let state = if job.failures.is_empty() {
-            State::Complete
-        } else {
-            State::Partial
-        };
+        Ok(massive)
+    }
+
+    fn end(&self, records: Records, massive_activations: Vec<Massive>, state: State) -> Result<Outcome> {
+        let failed_count = self.opened.failures.len() as u64;
+        let is_partial = failed_count > 0 || state != State::Complete;
         let keys = EndKeys {
-            input_digest: job.plan.input_digest.clone(),
-            ..EndKeys::default()
+            input_digest: self.plan.input_digest.clone(),
+            massive_activations,
+            failed_count: is_partial.then_some(failed_count),
         };
-        finish(job, records, keys, state)
+        records.end(if is_partial { Status::Partial } else { Status::Complete }, &keys)?;
+        Ok(Outcome::partial_if(is_partial))
     }
 
     /// The run manifest beside a file.
     fn note(&mut self, token_count: u64, seconds: f64) -> Result<()> {
-        if !self.path.is_file() {
+        let path: &Path = &self.target.path;
+        if self.target.is_stdout() || !path.is_file() {
             return Ok(());
         }
         self.manifest.note("token_count", token_count)?;
         self.manifest
             .note("tokens_per_second", token_count as f64 / seconds.max(1e-9))?;
-        self.manifest.note("model_path", self.args.model.to_string_lossy())?;
-        self.manifest
-            .note("prompts_path", self.args.prompts.to_string_lossy())?;
-        self.manifest.write(self.path, &self.job.plan)
+        self.manifest.note("model_path", &self.opened.model_name)?;
+        self.manifest.note("prompts_path", &self.opened.prompts_name)?;
+        self.manifest.write(path, self.plan)
     }
 }
 

@@ -453,3 +453,61 @@ fn c_06_without_its_journal_a_run_resumes_to_the_same_bytes() {
     }
     assert!(fs::read(place.path("d.acts")).unwrap() == fs::read(place.path("whole.acts")).unwrap());
 }
+
+/// A container with one direction of the residual stream, for layer 1.
+fn direction(path: &Path, values: &[f32]) {
+    use acts::{Dtype, Header, TensorSpec, Writer};
+    let mut header = Header::new("test", "1", "sha256:0", None);
+    header.tensors = vec![TensorSpec::new("direction.1", Dtype::F32, &[values.len() as u64])];
+    header.fix_blocks().unwrap();
+    let mut writer = Writer::new(Vec::new(), header, 1).unwrap();
+    writer.push_f32(0, values).unwrap();
+    fs::write(path, writer.finish().unwrap().0).unwrap();
+}
+
+#[test]
+fn an_ablated_direction_is_gone_from_the_dump_and_an_added_one_is_there() {
+    let place = Place::new("llama");
+    let values: Vec<f32> = (0..16).map(|at| ((at * 7 % 5) as f32) - 1.5).collect();
+    let norm = values.iter().map(|x| x * x).sum::<f32>().sqrt();
+    direction(&place.path("direction.acts"), &values);
+    let along = |name: &str, arguments: &str, layer: usize| -> Vec<f64> {
+        place.dump(&format!("{arguments} --positions all -o {name}")).expect(0);
+        let file = acts::File::open(&place.path(name), acts::OpenOptions::default()).unwrap();
+        let tensor = file.tensor(&format!("resid_post.{layer}")).unwrap();
+        let rows = file.to_vec::<f32>(tensor, 0..file.row_count(tensor)).unwrap();
+        let dot = |row: &[f32]| row.iter().zip(&values).map(|(x, r)| f64::from(x * r / norm)).sum();
+        rows.chunks_exact(16).map(dot).collect()
+    };
+    let plain = along("plain.acts", "", 0);
+    assert!(plain.iter().any(|x| x.abs() > 1e-2), "{plain:?}");
+    for layer in [0, 2] {
+        let ablated = along(&format!("ablated{layer}.acts"), "--ablate direction.acts@1", layer);
+        assert!(ablated.iter().all(|x| x.abs() < 1e-5), "{ablated:?}");
+    }
+    let added = along("added.acts", "--add direction.acts@1:3:0", 0);
+    for (added, plain) in added.iter().zip(&plain) {
+        assert!((added - plain - 3.0).abs() < 1e-4, "{added} {plain}");
+    }
+
+    let file = acts::File::open(&place.path("ablated0.acts"), acts::OpenOptions::default()).unwrap();
+    let stored = &file.header().meta["plan"]["interventions"];
+    assert_eq!(stored[0]["action"], "ablate");
+    assert_eq!(stored[0]["layers"], serde_json::json!([0, 1, 2]));
+    place
+        .dump("--verify ablated0.acts")
+        .refused(2, "give the flags of the stored dump");
+    let same = place.dump("--verify ablated0.acts --ablate direction.acts@1").expect(0);
+    assert_eq!(same.records()[0]["outcome"], "equal");
+    place
+        .dump("--ablate direction.acts -o x.acts")
+        .refused(3, "no direction of width 16 for layer 0");
+}
+
+#[test]
+fn layers_may_be_counted_from_the_end() {
+    let place = Place::new("llama");
+    let plan = place.dump("--layers -1 --plan").expect(0);
+    let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
+    assert_eq!(plan["layers"], serde_json::json!([2]));
+}

@@ -1,7 +1,7 @@
 //! Pairs of prompts: read from records, or built from texts, a list of last words, or prompts of two groups.
 
 use crate::cli::Args;
-use model::{Bos, Message, Template, Tokenizer};
+use model::{Bos, Template, Tokenizer};
 use numerics::rng::Rng;
 use process::{Error, Result, ResultExt};
 use records::dataset::{Example, InputFormat, Options, Row};
@@ -51,7 +51,7 @@ impl Speller {
         let encoded = match &self.template {
             // The template writes its own special tokens.
             Some(template) => template
-                .render(&[Message::new("user", text)], tokenizer, true)
+                .render(&[("user", text.as_str())], tokenizer, true)
                 .and_then(|text| tokenizer.encode(&text, Bos::Off)),
             None => tokenizer.encode(text, self.bos),
         };

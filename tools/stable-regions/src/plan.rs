@@ -4,7 +4,7 @@ use crate::cli::{Args, Bos, Distance, PathKind, Read};
 use crate::pairs::{self, Pair, Prompt, Speller};
 use crate::triples::{self, Triple};
 use crate::verdicts::Verdicts;
-use model::{Config, DType, Device, Directory, Template, Tokenizer, Weights};
+use model::{Checkpoint, Config, Options};
 use process::{Error, Existing, Format, Layers, Result, ResultExt, Shard};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -68,7 +68,8 @@ pub struct Opened {
 pub struct Model {
     pub name: String,
     pub config: Config,
-    pub weights: Weights,
+    /// Not loaded yet.
+    pub checkpoint: Checkpoint,
     pub speller: Speller,
 }
 
@@ -96,7 +97,12 @@ impl Plan {
         let products = Products::new(args)?;
         let device = model::device::open(&args.device).map_err(|cause| Error::environment("--device", cause))?;
         let dtype = model::device::dtype(&args.dtype).map_err(|cause| Error::usage("--dtype", cause))?;
-        let opened = args.model.iter().map(|path| open(args, path, dtype, &device));
+        let options = Options {
+            device,
+            dtype,
+            ..Options::default()
+        };
+        let opened = args.model.iter().map(|path| open(args, path, &options));
         let (mut model_plans, models): (Vec<ModelPlan>, Vec<Model>) =
             opened.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         let (pairs, mut input_digests) = pairs::collect(args, &models[0].speller)?;
@@ -258,36 +264,21 @@ fn check_tokenizers(plans: &[ModelPlan], models: &[Model], pairs: &[Pair]) -> Re
     }
 }
 
-fn open(args: &Args, path: &Path, dtype: DType, device: &Device) -> Result<(ModelPlan, Model)> {
+fn open(args: &Args, path: &Path, options: &Options) -> Result<(ModelPlan, Model)> {
     let name = path.display().to_string();
-    let directory = Directory::open(path, false).at(&name)?;
-    let config_text = directory.read("config.json").at(&name)?;
-    let config = Config::parse(&config_text).at(&name)?;
-    let weights = Weights::open(&directory, dtype, device).at(&name)?;
-    let spells = [
-        "tokenizer.json",
-        "tokenizer.model",
-        "vocab.json",
-        "vocab.bpe",
-        "encoder.json",
-    ];
-    let mut tokenizer = None;
-    for file in spells {
-        if tokenizer.is_none() && directory.has(file).at(&name)? {
-            tokenizer = Some(Tokenizer::open(&directory).at(&name)?);
-        }
-    }
+    let checkpoint = Checkpoint::open(path, options).at(&name)?;
+    let config = checkpoint.config().clone();
+    let tokenizer = checkpoint.tokenizer_if_any().at(&name)?;
     let template = match args.chat {
-        true => Some(
-            Template::open(&directory)
-                .at(&name)?
-                .ok_or_else(|| Error::input(&name, "the model has no chat template"))?,
-        ),
+        true => {
+            let found = checkpoint.template().at(&name)?;
+            Some(found.ok_or_else(|| Error::input(&name, "the model has no chat template"))?)
+        }
         false => None,
     };
     let (layers, read_layer) = layers(args, config.layer_count(), &name)?;
     let plan = ModelPlan {
-        model_digest: format!("blake3:{}", weights.digest(&config_text).to_hex()),
+        model_digest: checkpoint.digest().to_owned(),
         tokenizer_digest: tokenizer
             .as_ref()
             .map(|tokenizer| format!("blake3:{}", tokenizer.digest().to_hex())),
@@ -307,7 +298,7 @@ fn open(args: &Args, path: &Path, dtype: DType, device: &Device) -> Result<(Mode
     let model = Model {
         name,
         config,
-        weights,
+        checkpoint,
         speller,
     };
     Ok((plan, model))

@@ -8,7 +8,6 @@ use crate::report::{Found, PairRow};
 use crate::slices::{self, Slices};
 use crate::sweep::Sweeps;
 use crate::{merge, ready, summary, table};
-use model::Decoder;
 use process::{Common, Format, Outcome, Output, Progress, Result, ResultExt};
 use records::{Begin, Status, Writer};
 use serde::Serialize;
@@ -51,7 +50,7 @@ fn measure(common: &Common, plan: &Plan, opened: &Opened, sink: &mut Sink) -> Re
     let progress = Progress::start(common, "sweeping", Some(total as u64), "points");
     let mut found = Found::default();
     for (about, model) in plan.models.iter().zip(&opened.models) {
-        let decoder = Decoder::from_weights(model.config.clone(), &model.weights).at(&model.name)?;
+        let decoder = model.checkpoint.load().at(&model.name)?;
         let of_scores = |distance: &Distance| matches!(distance, Distance::Kl | Distance::Logit);
         let engine = &Engine {
             decoder: &decoder,

@@ -33,6 +33,14 @@ impl Initial {
 }
 
 impl Source for Initial {
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
     fn tensor(&self, name: &str, shape: &[usize]) -> model::Result<Tensor> {
         let count = shape.iter().product();
         let values: Vec<f32> = if name.ends_with(".bias") {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use model::config::Config;
-use model::{Directory, Weights};
+use model::{Checkpoint, Directory};
 
 pub struct Origin {
     /// As typed: a model directory, or a config.json.
@@ -14,5 +14,5 @@ pub struct Origin {
     /// Where the tokenizer's files lie, to be copied.
     pub companions: Directory,
     /// None: training from scratch.
-    pub weights: Option<Weights>,
+    pub checkpoint: Option<Checkpoint>,
 }

@@ -1,10 +1,8 @@
 //! What a run will do, from its arguments and inputs alone: no weight is read into memory, nothing is computed.
 
-use std::path::Path;
-
 use model::config::Config;
 use model::template::Template;
-use model::{DType, Device, Directory, Tokenizer, Weights};
+use model::{Checkpoint, DType, Device, Directory, Options, Tokenizer};
 use process::{Error, Existing, Result, ResultExt};
 use records::dataset::InputFormat;
 use serde::Serialize;
@@ -99,7 +97,7 @@ pub struct Compute {
     pub device: String,
     pub dtype: String,
     pub store_dtype: String,
-    pub kernel: &'static str,
+    pub kernel: String,
 }
 
 impl Plan {
@@ -113,7 +111,7 @@ impl Plan {
         let tokenizer = Tokenizer::open(&origin.companions).at(origin.companions.path().display())?;
         let template = match args.raw {
             true => None,
-            false => reader::template(args.template.as_deref(), &origin.companions)?,
+            false => reader::template(args.template.as_deref(), &origin.companions, args.follow_links)?,
         };
         let data = Data::read(args, &settings, &tokenizer, template.as_ref())?;
         check_vocabulary(&data.samples, config)?;
@@ -130,9 +128,9 @@ impl Plan {
                 parameter_count: config.parameter_count(),
                 config_digest: digest(blake3::hash(&origin.config_text)),
                 weights_digest: origin
-                    .weights
+                    .checkpoint
                     .as_ref()
-                    .map(|weights| digest(weights.digest(&origin.config_text))),
+                    .map(|checkpoint| checkpoint.digest().to_owned()),
                 tokenizer_digest: digest(tokenizer.digest()),
             },
             data: data.counts,
@@ -157,7 +155,7 @@ impl Plan {
                 device: if device.is_cpu() { "cpu".into() } else { "cuda".into() },
                 dtype: word(dtype).into(),
                 store_dtype: word(store_dtype).into(),
-                kernel: model::device::kernel(&device),
+                kernel: model::Compute::new(&device, dtype).kernel,
             },
             work: Work {
                 sample_count: data.samples.len(),
@@ -191,30 +189,34 @@ impl Plan {
 }
 
 fn origin(args: &Args, device: &Device, dtype: DType) -> Result<Origin> {
-    let open = |path: &Path| Directory::open(path, args.follow_links).at(path.display());
-    let (path, directory) = match (&args.model, &args.init) {
-        (Some(path), _) => (path, Some(open(path)?)),
+    let (path, checkpoint) = match (&args.model, &args.init) {
+        (Some(path), _) => {
+            let options = Options {
+                device: device.clone(),
+                dtype,
+                follow_links: args.follow_links,
+                ..Options::default()
+            };
+            (path, Some(Checkpoint::open(path, &options).at(path.display())?))
+        }
         (None, Some(path)) => (path, None),
         (None, None) => return Err(Error::usage("--model", "is needed, or --init")),
     };
-    let companions = match (&args.tokenizer, &directory) {
-        (Some(path), _) => open(path)?,
-        (None, Some(directory)) => directory.clone(),
+    let companions = match (&args.tokenizer, &checkpoint) {
+        (Some(path), _) => Directory::open(path, args.follow_links).at(path.display())?,
+        (None, Some(checkpoint)) => checkpoint.directory().clone(),
         (None, None) => return Err(Error::usage("--tokenizer", "is needed with --init")),
     };
-    let (config_text, weights) = match &directory {
-        Some(directory) => {
-            let weights = Weights::open(directory, dtype, device).at(path.display())?;
-            (directory.read("config.json").at(path.display())?, Some(weights))
-        }
-        None => (std::fs::read(path).at(path.display())?, None),
+    let config_text = match &checkpoint {
+        Some(checkpoint) => checkpoint.config_text().to_vec(),
+        None => std::fs::read(path).at(path.display())?,
     };
     Ok(Origin {
         path: path.clone(),
         config: Config::parse(&config_text).at(path.display())?,
         config_text,
         companions,
-        weights,
+        checkpoint,
     })
 }
 

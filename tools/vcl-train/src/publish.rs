@@ -52,7 +52,7 @@ pub fn adapter(directory: &Path, learner: &Learner, origin: &Origin, lora: &Lora
     targets.sort_unstable();
     targets.dedup();
     let transposed = learner.adapted.iter().any(|adapted| adapted.weight.transposed);
-    let base = origin.weights.as_ref().map(|_| origin.path.to_string_lossy());
+    let base = origin.checkpoint.as_ref().map(|_| origin.path.to_string_lossy());
     let config = json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use model::template::{Message, Template};
+use model::template::{Template, Turn};
 use model::tokenizer::{Bos, Tokenizer};
 use process::{Error, Result, ResultExt};
 use rayon::prelude::*;
@@ -220,39 +220,35 @@ impl Reader<'_> {
         if let Some(text) = example.text {
             return Ok(vec![(text, true)]);
         }
-        let messages: Vec<Message> = example
-            .messages
-            .iter()
-            .map(|message| Message::new(&message.role, &message.content))
-            .collect();
+        let turns: Vec<Turn> = example.messages.iter().map(records::Message::turn).collect();
         match self.template {
             Some(template) => self
-                .templated(template, &messages)
+                .templated(template, &turns)
                 .map_err(|cause| row.refuse(cause))
                 .at(&subject),
-            None => Ok(self.joined(&messages)),
+            None => Ok(self.joined(&turns)),
         }
     }
 
     /// Cuts the rendered conversation at the borders of the assistant's turns.
-    fn templated(&self, template: &Template, messages: &[Message]) -> std::result::Result<Vec<(String, bool)>, String> {
-        let render = |messages: &[Message], opens: bool| {
+    fn templated(&self, template: &Template, turns: &[Turn]) -> std::result::Result<Vec<(String, bool)>, String> {
+        let render = |turns: &[Turn], opens: bool| {
             template
-                .render(messages, self.tokenizer, opens)
+                .render(turns, self.tokenizer, opens)
                 .map_err(|cause| cause.to_string())
         };
-        let whole = render(messages, false)?;
+        let whole = render(turns, false)?;
         let mut parts = Vec::new();
         let mut done = 0;
-        for (index, message) in messages.iter().enumerate() {
-            if message.role != "assistant" {
+        for (index, (role, _)) in turns.iter().enumerate() {
+            if *role != "assistant" {
                 continue;
             }
-            let start = render(&messages[..index], true)?;
-            let end = if index + 1 == messages.len() {
+            let start = render(&turns[..index], true)?;
+            let end = if index + 1 == turns.len() {
                 whole.clone()
             } else {
-                render(&messages[..=index], false)?
+                render(&turns[..=index], false)?
             };
             if !(whole.starts_with(&start)
                 && whole.starts_with(&end)
@@ -271,29 +267,21 @@ impl Reader<'_> {
         Ok(parts)
     }
 
-    fn joined(&self, messages: &[Message]) -> Vec<(String, bool)> {
-        messages
+    fn joined(&self, turns: &[Turn]) -> Vec<(String, bool)> {
+        turns
             .iter()
-            .map(|message| match message.role.as_str() {
-                "assistant" => (message.content.clone(), true),
-                _ => (format!("{}{}", message.content, self.join), false),
+            .map(|(role, content)| match *role {
+                "assistant" => (content.to_string(), true),
+                _ => (format!("{content}{}", self.join), false),
             })
             .collect()
     }
 }
 
 /// The template that applies: `--template`, else the model's own.
-pub fn template(flag: Option<&Path>, directory: &model::Directory) -> Result<Option<Template>> {
+pub fn template(flag: Option<&Path>, directory: &model::Directory, follow_links: bool) -> Result<Option<Template>> {
     let Some(path) = flag else {
         return Template::open(directory).at(directory.path().display());
     };
-    if path.is_dir() {
-        let directory = model::Directory::open(path, false).at(path.display())?;
-        return match Template::open(&directory).at(path.display())? {
-            Some(template) => Ok(Some(template)),
-            None => Err(Error::input(path.display(), "has no chat template")),
-        };
-    }
-    let text = std::fs::read_to_string(path).at(path.display())?;
-    Template::parse(&text).at(path.display()).map(Some)
+    Template::read(path, follow_links).at(path.display()).map(Some)
 }

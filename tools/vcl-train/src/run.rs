@@ -73,13 +73,13 @@ fn trainer(plan: &Plan, opened: &Opened, auxiliaries: Auxiliaries) -> Result<Tra
     let origin = &opened.origin;
     let subject = origin.path.display();
     let config = origin.config.clone();
-    let decoder = match &origin.weights {
-        Some(weights) => Decoder::from_weights(config, weights).at(&subject)?,
+    let decoder = match &origin.checkpoint {
+        Some(checkpoint) => checkpoint.load().at(&subject)?,
         None => {
             let text: Value = serde_json::from_slice(&origin.config_text).at(&subject)?;
             let deviation = text.get("initializer_range").and_then(Value::as_f64).unwrap_or(0.02);
             let initial = Initial::new(&config, deviation, plan.seed, opened.dtype, &opened.device);
-            Decoder::new(config, &initial, opened.dtype, &opened.device).at(&subject)?
+            Decoder::new(config, &initial).at(&subject)?
         }
     };
     let learner = match &plan.settings.lora {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use model::ops::{Gradients, through_candle};
 use model::optimiser::{AdamW, AdamWOptions, gradient_norm};
-use model::{DType, Decoder, Directory, Tensor};
+use model::{Checkpoint, DType, Decoder, Options, Tensor};
 use serde::Deserialize;
 
 use crate::auxiliary::Auxiliaries;
@@ -28,8 +28,14 @@ fn decoder() -> Decoder {
 }
 
 fn decoder_in(dtype: DType) -> Decoder {
-    let directory = Directory::open(&goldens().join("model"), false).unwrap();
-    Decoder::load(&directory, dtype, &Device::Cpu).unwrap()
+    let options = Options {
+        dtype,
+        ..Options::default()
+    };
+    Checkpoint::open(&goldens().join("model"), &options)
+        .unwrap()
+        .load()
+        .unwrap()
 }
 
 #[derive(Deserialize)]

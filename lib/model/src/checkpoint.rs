@@ -1,0 +1,206 @@
+//! A model on disk, opened once: everything that a tool asks of it, whatever the format of its weights.
+//!
+//! Opening reads the config and maps the weights; no weight is read before [`Checkpoint::digest`] or [`Checkpoint::load`], and
+//! the tokenizer only when it is asked for.
+//!
+//! ```no_run
+//! use model::*;
+//! # fn main() -> model::Result<()> {
+//! let options = Options { device: device::open("cuda:1")?, dtype: DType::BF16, ..Options::default() };
+//! let checkpoint = Checkpoint::open("models/llama".as_ref(), &options)?;
+//! let (tokenizer, template) = (checkpoint.tokenizer()?, checkpoint.template()?);
+//! let ends = checkpoint.end_tokens(&tokenizer)?;
+//! println!("{} of {} layers, {:?}", checkpoint.digest(), checkpoint.config().layer_count(), checkpoint.compute());
+//! let decoder = checkpoint.load()?;
+//! // … run it, and before the result is published:
+//! checkpoint.check_unchanged()?;
+//! # Ok(()) }
+//! ```
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use candle_core::{DType, Device};
+use serde_json::Value;
+
+use crate::compute::Compute;
+use crate::config::Config;
+use crate::decoder::Decoder;
+use crate::directory::Directory;
+use crate::error::{Error, Result};
+use crate::safetensors::Safetensors;
+use crate::template::Template;
+use crate::tokenizer::Tokenizer;
+use crate::weights::Source;
+
+const GENERATION: &str = "generation_config.json";
+
+/// How a checkpoint is opened: by default for the CPU in f32.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub device: Device,
+    pub dtype: DType,
+    /// Follow links that leave the model directory.
+    pub follow_links: bool,
+    /// Refuse a model with another digest.
+    pub digest: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            device: Device::Cpu,
+            dtype: DType::F32,
+            follow_links: false,
+            digest: None,
+        }
+    }
+}
+
+/// An opened model.
+pub struct Checkpoint {
+    directory: Directory,
+    config: Config,
+    config_text: Vec<u8>,
+    source: Box<dyn Source + Send + Sync>,
+    digest: OnceLock<String>,
+}
+
+impl Checkpoint {
+    pub fn open(path: &Path, options: &Options) -> Result<Self> {
+        let directory = Directory::open(path, options.follow_links)?;
+        let config_text = directory.read("config.json")?;
+        let config = Config::parse(&config_text)?;
+        let source = Safetensors::open(&directory, options.dtype, &options.device)?;
+        let checkpoint = Self {
+            directory,
+            config,
+            config_text,
+            source: Box::new(source),
+            digest: OnceLock::new(),
+        };
+        match &options.digest {
+            Some(pinned) if pinned != checkpoint.digest() => Err(Error::file(
+                "",
+                format!("has the digest {}, pinned is {pinned}", checkpoint.digest()),
+            )),
+            _ => Ok(checkpoint),
+        }
+    }
+
+    /// Where its files lie: a trainer copies some of them.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The bytes of config.json.
+    pub fn config_text(&self) -> &[u8] {
+        &self.config_text
+    }
+
+    /// `blake3:…` over the config and the weight files, each with its length before it. Reads them all, once.
+    pub fn digest(&self) -> &str {
+        self.digest.get_or_init(|| {
+            digest(&self.config_text, &*self.source, |hasher, bytes| {
+                hasher.update_rayon(bytes);
+            })
+        })
+    }
+
+    /// Refuses a model that was changed underneath: call it before a result is published. It reads the files again, on the
+    /// calling thread alone, and so may run beside a computation.
+    pub fn check_unchanged(&self) -> Result<()> {
+        let config_text = self.directory.read("config.json")?;
+        let now = digest(&config_text, &*self.source, |hasher, bytes| {
+            hasher.update(bytes);
+        });
+        match now == self.digest() {
+            true => Ok(()),
+            false => Err(Error::file(
+                "",
+                format!(
+                    "was changed while it was run: its digest was {}, is {now}",
+                    self.digest()
+                ),
+            )),
+        }
+    }
+
+    /// The stored size of the weights.
+    pub fn weight_bytes(&self) -> u64 {
+        self.source.files().iter().map(|file| file.len() as u64).sum()
+    }
+
+    pub fn compute(&self) -> Compute {
+        Compute::new(self.source.device(), self.source.dtype())
+    }
+
+    pub fn device(&self) -> &Device {
+        self.source.device()
+    }
+
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        Tokenizer::open(&self.directory)
+    }
+
+    /// The tokenizer, if the model has one: token ids run without.
+    pub fn tokenizer_if_any(&self) -> Result<Option<Tokenizer>> {
+        match Tokenizer::exists(&self.directory)? {
+            true => self.tokenizer().map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// The model's own chat template.
+    pub fn template(&self) -> Result<Option<Template>> {
+        Template::open(&self.directory)
+    }
+
+    /// Each of these ends a completion: those of generation_config.json and config.json, and where both are silent the
+    /// tokenizer's.
+    pub fn end_tokens(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+        let mut ids = self.config.eos.clone();
+        if let Some(text) = self.directory.read_optional(GENERATION)? {
+            let settings = json::document(&text).map_err(|cause| Error::file(GENERATION, cause))?;
+            ids.extend(end_token_ids(settings.get("eos_token_id"))?);
+        }
+        if ids.is_empty() {
+            ids.extend(tokenizer.eos());
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// Reads the weights; tensors that do not belong to the architecture are refused, like those that are missing.
+    pub fn load(&self) -> Result<Decoder> {
+        Decoder::new(self.config.clone(), &*self.source)
+    }
+}
+
+fn digest(config_text: &[u8], source: &dyn Source, update: impl Fn(&mut blake3::Hasher, &[u8])) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for bytes in std::iter::once(config_text).chain(source.files()) {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        update(&mut hasher, bytes);
+    }
+    format!("blake3:{}", hasher.finalize().to_hex())
+}
+
+/// One id, a list of them, or none.
+fn end_token_ids(value: Option<&Value>) -> Result<Vec<u32>> {
+    let values = match value {
+        None | Some(Value::Null) => &[],
+        Some(Value::Array(list)) => list.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+    };
+    let id = |value: &Value| {
+        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| Error::file(GENERATION, format!("eos_token_id = {value} is no token id")))
+    };
+    values.iter().map(id).collect()
+}
