@@ -161,9 +161,15 @@ pub struct Args {
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
 
+    #[command(flatten)]
+    pub steering: process::SteeringFlags,
+
     /// Rows (pairs times α) in one pass
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(2..))]
     pub batch_rows: u32,
+
+    #[command(flatten)]
+    pub mixed: process::MixedCompute,
 
     /// Join the records of all shards of this plan: verify that they cover it once, restore the order of one run, summarise
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["shard", "list_pairs"])]

@@ -27,7 +27,7 @@ impl Cloud {
                 points.extend(engine.clean(&batch, layer).at(&model.name)?);
             }
         }
-        let hidden_size = model.config.hidden_size;
+        let hidden_size = model.checkpoint.config().hidden_size;
         Ok(points.into_iter().map(|points| Self::of(points, hidden_size)).collect())
     }
 

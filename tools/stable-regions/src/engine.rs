@@ -5,13 +5,15 @@
 
 use crate::cli::Read;
 use crate::distance::Answer;
-use model::{Batch, Decoder, KvCache, Point, Probe, Site, Tape, Taps, Tensor};
+use model::{Batch, Decoder, KvCache, Point, Probe, Site, Steering, Tape, Taps, Tensor};
 
 /// BOUND: scores of this many numbers are computed at once; wide vocabularies are cut into slices of rows.
 const SCORES_AT_ONCE: usize = 32 << 20;
 
 pub struct Engine<'m> {
     pub decoder: &'m Decoder,
+    /// Acts in every pass.
+    pub steering: &'m Steering,
     pub read_layer: usize,
     pub read: Read,
     /// Whether next-token scores are needed at every point.
@@ -33,7 +35,7 @@ impl<'m> Engine<'m> {
             &tape(),
             &Batch::pack(&heads),
             self.read_layer + 1,
-            &mut (),
+            &mut &*self.steering,
             Some(&mut cache),
         )?;
         Ok(Prefixes {
@@ -45,7 +47,9 @@ impl<'m> Engine<'m> {
     /// The clean residual after block `layer` at each prompt's last position, (prompts, hidden).
     pub fn clean(&self, prompts: &[&[u32]], layer: usize) -> model::Result<Vec<Vec<f32>>> {
         let batch = Batch::pack(prompts);
-        let residual = self.decoder.residual(&tape(), &batch, layer + 1, &mut (), None)?;
+        let residual = self
+            .decoder
+            .residual(&tape(), &batch, layer + 1, &mut &*self.steering, None)?;
         let last = Tensor::new(batch.last_rows(), residual.device())?;
         rows(&residual.index_select(&last, 0)?)
     }
@@ -58,7 +62,7 @@ impl<'m> Engine<'m> {
         rows(
             &self
                 .decoder
-                .residual(&tape(), &batch, layer + 1, &mut (), Some(&mut cache))?,
+                .residual(&tape(), &batch, layer + 1, &mut &*self.steering, Some(&mut cache))?,
         )
     }
 
@@ -73,7 +77,7 @@ impl<'m> Engine<'m> {
         scores: bool,
         mut take: impl FnMut(usize, Answer),
     ) -> model::Result<()> {
-        let residual = self.sweep(prefixes, owners, points, layer, &mut ())?;
+        let residual = self.sweep(prefixes, owners, points, layer, &mut &*self.steering)?;
         let vocabulary = self.decoder.config().vocab_size;
         let wants_scores = scores || self.scores || self.read == Read::Logits;
         let slice = if wants_scores {
@@ -121,9 +125,9 @@ impl<'m> Engine<'m> {
     ) -> model::Result<Vec<Vec<Vec<f32>>>> {
         let at = |block| Point::new(Site::MlpGate, block);
         let blocks = layer + 1..=self.read_layer;
-        let mut taps = Taps::new(blocks.clone().map(at));
-        self.sweep(prefixes, owners, points, layer, &mut taps)?;
-        blocks.filter_map(|block| taps.get(at(block))).map(rows).collect()
+        let mut probe = (self.steering, Taps::new(blocks.clone().map(at)));
+        self.sweep(prefixes, owners, points, layer, &mut probe)?;
+        blocks.filter_map(|block| probe.1.get(at(block))).map(rows).collect()
     }
 
     fn sweep(

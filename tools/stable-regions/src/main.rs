@@ -12,6 +12,7 @@ mod ready;
 mod report;
 mod run;
 mod slices;
+mod steering;
 mod summary;
 mod sweep;
 mod table;

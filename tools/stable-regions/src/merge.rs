@@ -2,13 +2,16 @@
 
 use crate::plan::{Opened, Plan};
 use crate::report::{Found, RANDOM};
-use process::{Error, Result, ResultExt, Shard, word};
+use model::Compute;
+use process::{Error, MixedCompute, Result, ResultExt, Shard, word};
 use records::{Reader, Region, Slice, Status};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-pub fn read(plan: &Plan, opened: &Opened, files: &[PathBuf]) -> Result<Found> {
+/// What the shards found, and what measured it.
+pub fn read(plan: &Plan, opened: &Opened, files: &[PathBuf]) -> Result<(Found, Compute)> {
     let digests: BTreeSet<&str> = plan.models.iter().map(|model| model.model_digest.as_str()).collect();
     if digests.len() < plan.models.len() {
         return Err(Error::usage(
@@ -22,7 +25,8 @@ pub fn read(plan: &Plan, opened: &Opened, files: &[PathBuf]) -> Result<Found> {
         shards.read(path, &digest, plan.keep_going)?;
     }
     shards.check_division()?;
-    shards.in_order(plan, opened)
+    let compute = shards.common_compute(opened.mixed)?;
+    Ok((shards.in_order(plan, opened)?, compute))
 }
 
 type Key = (String, String, usize, Option<String>, String);
@@ -31,6 +35,8 @@ type Key = (String, String, usize, Option<String>, String);
 #[derive(Default)]
 struct Shards {
     shards: Vec<Shard>,
+    /// The name of each, and what measured it.
+    computes: Vec<(String, Compute)>,
     regions: BTreeMap<Key, Region>,
     slices: Vec<Slice>,
     is_partial: bool,
@@ -69,7 +75,32 @@ impl Shards {
         let shard = shard.and_then(|text| Shard::parse(text).ok());
         self.shards
             .push(shard.ok_or_else(|| Error::input(&name, "its begin record names no shard"))?);
+        let compute = begin.rest.get("compute").cloned().unwrap_or_default();
+        let compute = serde_json::from_value(compute).map_err(|cause| {
+            Error::input(
+                &name,
+                format!("its begin record does not say what measured it: {cause}"),
+            )
+        })?;
+        self.computes.push((name, compute));
         Ok(())
+    }
+
+    /// Two devices or kernels may differ in the last bits, and so do not meet unless the user allows it; then the first speaks for all.
+    fn common_compute(&self, mixed: MixedCompute) -> Result<Compute> {
+        let Some(((first_name, first), rest)) = self.computes.split_first() else {
+            return Err(Error::usage("--merge", "no shard was given"));
+        };
+        let comparable = |compute: &Compute| mixed.comparable(json!({ "compute": compute }));
+        for (name, compute) in rest {
+            if let Some(difference) = process::plan::difference(&comparable(first), &comparable(compute)) {
+                return Err(
+                    Error::input(name, format!("was measured otherwise than {first_name}: {difference}"))
+                        .hint("--allow-mixed-compute puts them together all the same"),
+                );
+            }
+        }
+        Ok(first.clone())
     }
 
     /// The shards are those of one division, each once.

@@ -2,10 +2,11 @@
 
 use crate::cli::{Args, Bos, Distance, PathKind, Read};
 use crate::pairs::{self, Pair, Prompt, Speller};
+use crate::steering;
 use crate::triples::{self, Triple};
 use crate::verdicts::Verdicts;
-use model::{Checkpoint, Config, Options};
-use process::{Error, Existing, Format, Layers, Result, ResultExt, Shard};
+use model::{Checkpoint, Compute, Options, Steering};
+use process::{Error, Existing, Format, Intervention, Layers, MixedCompute, Result, ResultExt, Shard};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -35,18 +36,14 @@ pub struct Plan {
 }
 
 #[derive(Serialize)]
-pub struct Compute {
-    pub dtype: String,
-    pub device: String,
-}
-
-#[derive(Serialize)]
 pub struct ModelPlan {
     pub model_digest: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer_digest: Option<String>,
     pub layers: Vec<usize>,
     pub read_layer: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interventions: Vec<Intervention>,
     /// Passes of one token, prefixes aside.
     pub one_token_passes: usize,
 }
@@ -60,6 +57,7 @@ pub struct Opened {
     pub verdicts: Option<Verdicts>,
     pub shard: Shard,
     pub task: Task,
+    pub mixed: MixedCompute,
     /// Whether rows of single pairs are left out.
     pub is_summary: bool,
     pub products: Products,
@@ -67,9 +65,8 @@ pub struct Opened {
 
 pub struct Model {
     pub name: String,
-    pub config: Config,
-    /// Not loaded yet.
     pub checkpoint: Checkpoint,
+    pub steering: Steering,
     pub speller: Speller,
 }
 
@@ -144,10 +141,7 @@ impl Plan {
             slice_steps: args.slice_steps as usize,
             seed: args.seed,
             keep_going: args.keep_going,
-            compute: Compute {
-                dtype: args.dtype.clone(),
-                device: args.device.clone(),
-            },
+            compute: models[0].checkpoint.compute(),
             batch_rows: args.batch_rows as usize,
         };
         let task = match (args.list_pairs, &args.merge[..]) {
@@ -162,6 +156,7 @@ impl Plan {
             verdicts,
             shard,
             task,
+            mixed: args.mixed,
             is_summary: args.summary,
             products,
         };
@@ -186,6 +181,7 @@ impl Products {
             .flatten()
             .chain(&args.texts)
             .chain(&args.merge)
+            .chain(args.steering.inputs())
             .cloned()
             .collect();
         let records = args.output.output.clone();
@@ -267,7 +263,6 @@ fn check_tokenizers(plans: &[ModelPlan], models: &[Model], pairs: &[Pair]) -> Re
 fn open(args: &Args, path: &Path, options: &Options) -> Result<(ModelPlan, Model)> {
     let name = path.display().to_string();
     let checkpoint = Checkpoint::open(path, options).at(&name)?;
-    let config = checkpoint.config().clone();
     let tokenizer = checkpoint.tokenizer_if_any().at(&name)?;
     let template = match args.chat {
         true => {
@@ -276,7 +271,7 @@ fn open(args: &Args, path: &Path, options: &Options) -> Result<(ModelPlan, Model
         }
         false => None,
     };
-    let (layers, read_layer) = layers(args, config.layer_count(), &name)?;
+    let (layers, read_layer) = layers(args, checkpoint.config().layer_count(), &name)?;
     let plan = ModelPlan {
         model_digest: checkpoint.digest().to_owned(),
         tokenizer_digest: tokenizer
@@ -284,6 +279,7 @@ fn open(args: &Args, path: &Path, options: &Options) -> Result<(ModelPlan, Model
             .map(|tokenizer| format!("blake3:{}", tokenizer.digest().to_hex())),
         layers,
         read_layer,
+        interventions: args.steering.resolve(checkpoint.config().layer_count())?,
         one_token_passes: 0,
     };
     let speller = Speller {
@@ -297,7 +293,7 @@ fn open(args: &Args, path: &Path, options: &Options) -> Result<(ModelPlan, Model
     };
     let model = Model {
         name,
-        config,
+        steering: steering::load(&plan.interventions, &checkpoint)?,
         checkpoint,
         speller,
     };

@@ -37,7 +37,7 @@ pub fn spell(model: &Model, pair: &Pair) -> std::result::Result<[Vec<u32>; 2], S
             .speller
             .tokens(prompt)
             .map_err(|cause| format!("prompt {name}: {cause}"))?;
-        let limit = model.config.position_count;
+        let limit = model.checkpoint.config().position_count;
         match tokens.len() {
             0 | 1 => Err(format!(
                 "prompt {name} has {} token, and an interpolation needs a prefix and a last one",
@@ -46,10 +46,13 @@ pub fn spell(model: &Model, pair: &Pair) -> std::result::Result<[Vec<u32>; 2], S
             count if count > limit => Err(format!(
                 "prompt {name} has {count} tokens, the model's limit is {limit}"
             )),
-            _ => match tokens.iter().find(|&&id| id as usize >= model.config.vocab_size) {
+            _ => match tokens
+                .iter()
+                .find(|&&id| id as usize >= model.checkpoint.config().vocab_size)
+            {
                 Some(id) => Err(format!(
                     "prompt {name} holds token id {id}, the vocabulary has {}",
-                    model.config.vocab_size
+                    model.checkpoint.config().vocab_size
                 )),
                 None => Ok(tokens),
             },

@@ -8,10 +8,11 @@ use crate::report::{Found, PairRow};
 use crate::slices::{self, Slices};
 use crate::sweep::Sweeps;
 use crate::{merge, ready, summary, table};
+use model::Compute;
 use process::{Common, Format, Outcome, Output, Progress, Result, ResultExt};
 use records::{Begin, Status, Writer};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -20,11 +21,10 @@ pub fn run(args: Args) -> Result<Outcome> {
     if args.common.plan {
         return process::plan::print(&plan);
     }
-    let mut sink = Sink::new(&plan, &opened)?;
-    let found = match &opened.task {
-        Task::ListPairs => return list(&plan, &opened, sink),
-        Task::Measure => measure(&args.common, &plan, &opened, &mut sink)?,
-        Task::Merge(files) => merge(&plan, &opened, files, &mut sink)?,
+    let (found, mut sink) = match &opened.task {
+        Task::ListPairs => return list(&plan, &opened),
+        Task::Measure => measure(&args.common, &plan, &opened)?,
+        Task::Merge(files) => merge(&plan, &opened, files)?,
     };
     found.slices.iter().try_for_each(|row| sink.row(row))?;
     write_slice_fields(&plan, &opened.products, &found, &mut sink)?;
@@ -45,7 +45,8 @@ pub fn run(args: Args) -> Result<Outcome> {
 }
 
 /// Every model over every pair and slice of the shard.
-fn measure(common: &Common, plan: &Plan, opened: &Opened, sink: &mut Sink) -> Result<Found> {
+fn measure(common: &Common, plan: &Plan, opened: &Opened) -> Result<(Found, Sink)> {
+    let mut sink = Sink::new(plan, opened, Some(&plan.compute))?;
     let total: usize = plan.models.iter().map(|model| model.one_token_passes).sum();
     let progress = Progress::start(common, "sweeping", Some(total as u64), "points");
     let mut found = Found::default();
@@ -56,6 +57,7 @@ fn measure(common: &Common, plan: &Plan, opened: &Opened, sink: &mut Sink) -> Re
             decoder: &decoder,
             read_layer: about.read_layer,
             read: plan.read,
+            steering: &model.steering,
             scores: plan.distances.iter().any(of_scores),
         };
         let mut sweeps = Sweeps {
@@ -86,20 +88,22 @@ fn measure(common: &Common, plan: &Plan, opened: &Opened, sink: &mut Sink) -> Re
         found.slices.extend(slices.all(opened, &progress)?);
     }
     progress.finish();
-    Ok(found)
+    Ok((found, sink))
 }
 
 /// What the shards found.
-fn merge(plan: &Plan, opened: &Opened, files: &[PathBuf], sink: &mut Sink) -> Result<Found> {
-    let found = merge::read(plan, opened, files)?;
+fn merge(plan: &Plan, opened: &Opened, files: &[PathBuf]) -> Result<(Found, Sink)> {
+    let (found, compute) = merge::read(plan, opened, files)?;
+    let mut sink = Sink::new(plan, opened, Some(&compute))?;
     if !opened.is_summary {
         found.by_model.iter().flatten().try_for_each(|row| sink.row(row))?;
     }
-    Ok(found)
+    Ok((found, sink))
 }
 
 /// --list-pairs: what would be measured, in a form that --pairs reads.
-fn list(plan: &Plan, opened: &Opened, mut sink: Sink) -> Result<Outcome> {
+fn list(plan: &Plan, opened: &Opened) -> Result<Outcome> {
+    let mut sink = Sink::new(plan, opened, None)?;
     let model = &opened.models[0];
     for ready in ready::all(plan, opened, model)? {
         let Ok([tokens_a, tokens_b]) = ready.tokens else {
@@ -143,7 +147,8 @@ enum Sink {
 }
 
 impl Sink {
-    fn new(plan: &Plan, opened: &Opened) -> Result<Self> {
+    /// `compute` is what measured; nothing did where pairs are listed, and these are always records.
+    fn new(plan: &Plan, opened: &Opened, compute: Option<&Compute>) -> Result<Self> {
         let products = &opened.products;
         let path = products.records.as_deref().unwrap_or(Path::new("-"));
         let mut output = Output::create(path, products.existing, &products.inputs)?;
@@ -151,19 +156,14 @@ impl Sink {
             // With a file to show for it, the work is done even if nobody reads the records.
             output = output.tolerant();
         }
-        let is_list = matches!(opened.task, Task::ListPairs);
-        if products.format == Format::Table && !is_list {
+        if products.format == Format::Table && compute.is_some() {
             return Ok(Self::Table(output));
         }
         let name = output.name().to_owned();
         let mut writer = Writer::new(output);
         let begin = Begin::new(process::tool_name(), process::VERSION).plan_digest(plan.digest()?);
         let shard = format!("{}/{}", opened.shard.index, opened.shard.count);
-        let keys = if is_list {
-            Value::Null
-        } else {
-            json!({ "shard": shard })
-        };
+        let keys = compute.map(|compute| json!({ "shard": shard, "compute": compute }));
         writer.begin(&begin, &keys).at(&name)?;
         Ok(Self::Records(writer, name))
     }

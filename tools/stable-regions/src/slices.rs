@@ -45,7 +45,7 @@ impl Slices<'_> {
         let tokens = spelled
             .map(|tokens| tokens.map_err(refuse))
             .collect::<Result<Vec<_>>>()?;
-        let limit = self.model.config.position_count;
+        let limit = self.model.checkpoint.config().position_count;
         match tokens.iter().map(Vec::len).find(|&count| count < 2 || count > limit) {
             Some(count) => Err(refuse(format!("a prompt has {count} tokens; 2 to {limit} can be run"))),
             None => Ok(tokens),

@@ -139,7 +139,7 @@ impl Sweeps<'_> {
             group: pair.group.clone(),
             model_digest: self.about.model_digest.clone(),
             layer_index: layer,
-            depth: Depth::of(Some(layer), Some(self.model.config.layer_count())),
+            depth: Depth::of(Some(layer), Some(self.model.checkpoint.config().layer_count())),
             read: word(self.plan.read),
             read_layer_index: self.about.read_layer,
             path_kind: word(self.plan.path_kind),

@@ -557,6 +557,94 @@ fn pairs_that_are_none_are_refused_by_id_or_skipped_and_counted() {
 }
 
 #[test]
+fn shards_of_two_kernels_meet_only_where_that_is_allowed() {
+    let directory = harness::temp_dir();
+    let pairs = write(directory.path(), "pairs.jsonl", &some_pairs(6, 4));
+    let run = || {
+        let mut run = tool().arg("--model").arg(fixture("llama"));
+        run = run.arg("--pairs").arg(&pairs).args(["--steps", "3"]);
+        run
+    };
+    let shard = |index: usize, edit: &dyn Fn(&mut Value)| {
+        let done = run().args(["--shard", &format!("{index}/2")]).output().expect(0);
+        let mut rows = done.records();
+        edit(&mut rows[0]);
+        write(directory.path(), &format!("{index}.jsonl"), &rows)
+    };
+    let merge = |files: &[&PathBuf]| run().arg("--merge").args(files);
+    let first = shard(0, &|_| {});
+    merge(&[&first, &shard(1, &|_| {})]).output().expect(0);
+    let other = shard(1, &|begin| begin["compute"]["kernel"] = json!("other"));
+    let cause = r#"compute.kernel: was "#;
+    merge(&[&first, &other]).output().refused(3, cause);
+    let rows = merge(&[&first, &other])
+        .arg("--allow-mixed-compute")
+        .output()
+        .expect(0)
+        .records();
+    assert_eq!(of_type(&rows, "region").len(), 6);
+    let unknown = shard(1, &|begin| {
+        begin.as_object_mut().unwrap().remove("compute");
+    });
+    merge(&[&first, &unknown]).output().refused(3, "what measured it");
+}
+
+/// A container of one unit direction for every layer.
+fn direction(directory: &Path, values: &[f64]) -> PathBuf {
+    let mut header = acts::Header::new("test", "1", &process::sha256(b"direction"), None);
+    let spec = acts::TensorSpec::new("direction", acts::Dtype::F64, &[values.len() as u64]);
+    header.tensors = vec![spec.role(acts::Role::Basis)];
+    header.fix_blocks().unwrap();
+    let mut writer = acts::Writer::new(Vec::new(), header, 1).unwrap();
+    writer.push_exact::<f64>(0, values).unwrap();
+    let path = directory.join("direction.acts");
+    fs::write(&path, writer.finish().unwrap().0).unwrap();
+    path
+}
+
+#[test]
+fn a_model_is_measured_as_it_is_steered() {
+    let directory = harness::temp_dir();
+    let pairs = write(directory.path(), "pairs.jsonl", &some_pairs(3, 4));
+    let config = fs::read(fixture("llama").join("config.json")).unwrap();
+    let width = Config::parse(&config).unwrap().hidden_size;
+    let mut values = vec![0.0; width];
+    values[0] = 1.0;
+    let path = direction(directory.path(), &values);
+    let run = |flag: &str, value: String| {
+        let mut run = tool().arg("--model").arg(fixture("llama"));
+        run = run
+            .arg("--pairs")
+            .arg(&pairs)
+            .args(["--steps", "3", "--read", "pre-norm"]);
+        if !flag.is_empty() {
+            run = run.args([flag, &value]);
+        }
+        let rows = run.output().expect(0).records();
+        let region = of_type(&rows, "region")[0];
+        (rows[0]["plan_digest"].clone(), region["end_distance"].as_f64().unwrap())
+    };
+    let plain = run("", String::new());
+    let file = path.display();
+    // Nothing of nothing: the same curve under another plan.
+    let nothing = run("--add", format!("{file}:0.0"));
+    assert_eq!(nothing.1, plain.1);
+    assert_ne!(nothing.0, plain.0);
+    assert_ne!(run("--add", format!("{file}:5.0")).1, plain.1);
+    assert_ne!(run("--ablate", file.to_string()).1, plain.1);
+    let narrow = direction(directory.path(), &[1.0, 2.0]);
+    tool()
+        .arg("--model")
+        .arg(fixture("llama"))
+        .arg("--pairs")
+        .arg(&pairs)
+        .arg("--ablate")
+        .arg(&narrow)
+        .output()
+        .refused(3, "no direction of width");
+}
+
+#[test]
 fn a_read_out_that_does_not_move_is_dropped_without_failing() {
     let directory = harness::temp_dir();
     let pairs = write(directory.path(), "pairs.jsonl", &some_pairs(2, 4));
