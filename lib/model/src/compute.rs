@@ -27,30 +27,9 @@ impl Compute {
 }
 
 fn kernel(device: &Device, dtype: DType) -> &'static str {
-    match device.is_cpu() {
-        true => cpu_kernel(dtype),
-        false => "cuda",
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn cpu_kernel(dtype: DType) -> &'static str {
-    if is_x86_feature_detected!("avx512f") {
-        match dtype == DType::BF16 && is_x86_feature_detected!("avx512bf16") {
-            true => "avx512-bf16",
-            false => "avx512",
-        }
-    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        "avx2"
-    } else {
-        "portable"
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn cpu_kernel(_: DType) -> &'static str {
-    match cfg!(target_arch = "aarch64") {
-        true => "neon",
-        false => "portable",
+    match dtype {
+        _ if !device.is_cpu() => "cuda",
+        DType::BF16 => products::family::<half::bf16>(),
+        _ => products::family::<f32>(),
     }
 }

@@ -4,6 +4,7 @@
 //! keeps an f32 master copy, of which the parameter is the rounding.
 
 use candle_core::{DType, Error, Result, Tensor};
+use products::wide;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -156,7 +157,7 @@ fn sum_of_squares(values: &[f32]) -> f64 {
     let partials: Vec<f64> = values
         .par_chunks(CHUNK)
         .map(|chunk| {
-            pulp::Arch::new().dispatch(|| {
+            wide!({
                 let mut lanes = [0.0f64; 16];
                 let mut whole = chunk.chunks_exact(16);
                 for part in &mut whole {
@@ -193,7 +194,7 @@ impl Rule {
             .zip(gradient.par_chunks(CHUNK))
             .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)));
         chunks.for_each(|((values, gradient), (first, second))| {
-            pulp::Arch::new().dispatch(|| {
+            wide!({
                 let len = values.len();
                 let (gradient, first, second) = (&gradient[..len], &mut first[..len], &mut second[..len]);
                 for i in 0..len {

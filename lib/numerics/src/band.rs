@@ -5,7 +5,8 @@
 //! divided into strips of rows: the bits do not depend on the threads.
 
 use crate::lapack::{self, LapackError, Reflectors};
-use crate::product::{self, View};
+use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
+use products::{Product, strided, strided_mut};
 use rayon::prelude::*;
 
 /// Superdiagonals of the band: wide enough for products to run at full speed, narrow enough for the second stage.
@@ -14,17 +15,22 @@ const BAND: usize = 48;
 const STRIP: usize = 256;
 
 /// All eigenvalues of a full symmetric matrix, in descending order.
-pub fn eigenvalues(mut matrix: Vec<f64>, order: usize) -> Result<Vec<f64>, LapackError> {
-    assert_eq!(matrix.len(), order * order, "a square matrix");
-    reduce(&mut matrix, order)?;
+pub fn eigenvalues(mut matrix: Array2<f64>) -> Result<Vec<f64>, LapackError> {
+    assert!(
+        matrix.is_square() && matrix.is_standard_layout(),
+        "a square row-major matrix"
+    );
+    let order = matrix.nrows();
+    reduce(matrix.as_slice_mut().expect("row-major"), order)?;
     let width = BAND.min(order.saturating_sub(1));
-    let mut band = vec![0.0; order * (width + 1)];
-    for (row, band) in band.chunks_exact_mut(width + 1).enumerate() {
+    let mut band = Array2::zeros((order, width + 1));
+    for (row, mut band) in band.rows_mut().into_iter().enumerate() {
         let count = (width + 1).min(order - row);
-        band[..count].copy_from_slice(&matrix[row * order + row..][..count]);
+        band.slice_mut(s![..count])
+            .assign(&matrix.slice(s![row, row..row + count]));
     }
     drop(matrix);
-    lapack::eigenvalues_of_band(band, order, width)
+    lapack::eigenvalues_of_band(band)
 }
 
 /// Overwrites the upper triangle of the row-major `matrix` with the band; what lies right of it is left as rubbish.
@@ -32,7 +38,7 @@ fn reduce(matrix: &mut [f64], order: usize) -> Result<(), LapackError> {
     if order <= BAND + 1 {
         return Ok(());
     }
-    let mut reflectors = lapack::reflectors(&mut matrix[BAND..], order, BAND, order - BAND)?;
+    let mut reflectors = lapack::reflectors(strided_mut(&mut matrix[BAND..], BAND, order - BAND, order))?;
     for top in (BAND..order).step_by(BAND) {
         let trailing = Trailing { order, top };
         let len = order - top;
@@ -45,8 +51,9 @@ fn reduce(matrix: &mut [f64], order: usize) -> Result<(), LapackError> {
             update.apply_strips(rest, trailing, panel_row_count);
             break;
         }
+        let next = strided_mut(&mut panel[top + BAND..], panel_row_count, len - BAND, order);
         let (next, ()) = rayon::join(
-            || lapack::reflectors(&mut panel[top + BAND..], order, panel_row_count, len - BAND),
+            || lapack::reflectors(next),
             || update.apply_strips(rest, trailing, panel_row_count),
         );
         reflectors = next?;
@@ -61,109 +68,94 @@ struct Trailing {
     top: usize,
 }
 
-/// V and W: what a panel's reflectors take from the trailing square. Row-major (2·count, len): V above W, and W above V.
+/// V and W: what a panel's reflectors take from the trailing square. (2·count, len): V above W, and W above V.
 struct Update {
-    len: usize,
-    left: Vec<f64>,
-    right: Vec<f64>,
+    left: Array2<f64>,
+    right: Array2<f64>,
 }
 
 impl Trailing {
     fn update(self, matrix: &[f64], reflectors: &Reflectors) -> Update {
-        let len = self.order - self.top;
-        let count = reflectors.count;
-        let v = &reflectors.vectors; // (count, len)
-        let image = self.times(matrix, v, count);
+        let (v, t) = (&reflectors.vectors, &reflectors.factor); // (count, len), (count, count)
+        let image = self.times(matrix, v.view());
         // X = A·V·T, S = Vᵀ·X, W = X − ½·V·TᵀS; all of them transposed here.
-        let t = View::new(&reflectors.factor, count, count, count);
-        let x = product::multiply_by_columns(t.transposed(), View::new(&image, count, len, len));
-        let mut s = vec![0.0; count * count];
-        product::multiply(
-            View::new(&x, count, len, len),
-            View::new(v, count, len, len).transposed(),
-            &mut s,
-            count,
-        );
-        let mut half = vec![0.0; count * count];
-        product::multiply(View::new(&s, count, count, count), t, &mut half, count);
-        let inside = product::multiply_by_columns(View::new(&half, count, count, count), View::new(v, count, len, len));
-        let w = x.iter().zip(&inside).map(|(x, inside)| x - 0.5 * inside);
-        let mut right: Vec<f64> = w.collect();
-        let mut left = Vec::with_capacity(2 * count * len);
-        left.extend_from_slice(v);
-        left.extend_from_slice(&right);
-        right.extend_from_slice(v);
-        Update { len, left, right }
+        let x = Product::of(t.t(), image.view()).to_array_by_columns();
+        let s = Product::of(x.view(), v.t()).to_array();
+        let half = Product::of(s.view(), t.view()).to_array();
+        let inside = Product::of(half.view(), v.view()).to_array_by_columns();
+        let w = x - 0.5 * inside;
+        let stacked = |above: &Array2<f64>, below: &Array2<f64>| {
+            concatenate(Axis(0), &[above.view(), below.view()]).expect("both have count rows of len")
+        };
+        Update {
+            left: stacked(v, &w),
+            right: stacked(&w, v),
+        }
     }
 
     /// v · A for the rows of `v`. Each strip of A gives its own columns of the result, and what its mirror image adds to later ones.
-    fn times(self, matrix: &[f64], v: &[f64], count: usize) -> Vec<f64> {
+    fn times(self, matrix: &[f64], v: ArrayView2<'_, f64>) -> Array2<f64> {
         let len = self.order - self.top;
-        let parts: Vec<(Vec<f64>, Vec<f64>)> = (0..len)
+        let parts: Vec<(Array2<f64>, Array2<f64>)> = (0..len)
             .into_par_iter()
             .step_by(STRIP)
             .with_max_len(1)
-            .map(|first| {
-                let end = (first + STRIP).min(len);
-                let rows = &matrix[(self.top + first) * self.order + self.top..];
-                let strip = |from: usize| View::new(&rows[from..], end - first, len - from, self.order);
-                let mut square = vec![0.0; (end - first) * (end - first)];
-                for (at, square) in square.chunks_exact_mut(end - first).enumerate() {
-                    square.copy_from_slice(&rows[at * self.order + first..][..end - first]);
-                }
-                mirror(&mut square, end - first);
-                let mut own = vec![0.0; count * (end - first)];
-                product::multiply(
-                    View::new(&v[first..], count, end - first, len),
-                    View::new(&square, end - first, end - first, end - first),
-                    &mut own,
-                    end - first,
-                );
-                let mut later = vec![0.0; count * (len - end)];
-                if end < len {
-                    product::multiply_add(
-                        1.0,
-                        View::new(&v[end..], count, len - end, len),
-                        strip(end).transposed(),
-                        &mut own,
-                        end - first,
-                    );
-                    product::multiply(
-                        View::new(&v[first..], count, end - first, len),
-                        strip(end),
-                        &mut later,
-                        len - end,
-                    );
-                }
-                (own, later)
-            })
+            .map(|first| self.times_strip(matrix, v.view(), first))
             .collect();
-        let mut image = vec![0.0; count * len];
+        let mut image = vec![0.0; v.nrows() * len];
         image.par_chunks_exact_mut(len).enumerate().for_each(|(row, image)| {
             for (strip, (own, later)) in parts.iter().enumerate() {
-                let first = strip * STRIP;
-                let end = (first + STRIP).min(len);
-                let add = |image: &mut [f64], part: &[f64]| image.iter_mut().zip(part).for_each(|(x, part)| *x += part);
-                add(&mut image[first..end], &own[row * (end - first)..][..end - first]);
-                add(&mut image[end..], &later[row * (len - end)..][..len - end]);
+                let (own, later) = (own.row(row), later.row(row));
+                let image = &mut image[strip * STRIP..];
+                image
+                    .iter_mut()
+                    .zip(own.iter().chain(later))
+                    .for_each(|(x, part)| *x += part);
             }
         });
-        image
+        Array2::from_shape_vec((v.nrows(), len), image).expect("as many rows of len")
+    }
+
+    /// What the rows of A from `first` on give to their own columns, and to all that come later.
+    fn times_strip(self, matrix: &[f64], v: ArrayView2<'_, f64>, first: usize) -> (Array2<f64>, Array2<f64>) {
+        let len = self.order - self.top;
+        let end = (first + STRIP).min(len);
+        let rows = strided(
+            &matrix[(self.top + first) * self.order + self.top..],
+            end - first,
+            len,
+            self.order,
+        );
+        let (_, rows) = rows.split_at(Axis(1), first);
+        let (square, beside) = rows.split_at(Axis(1), end - first);
+        let mut square = square.to_owned();
+        mirror(&mut square);
+        let (_, from_first) = v.split_at(Axis(1), first);
+        let (here, after) = from_first.split_at(Axis(1), end - first);
+        let mut own = Product::of(here.view(), square.view()).to_array();
+        let mut later = Array2::zeros((v.nrows(), len - end));
+        if end < len {
+            Product::of(after, beside.t()).add_to(own.view_mut());
+            Product::of(here, beside).fill(later.view_mut());
+        }
+        (own, later)
     }
 }
 
 impl Update {
     /// Takes V·Wᵀ + W·Vᵀ from whole rows of the matrix, of which the first is `first` of the trailing square.
     fn apply(&self, rows: &mut [f64], trailing: Trailing, first: usize) {
-        let row_count = rows.len() / trailing.order;
-        let depth = self.left.len() / self.len;
-        product::multiply_add(
-            -1.0,
-            View::new(&self.left[first..], depth, row_count, self.len).transposed(),
-            View::new(&self.right[first..], depth, self.len - first, self.len),
+        let (row_count, len) = (rows.len() / trailing.order, self.left.ncols());
+        let (_, right) = self.right.view().split_at(Axis(1), first);
+        let (left, _) = self.left.view().split_at(Axis(1), first + row_count);
+        let (_, left) = left.split_at(Axis(1), first);
+        let place = strided_mut(
             &mut rows[trailing.top + first..],
+            row_count,
+            len - first,
             trailing.order,
         );
+        Product::of(left.reversed_axes(), right).scaled(-1.0).add_to(place);
     }
 
     fn apply_strips(&self, rows: &mut [f64], trailing: Trailing, first: usize) {
@@ -174,10 +166,10 @@ impl Update {
 }
 
 /// Makes the upper triangle the law.
-fn mirror(square: &mut [f64], order: usize) {
-    for row in 1..order {
+fn mirror(square: &mut Array2<f64>) {
+    for row in 1..square.nrows() {
         for column in 0..row {
-            square[row * order + column] = square[column * order + row];
+            square[[row, column]] = square[[column, row]];
         }
     }
 }
@@ -201,8 +193,8 @@ mod tests {
             700,
         ] {
             let matrix = symmetric(order, 7);
-            let expected = lapack::eigen(matrix.clone(), order).unwrap().values;
-            let found = eigenvalues(matrix, order).unwrap();
+            let expected = lapack::eigen(matrix.clone()).unwrap().values;
+            let found = eigenvalues(matrix).unwrap();
             assert_eq!(found.len(), order);
             for (a, b) in found.iter().zip(&expected) {
                 assert!((a - b).abs() < 1e-13 * (order as f64), "{order}: {a} {b}");
@@ -214,14 +206,14 @@ mod tests {
     fn the_bits_do_not_depend_on_the_threads_and_the_lower_triangle_is_not_read() {
         let order = 620;
         let matrix = symmetric(order, 7);
-        let whole = eigenvalues(matrix.clone(), order).unwrap();
+        let whole = eigenvalues(matrix.clone()).unwrap();
         let mut upper = matrix;
         for row in 0..order {
-            upper[row * order..row * order + row].fill(f64::NAN);
+            upper.slice_mut(s![row, ..row]).fill(f64::NAN);
         }
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            assert_eq!(pool.install(|| eigenvalues(upper.clone(), order).unwrap()), whole);
+            assert_eq!(pool.install(|| eigenvalues(upper.clone()).unwrap()), whole);
         }
     }
 }

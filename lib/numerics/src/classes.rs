@@ -1,8 +1,10 @@
 //! Geometry of two groups of rows: how far apart their centres lie, and how much that is beside their spread.
 
 use crate::moments::norm;
-use crate::product::{self, View};
+use ndarray::ArrayView2;
+use products::{Product, matrix, strided_mut};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// tr S_b / tr S_w of two groups, from the distance of their centres and the trace of their pooled scatter Σ‖x − mean‖²; `None` when
 /// a group is empty or neither spreads.
@@ -24,9 +26,10 @@ const TILE: usize = 256;
 /// zero for a row alone in its group. `None` unless both groups have rows.
 ///
 /// Rows are centred by the caller if their mean is large beside their spread.
-pub fn silhouette(rows: &[f64], width: usize, in_first: &[bool]) -> Option<f64> {
-    let row_count = in_first.len();
-    assert_eq!(rows.len(), row_count * width, "one label per row");
+pub fn silhouette(rows: ArrayView2<'_, f64>, in_first: &[bool]) -> Option<f64> {
+    let (row_count, width) = rows.dim();
+    let rows = rows.as_slice().expect("row-major");
+    assert_eq!(row_count, in_first.len(), "one label per row");
     let first_count = in_first.iter().filter(|&&first| first).count();
     if first_count == 0 || first_count == row_count {
         return None;
@@ -41,12 +44,9 @@ pub fn silhouette(rows: &[f64], width: usize, in_first: &[bool]) -> Option<f64> 
             let mut product = vec![0.0; queries.len() * TILE];
             for start in (0..row_count).step_by(TILE) {
                 let candidates = start..(start + TILE).min(row_count);
-                product::multiply(
-                    View::new(&rows[queries.start * width..], queries.len(), width, width),
-                    View::new(&rows[candidates.start * width..], candidates.len(), width, width).transposed(),
-                    &mut product,
-                    TILE,
-                );
+                let part = |at: &Range<usize>| matrix(&rows[at.start * width..], at.len(), width);
+                let place = strided_mut(&mut product, queries.len(), candidates.len(), TILE);
+                Product::of(part(&queries), part(&candidates).reversed_axes()).fill(place);
                 for (at, query) in queries.clone().enumerate() {
                     for (column, candidate) in candidates.clone().enumerate() {
                         if candidate == query {
@@ -109,7 +109,7 @@ mod tests {
         let labels = [true, true, false, false];
         // Row 0: inside 2, outside 11 -> 9/11; row 1: inside 2, outside 9 -> 7/9; and the same mirrored.
         let expected = (9.0 / 11.0 + 7.0 / 9.0) / 2.0;
-        assert!((silhouette(&rows, 1, &labels).unwrap() - expected).abs() < 1e-12);
-        assert_eq!(silhouette(&rows, 1, &[true; 4]), None);
+        assert!((silhouette(matrix(&rows, 4, 1), &labels).unwrap() - expected).abs() < 1e-12);
+        assert_eq!(silhouette(matrix(&rows, 4, 1), &[true; 4]), None);
     }
 }

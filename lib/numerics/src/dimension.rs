@@ -54,6 +54,7 @@ mod tests {
     use super::*;
     use crate::neighbours::nearest;
     use crate::rng::Rng;
+    use products::matrix;
 
     /// Uniform points of a cube of dimension `dimension`, laid into `width` dimensions by a fixed linear map.
     fn cube(dimension: usize, width: usize, row_count: usize) -> Vec<f32> {
@@ -77,7 +78,7 @@ mod tests {
     fn uniform_cubes_have_their_dimension() {
         for (dimension, tolerance) in [(2, 0.12), (3, 0.2), (5, 0.45)] {
             let rows = cube(dimension, dimension, 3000);
-            let neighbours = nearest(&rows, dimension, 20).unwrap();
+            let neighbours = nearest(matrix(&rows, rows.len() / dimension, dimension), 20).unwrap();
             let two_nn = two_nn(&neighbours).unwrap();
             let mle = levina_bickel(&neighbours).unwrap();
             assert!(
@@ -93,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_flat_embedding_changes_nothing_much() {
-        let neighbours = nearest(&cube(3, 40, 2000), 40, 2).unwrap();
+        let neighbours = nearest(matrix(&cube(3, 40, 2000), 2000, 40), 2).unwrap();
         assert!((two_nn(&neighbours).unwrap() - 3.0).abs() < 0.3);
     }
 
@@ -103,13 +104,13 @@ mod tests {
         let rows: Vec<f32> = (0..40)
             .flat_map(|i| [2.0_f64, 3.0, 5.0].map(|n| (f64::from(i) * n.sqrt()).fract() as f32))
             .collect();
-        let found = two_nn(&nearest(&rows, 3, 2).unwrap()).unwrap();
+        let found = two_nn(&nearest(matrix(&rows, rows.len() / 3, 3), 2).unwrap()).unwrap();
         assert!((found - 3.3409175715662727).abs() < 1e-6, "{found}");
     }
 
     #[test]
     fn duplicates_alone_have_no_dimension() {
-        let neighbours = nearest(&[1.0; 20], 2, 2).unwrap();
+        let neighbours = nearest(matrix(&[1.0; 20], 10, 2), 2).unwrap();
         assert_eq!(two_nn(&neighbours), None);
         assert_eq!(levina_bickel(&neighbours), None);
     }

@@ -5,9 +5,9 @@
 //! (randomized SVD with power iterations) for the same accuracy, because no direction seen is thrown away.
 
 use crate::lapack::{self, LapackError};
-use crate::product::{self, View};
-use crate::registers::{sum_of, wide};
 use crate::rng::Rng;
+use ndarray::{Array2, ArrayView2, Axis, s};
+use products::{Product, matrix, sum_of, wide};
 
 /// Directions sought beside those asked for, so that a gap lies where convergence needs one.
 const EXTRA_COLUMN_COUNT: usize = 8;
@@ -26,7 +26,7 @@ pub struct Goal {
 pub struct Leading {
     pub values: Vec<f64>,
     /// (values, order), unit rows.
-    pub vectors: Vec<f64>,
+    pub vectors: Array2<f64>,
     /// Whether every pair met the tolerance; a space that ran out of directions is exact.
     pub converged: bool,
     pub pass_count: usize,
@@ -36,77 +36,92 @@ pub struct Leading {
 pub fn leading<E: From<LapackError>>(
     order: usize,
     goal: Goal,
-    mut apply: impl FnMut(&[f64]) -> Result<Vec<f64>, E>,
+    mut apply: impl FnMut(ArrayView2<'_, f64>) -> Result<Array2<f64>, E>,
 ) -> Result<Leading, E> {
     let count = goal.count.min(order);
-    let block_row_count = (count + EXTRA_COLUMN_COUNT).min(order);
     let rng = Rng::new(0, "krylov");
+    let block_row_count = (count + EXTRA_COLUMN_COUNT).min(order);
     let mut start: Vec<f64> = (0..block_row_count * order)
         .map(|index| rng.normal((index / order) as u64, (index % order) as u64))
         .collect();
     let mut basis: Vec<f64> = Vec::new(); // (directions, order), orthonormal rows
     let mut image: Vec<f64> = Vec::new(); // the operator on each of them
-    let mut projected: Vec<f64> = Vec::new(); // basis · imageᵀ
+    let mut projected = Array2::zeros((0, 0)); // basis · imageᵀ
     let mut pass_count = 0;
     loop {
         let known = basis.len() / order.max(1);
         let added = extend(&mut basis, &start, order);
         if added > 0 {
-            let fresh = apply(&basis[known * order..])?;
+            let fresh = apply(matrix(&basis[known * order..], added, order))?;
             pass_count += 1;
-            image.extend_from_slice(&fresh);
+            image.extend(&fresh);
         }
         let size = known + added;
-        projected = grow(projected, &basis, &image, known, size, order);
+        let (directions, images) = (matrix(&basis, size, order), matrix(&image, size, order));
+        projected = grow(&projected, directions.view(), images.view());
         let exhausted = added == 0 || size == order;
         let last = exhausted || pass_count >= goal.pass_count_max;
         // The projected problem is solved on one thread: at every second pass.
         if last || pass_count % 2 == 0 {
-            let ritz = lapack::eigen(projected.clone(), size)?;
-            let rotation = View::new(&ritz.vectors, count.min(size), size, size);
-            let vectors = multiply(rotation, &basis, size, order);
-            let images = multiply(rotation, &image, size, order);
-            let scale = ritz.values.first().copied().unwrap_or(0.0);
-            let worst = vectors
-                .chunks_exact(order.max(1))
-                .zip(images.chunks_exact(order.max(1)))
-                .zip(&ritz.values)
-                .map(|((vector, image), value)| {
-                    vector
-                        .iter()
-                        .zip(image)
-                        .map(|(v, a)| (a - value * v) * (a - value * v))
-                        .sum::<f64>()
-                        .sqrt()
-                })
-                .fold(0.0, f64::max);
-            let converged = exhausted || worst <= goal.tolerance * scale;
+            let found = ritz(&projected, directions, images, count, pass_count)?;
+            let scale = found.values.first().copied().unwrap_or(0.0);
+            let converged = exhausted || found.residual <= goal.tolerance * scale;
             if converged || last {
-                let values = ritz
-                    .values
-                    .into_iter()
-                    .take(count)
-                    .map(|value| value.max(0.0))
-                    .collect();
-                return Ok(Leading {
-                    values,
-                    vectors,
-                    converged,
-                    pass_count,
-                });
+                return Ok(found.ended(converged));
             }
         }
         start = image[known * order..].to_vec();
     }
 }
 
-fn multiply(rotation: View<'_, f64>, rows: &[f64], row_count: usize, order: usize) -> Vec<f64> {
-    let wanted = rotation.row_count();
-    let mut out = vec![0.0; wanted * order];
-    if order > 0 {
-        product::multiply(rotation, View::new(rows, row_count, order, order), &mut out, order);
+/// What the directions seen tell of the operator.
+struct Ritz {
+    /// Descending, as the projected problem has them.
+    values: Vec<f64>,
+    /// (values, order).
+    vectors: Array2<f64>,
+    /// The largest ‖Av − θv‖.
+    residual: f64,
+    pass_count: usize,
+}
+
+/// Solves the projected problem exactly for its `count` leading pairs.
+fn ritz(
+    projected: &Array2<f64>,
+    directions: ArrayView2<'_, f64>,
+    images: ArrayView2<'_, f64>,
+    count: usize,
+    pass_count: usize,
+) -> Result<Ritz, LapackError> {
+    let solved = lapack::eigen(projected.clone())?;
+    let (rotation, _) = solved.vectors.view().split_at(Axis(0), count.min(projected.nrows()));
+    let vectors = Product::of(rotation.view(), directions).to_array();
+    let images = Product::of(rotation, images).to_array();
+    let residuals = vectors.rows().into_iter().zip(images.rows()).zip(&solved.values);
+    let residual = residuals
+        .map(|((vector, image), value)| {
+            let apart = vector.iter().zip(image).map(|(v, a)| (a - value * v) * (a - value * v));
+            apart.sum::<f64>().sqrt()
+        })
+        .fold(0.0, f64::max);
+    Ok(Ritz {
+        values: solved.values,
+        vectors,
+        residual,
+        pass_count,
+    })
+}
+
+impl Ritz {
+    fn ended(mut self, converged: bool) -> Leading {
+        self.values.truncate(self.vectors.nrows());
+        Leading {
+            values: self.values.into_iter().map(|value| value.max(0.0)).collect(),
+            vectors: self.vectors,
+            converged,
+            pass_count: self.pass_count,
+        }
     }
-    out
 }
 
 /// Orthonormalises `block` against the basis and within itself, twice, and appends what is left; returns how many directions were new.
@@ -117,16 +132,9 @@ fn extend(basis: &mut Vec<f64>, block: &[f64], order: usize) -> usize {
     let before: Vec<f64> = block.chunks_exact(order.max(1)).map(length).collect();
     if known > 0 {
         for _ in 0..2 {
-            let mut weights = vec![0.0; row_count * known];
-            let old = View::new(basis, known, order, order);
-            product::multiply(
-                View::new(&fresh, row_count, order, order),
-                old.transposed(),
-                &mut weights,
-                known,
-            );
-            let mut inside = vec![0.0; row_count * order];
-            product::multiply(View::new(&weights, row_count, known, known), old, &mut inside, order);
+            let old = matrix(basis, known, order);
+            let weights = Product::of(matrix(&fresh, row_count, order), old.t()).to_array();
+            let inside = Product::of(weights.view(), old).to_vec();
             for (fresh, inside) in fresh.iter_mut().zip(&inside) {
                 *fresh -= inside;
             }
@@ -165,27 +173,15 @@ fn dot(x: &[f64], y: &[f64]) -> f64 {
 }
 
 /// Adds the new rows and columns to the projected operator.
-fn grow(old: Vec<f64>, basis: &[f64], image: &[f64], known: usize, size: usize, order: usize) -> Vec<f64> {
-    let mut grown = vec![0.0; size * size];
-    for (row, old) in grown.chunks_exact_mut(size.max(1)).zip(old.chunks_exact(known.max(1))) {
-        row[..known].copy_from_slice(old);
-    }
-    if size > known {
-        let fresh = size - known;
-        let mut strip = vec![0.0; fresh * size];
-        let new_images = View::new(&image[known * order..], fresh, order, order);
-        product::multiply(
-            new_images,
-            View::new(basis, size, order, order).transposed(),
-            &mut strip,
-            size,
-        );
-        for (at, strip) in strip.chunks_exact(size).enumerate() {
-            for (column, value) in strip.iter().enumerate() {
-                grown[(known + at) * size + column] = *value;
-                grown[column * size + known + at] = *value;
-            }
-        }
+fn grow(old: &Array2<f64>, directions: ArrayView2<'_, f64>, images: ArrayView2<'_, f64>) -> Array2<f64> {
+    let (known, size) = (old.nrows(), directions.nrows());
+    let mut grown = Array2::zeros((size, size));
+    grown.slice_mut(s![..known, ..known]).assign(old);
+    let (_, fresh) = images.split_at(Axis(0), known);
+    let strip = Product::of(fresh, directions.t()).to_array();
+    for (at, strip) in (known..size).zip(strip.rows()) {
+        grown.row_mut(at).assign(&strip);
+        grown.column_mut(at).assign(&strip);
     }
     grown
 }
@@ -196,13 +192,7 @@ mod tests {
 
     /// Diagonal operator with the given eigenvalues: leading vectors are unit vectors.
     fn diagonal(values: &[f64], goal: Goal) -> Leading {
-        leading::<LapackError>(values.len(), goal, |block| {
-            Ok(block
-                .chunks_exact(values.len())
-                .flat_map(|row| row.iter().zip(values).map(|(x, l)| x * l))
-                .collect())
-        })
-        .unwrap()
+        leading::<LapackError>(values.len(), goal, |block| Ok(&block * &ndarray::aview1(values))).unwrap()
     }
 
     #[test]
@@ -217,7 +207,7 @@ mod tests {
             },
         );
         assert!(found.converged && found.pass_count <= 12, "{} passes", found.pass_count);
-        for (index, (value, vector)) in found.values.iter().zip(found.vectors.chunks(400)).enumerate() {
+        for (index, (value, vector)) in found.values.iter().zip(found.vectors.rows()).enumerate() {
             assert!((value - values[index]).abs() < 1e-12);
             assert!(vector[index].abs() > 1.0 - 1e-12);
         }

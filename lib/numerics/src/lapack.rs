@@ -3,7 +3,7 @@
 //! Every call runs on the calling thread; parallelism is the caller's, over layers and inside `band`. Symmetric eigenproblems go straight
 //! to LAPACK, because ndarray-linalg's `eigh` is `syev`, ten times slower than divide and conquer; SVDs go through ndarray-linalg.
 
-use ndarray::ArrayView2;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use ndarray_linalg::SVD;
 use std::ffi::{c_char, c_int};
 
@@ -25,18 +25,18 @@ type Result<T> = std::result::Result<T, LapackError>;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Eigen {
     pub values: Vec<f64>,
-    /// (vectors, order), row-major.
-    pub vectors: Vec<f64>,
+    /// (vectors, order).
+    pub vectors: Array2<f64>,
 }
 
 /// All eigenvalues and vectors of a full symmetric matrix, by divide and conquer.
-pub fn eigen(mut matrix: Vec<f64>, order: usize) -> Result<Eigen> {
-    assert_eq!(matrix.len(), order * order, "a square matrix");
+pub fn eigen(mut matrix: Array2<f64>) -> Result<Eigen> {
+    let order = square(&matrix);
     one_thread()?;
     if order == 0 {
         return Ok(Eigen {
             values: Vec::new(),
-            vectors: Vec::new(),
+            vectors: matrix,
         });
     }
     let n = size(order)?;
@@ -66,37 +66,43 @@ pub fn eigen(mut matrix: Vec<f64>, order: usize) -> Result<Eigen> {
     with_workspaces(call)?;
     values.reverse();
     // LAPACK leaves vector j in column j of a column-major matrix, which is row j of ours; descending order turns the rows round.
-    let mut vectors = Vec::with_capacity(matrix.len());
-    for row in matrix.chunks_exact(order).rev() {
-        vectors.extend_from_slice(row);
-    }
+    let vectors = matrix.slice(s![..;-1, ..]).as_standard_layout().into_owned();
     Ok(Eigen { values, vectors })
+}
+
+/// The order of a square matrix, which LAPACK can read as it lies.
+fn square(matrix: &Array2<f64>) -> usize {
+    assert!(
+        matrix.is_square() && matrix.is_standard_layout(),
+        "a square row-major matrix"
+    );
+    matrix.nrows()
 }
 
 /// What triangularises a panel: H = I − V·T·Vᵀ.
 pub struct Reflectors {
-    pub count: usize,
     /// Vᵀ: (count, length of a row).
-    pub vectors: Vec<f64>,
-    /// T: (count, count), upper triangular, row-major.
-    pub factor: Vec<f64>,
+    pub vectors: Array2<f64>,
+    /// T: (count, count), upper triangular.
+    pub factor: Array2<f64>,
 }
 
-/// Triangularises the transpose of `row_count` rows of `len` numbers, which lie `stride` apart: afterwards row i has i + 1 numbers, and
-/// what is right of them is rubbish.
-pub fn reflectors(panel: &mut [f64], stride: usize, row_count: usize, len: usize) -> Result<Reflectors> {
+/// Triangularises the transpose of a panel of rows: afterwards row i has i + 1 numbers, and what is right of them is rubbish.
+pub fn reflectors(mut panel: ArrayViewMut2<'_, f64>) -> Result<Reflectors> {
+    let (row_count, len) = panel.dim();
+    let stride = panel.stride_of(Axis(0));
     assert!(
-        row_count > 0 && len > 0 && len <= stride && panel.len() >= (row_count - 1) * stride + len,
-        "a panel inside its matrix"
+        row_count > 0 && len > 0 && panel.stride_of(Axis(1)) == 1 && stride >= len as isize,
+        "rows one after another"
     );
     one_thread()?;
     let count = row_count.min(len);
-    let (m, n, k, lda) = (size(len)?, size(row_count)?, size(count)?, size(stride)?);
+    let (m, n, k, lda) = (size(len)?, size(row_count)?, size(count)?, size(stride as usize)?);
     let mut scales = vec![0.0; count];
     let mut info = 0;
-    let mut call = |panel: &mut [f64], work: &mut [f64], work_size: c_int| {
-        // SAFETY: LAPACK's column is our row, so the panel is `len` × `row_count` with leading dimension `stride`, inside the slice as
-        // asserted; `scales` has as many numbers as there are reflectors, and `work` the stated size, or one for the query (size −1).
+    let mut call = |work: &mut [f64], work_size: c_int| {
+        // SAFETY: LAPACK's column is our row, so the panel is `len` × `row_count` with leading dimension `stride`, all of
+        // it in the view; `scales` has as many numbers as there are reflectors, and `work` the stated size, or one for the query (size −1).
         unsafe {
             lapack_sys::dgeqrf_(
                 &m,
@@ -112,17 +118,17 @@ pub fn reflectors(panel: &mut [f64], stride: usize, row_count: usize, len: usize
         checked(info, "dgeqrf")
     };
     let mut work = vec![0.0];
-    call(panel, &mut work, -1)?;
+    call(&mut work, -1)?;
     let mut work = vec![0.0; (work[0] as usize).max(1)];
     let work_size = size(work.len())?;
-    call(panel, &mut work, work_size)?;
+    call(&mut work, work_size)?;
 
-    let mut vectors = vec![0.0; count * len];
-    for (at, (vector, row)) in vectors.chunks_exact_mut(len).zip(panel.chunks(stride)).enumerate() {
+    let mut vectors = Array2::<f64>::zeros((count, len));
+    for (at, (mut vector, row)) in vectors.rows_mut().into_iter().zip(panel.rows()).enumerate() {
         vector[at] = 1.0;
-        vector[at + 1..].copy_from_slice(&row[at + 1..len]);
+        vector.slice_mut(s![at + 1..]).assign(&row.slice(s![at + 1..]));
     }
-    let mut columns = vec![0.0; count * count];
+    let mut columns: Array2<f64> = Array2::zeros((count, count));
     let (direction, storage) = (b'F' as c_char, b'C' as c_char);
     // SAFETY: `vectors` is `len` × `count` as LAPACK sees it, without gaps, `scales` has `count` numbers and `columns` count².
     unsafe {
@@ -138,20 +144,22 @@ pub fn reflectors(panel: &mut [f64], stride: usize, row_count: usize, len: usize
             &k,
         );
     }
-    let factor = (0..count * count)
-        .map(|at| columns[at % count * count + at / count])
-        .collect();
-    Ok(Reflectors { count, vectors, factor })
+    let factor = columns.t().as_standard_layout().into_owned();
+    Ok(Reflectors { vectors, factor })
 }
 
 /// Eigenvalues in descending order of a symmetric band: (order, width + 1), row i with its diagonal first.
-pub fn eigenvalues_of_band(mut band: Vec<f64>, order: usize, width: usize) -> Result<Vec<f64>> {
-    assert_eq!(band.len(), order * (width + 1), "a band of that order and width");
+pub fn eigenvalues_of_band(mut band: Array2<f64>) -> Result<Vec<f64>> {
+    let (order, stored) = band.dim();
+    assert!(
+        stored > 0 && band.is_standard_layout(),
+        "a row-major band with its diagonal"
+    );
     one_thread()?;
     if order == 0 {
         return Ok(Vec::new());
     }
-    let (n, kd, ldab) = (size(order)?, size(width)?, size(width + 1)?);
+    let (n, kd, ldab) = (size(order)?, size(stored - 1)?, size(stored)?);
     let (job, triangle) = (b'N' as c_char, b'L' as c_char);
     let mut values = vec![0.0; order];
     let (mut none, one) = (0.0, 1);
@@ -185,16 +193,14 @@ pub fn eigenvalues_of_band(mut band: Vec<f64>, order: usize, width: usize) -> Re
 }
 
 /// The `count` leading eigenvalues and vectors, by relatively robust representations.
-pub fn leading(mut matrix: Vec<f64>, order: usize, count: usize) -> Result<Eigen> {
-    assert!(
-        matrix.len() == order * order && count <= order,
-        "a square matrix and no more vectors than its order"
-    );
+pub fn leading(mut matrix: Array2<f64>, count: usize) -> Result<Eigen> {
+    let order = square(&matrix);
+    assert!(count <= order, "no more vectors than the order");
     one_thread()?;
     if count == 0 {
         return Ok(Eigen {
             values: Vec::new(),
-            vectors: Vec::new(),
+            vectors: Array2::zeros((0, order)),
         });
     }
     let n = size(order)?;
@@ -203,7 +209,7 @@ pub fn leading(mut matrix: Vec<f64>, order: usize, count: usize) -> Result<Eigen
     let (unused, tolerance) = (0.0, 0.0);
     let mut found = 0;
     let mut values = vec![0.0; order];
-    let mut vectors = vec![0.0; count * order];
+    let mut vectors = Array2::<f64>::zeros((count, order));
     let mut support = vec![0; 2 * count];
     let mut info = 0;
     let call = |work: &mut [f64], work_size: c_int, iwork: &mut [c_int], iwork_size: c_int| {
@@ -247,21 +253,18 @@ pub fn leading(mut matrix: Vec<f64>, order: usize, count: usize) -> Result<Eigen
     values.reverse();
     Ok(Eigen {
         values,
-        vectors: vectors.chunks_exact(order).rev().flatten().copied().collect(),
+        vectors: vectors.slice(s![..;-1, ..]).as_standard_layout().into_owned(),
     })
 }
 
-/// Singular values, descending, of a row-major matrix.
-pub fn singular_values(matrix: &[f64], row_count: usize, column_count: usize) -> Result<Vec<f64>> {
+/// Singular values, descending.
+pub fn singular_values(matrix: ArrayView2<'_, f64>) -> Result<Vec<f64>> {
     one_thread()?;
-    if row_count == 0 || column_count == 0 {
+    if matrix.is_empty() {
         return Ok(Vec::new());
     }
-    let view = ArrayView2::from_shape((row_count, column_count), matrix)
-        .map_err(|error| LapackError::Svd(error.to_string()))?;
-    let (_, values, _) = view
-        .svd(false, false)
-        .map_err(|error| LapackError::Svd(error.to_string()))?;
+    let svd = matrix.svd(false, false);
+    let (_, values, _) = svd.map_err(|error| LapackError::Svd(error.to_string()))?;
     Ok(values.to_vec())
 }
 
@@ -376,59 +379,43 @@ pub(crate) mod tests {
     use crate::rng::Rng;
     use rayon::prelude::*;
 
-    pub fn symmetric(order: usize, seed: u64) -> Vec<f64> {
+    pub fn symmetric(order: usize, seed: u64) -> Array2<f64> {
         let rng = Rng::new(seed, "lapack test");
-        let mut matrix = vec![0.0; order * order];
-        for i in 0..order {
-            for j in 0..=i {
-                let x = rng.normal(i as u64, j as u64);
-                matrix[i * order + j] = x;
-                matrix[j * order + i] = x;
-            }
-        }
-        matrix
+        Array2::from_shape_fn((order, order), |(i, j)| rng.normal(i.max(j) as u64, i.min(j) as u64))
     }
 
     #[test]
     fn vectors_satisfy_the_eigenvalue_equation_and_the_two_routines_agree() {
-        let order = 60;
-        let matrix = symmetric(order, 1);
-        let whole = eigen(matrix.clone(), order).unwrap();
-        for (value, vector) in whole.values.iter().zip(whole.vectors.chunks(order)) {
-            for (row, x) in matrix.chunks(order).zip(vector) {
-                let product: f64 = row.iter().zip(vector).map(|(a, v)| a * v).sum();
+        let matrix = symmetric(60, 1);
+        let whole = eigen(matrix.clone()).unwrap();
+        for (value, vector) in whole.values.iter().zip(whole.vectors.rows()) {
+            for (product, x) in matrix.dot(&vector).iter().zip(vector) {
                 assert!((product - value * x).abs() < 1e-12);
             }
         }
         assert!(whole.values.windows(2).all(|pair| pair[0] >= pair[1]));
-        let top = leading(matrix, order, 5).unwrap();
+        let top = leading(matrix, 5).unwrap();
         assert!(top.values.iter().zip(&whole.values).all(|(a, b)| (a - b).abs() < 1e-12));
-        for (a, b) in top.vectors.chunks(order).zip(whole.vectors.chunks(order)) {
-            let cosine: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
-            assert!((cosine.abs() - 1.0).abs() < 1e-12);
+        for (a, b) in top.vectors.rows().into_iter().zip(whole.vectors.rows()) {
+            assert!((a.dot(&b).abs() - 1.0).abs() < 1e-12);
         }
     }
 
     #[test]
     fn factorisations_on_many_threads_at_once_give_the_bits_of_one() {
         let order = 150;
-        let expected: Vec<Eigen> = (0..8)
-            .map(|seed| eigen(symmetric(order, seed), order).unwrap())
-            .collect();
+        let expected: Vec<Eigen> = (0..8).map(|seed| eigen(symmetric(order, seed)).unwrap()).collect();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build().unwrap();
         pool.install(|| {
             (0..64_usize).into_par_iter().with_max_len(1).for_each(|task| {
-                assert_eq!(
-                    eigen(symmetric(order, task as u64 % 8), order).unwrap(),
-                    expected[task % 8]
-                );
+                assert_eq!(eigen(symmetric(order, task as u64 % 8)).unwrap(), expected[task % 8]);
             });
         });
     }
 
     #[test]
     fn singular_values_of_a_known_matrix_are_found() {
-        let values = singular_values(&[3.0, 0.0, 0.0, 0.0, 4.0, 0.0], 2, 3).unwrap();
+        let values = singular_values(ndarray::aview2(&[[3.0, 0.0, 0.0], [0.0, 4.0, 0.0]])).unwrap();
         assert!((values[0] - 4.0).abs() < 1e-14 && (values[1] - 3.0).abs() < 1e-14);
     }
 
@@ -439,7 +426,7 @@ pub(crate) mod tests {
             assert_eq!(expected, "1");
             let left = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OPENBLAS_"));
             assert_eq!(left.collect::<Vec<_>>(), [("OPENBLAS_NUM_THREADS".into(), "1".into())]);
-            assert_eq!(eigen(vec![2.0], 1).unwrap().values, [2.0]);
+            assert_eq!(eigen(Array2::from_elem((1, 1), 2.0)).unwrap().values, [2.0]);
             return;
         }
         let name = "lapack::tests::openblas_variables_are_replaced_before_main";

@@ -3,7 +3,7 @@
 //! Nothing here reads a file, prints, or knows a record. Everything is a pure function of its arguments, and gives the same bits
 //! for any number of threads: products are cut into tiles whose order of summation is fixed, and LAPACK runs on one thread.
 //!
-//! Matrices are row-major slices beside their width. What needs LAPACK is behind the feature `lapack`.
+//! Matrices are views of `ndarray`; rows that are only passed by are slices. What needs LAPACK is behind the feature `lapack`.
 
 #[cfg(feature = "lapack")]
 mod band;
@@ -14,15 +14,15 @@ pub mod entropy;
 pub mod krylov;
 #[cfg(feature = "lapack")]
 pub mod lapack;
+pub mod leading;
 pub mod measures;
 pub mod moments;
 pub mod neighbours;
 pub mod path;
-pub mod product;
 pub mod regions;
-mod registers;
 pub mod rng;
 mod scatter;
+pub mod shifted;
 #[cfg(feature = "lapack")]
 pub mod spectrum;
 pub mod statistics;

@@ -6,9 +6,8 @@
 //! Two promises hold to the bit. However rows are cut into calls, and whatever the number of threads, the result is the same. And
 //! moments over hash buckets are combined on one fixed binary tree ([`BucketTree`]), so 1, 2, 4, … 64 shards merge to the same numbers.
 
-use crate::product::Real;
-use crate::registers::{sum_of, wide};
 use crate::scatter::{PANEL, Panels};
+use products::{Real, sum_of, wide};
 use rayon::prelude::*;
 
 /// Hash buckets a data set is divided into; a shard owns a range of them.

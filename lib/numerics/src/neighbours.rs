@@ -10,8 +10,8 @@
 //! of 290 GFLOP/s each (blocks of this shape) that is 0.71 s; the search takes 1.1 s.
 
 use crate::moments::norm;
-use crate::product::{self, View};
-use crate::registers::{sum_of, wide};
+use ndarray::ArrayView2;
+use products::{Product, matrix, strided_mut, sum_of, wide};
 use rayon::prelude::*;
 use std::sync::Mutex;
 
@@ -39,9 +39,10 @@ impl Neighbours {
     }
 }
 
-/// The `neighbour_count` nearest other rows of each row (row-major, `width` numbers each); `None` with too few rows for that.
-pub fn nearest(rows: &[f32], width: usize, neighbour_count: usize) -> Option<Neighbours> {
-    let row_count = rows.len() / width.max(1);
+/// The `neighbour_count` nearest other rows of each row; `None` with too few rows for that.
+pub fn nearest(rows: ArrayView2<'_, f32>, neighbour_count: usize) -> Option<Neighbours> {
+    let (row_count, width) = rows.dim();
+    let rows = rows.as_slice().expect("row-major");
     if row_count <= neighbour_count || neighbour_count == 0 {
         return None;
     }
@@ -71,18 +72,13 @@ pub fn nearest(rows: &[f32], width: usize, neighbour_count: usize) -> Option<Nei
         .with_max_len(1)
         .for_each_init(Vec::new, |products: &mut Vec<f32>, (left, right)| {
             let (left_block, right_block) = (&blocks[left], &blocks[right]);
-            products.resize(left_block.norms.len() * right_block.padded_len, 0.0);
-            product::multiply(
-                View::new(left_block.rows, left_block.norms.len(), width, width),
-                View::new(
-                    &right_block.columns,
-                    width,
-                    right_block.padded_len,
-                    right_block.padded_len,
-                ),
-                products,
-                right_block.padded_len,
-            );
+            let (left_count, right_count) = (left_block.norms.len(), right_block.padded_len);
+            products.resize(left_count * right_count, 0.0);
+            Product::of(
+                matrix(left_block.rows, left_count, width),
+                matrix(&right_block.columns, width, right_count),
+            )
+            .fill(strided_mut(products, left_count, right_count, right_count));
             // Always the lower block first, so that no two tasks wait for each other.
             let mut left_seen = lock(&seen[left]);
             if left == right {
@@ -451,7 +447,10 @@ mod tests {
     fn neighbours_are_those_of_all_pairs() {
         for (row_count, width, k) in [(700, 20, 5), (1300, 6, 20), (130, 3, 2), (3, 2, 2)] {
             let rows = cloud(1, row_count, width);
-            assert_eq!(nearest(&rows, width, k).unwrap().distances, brute(&rows, width, k));
+            assert_eq!(
+                nearest(matrix(&rows, row_count, width), k).unwrap().distances,
+                brute(&rows, width, k)
+            );
         }
     }
 
@@ -459,15 +458,18 @@ mod tests {
     fn threads_change_no_bit() {
         let rows = cloud(4, 1200, 24);
         let pool = |count| rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap();
-        let one = pool(1).install(|| nearest(&rows, 24, 7));
-        assert_eq!(pool(5).install(|| nearest(&rows, 24, 7)), one);
+        let one = pool(1).install(|| nearest(matrix(&rows, 1200, 24), 7));
+        assert_eq!(pool(5).install(|| nearest(matrix(&rows, 1200, 24), 7)), one);
     }
 
     #[test]
     fn squares_beyond_the_range_of_f32_are_no_matter() {
         for scale in [1e-30, 1e30] {
             let rows: Vec<f32> = cloud(5, 600, 9).into_iter().map(|x| x * scale).collect();
-            assert_eq!(nearest(&rows, 9, 3).unwrap().distances, brute(&rows, 9, 3));
+            assert_eq!(
+                nearest(matrix(&rows, rows.len() / 9, 9), 3).unwrap().distances,
+                brute(&rows, 9, 3)
+            );
         }
     }
 
@@ -490,7 +492,7 @@ mod tests {
                 }
             }
         }
-        let found = nearest(&rows, width, 2).unwrap();
+        let found = nearest(matrix(&rows, 2 * pair_count, width), 2).unwrap();
         assert_eq!(found.distances, brute(&rows, width, 2));
         assert_eq!(found.rows().next().unwrap()[0], 0.0);
     }
@@ -502,12 +504,15 @@ mod tests {
         let mut rows = cloud(6, row_count, width);
         rows[..row_count / 2 * width].fill(0.5);
         rows[0] = 1e9;
-        assert_eq!(nearest(&rows, width, 4).unwrap().distances, brute(&rows, width, 4));
+        assert_eq!(
+            nearest(matrix(&rows, row_count, width), 4).unwrap().distances,
+            brute(&rows, width, 4)
+        );
     }
 
     #[test]
     fn too_few_rows_have_no_neighbours() {
-        assert_eq!(nearest(&[1.0, 2.0], 1, 2), None);
-        assert_eq!(nearest(&[], 3, 1), None);
+        assert_eq!(nearest(matrix(&[1.0, 2.0], 2, 1), 2), None);
+        assert_eq!(nearest(matrix(&[], 0, 3), 1), None);
     }
 }

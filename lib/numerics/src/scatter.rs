@@ -5,8 +5,7 @@
 //! An element is a fused multiply-add over the rows, in their order, for each run: its bits depend on neither the threads nor on how
 //! many lanes the processor has.
 
-use crate::product::Real;
-use crate::registers::wide;
+use products::{Real, wide};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 

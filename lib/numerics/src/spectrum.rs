@@ -7,7 +7,8 @@ use crate::band;
 use crate::krylov::{self, Goal};
 use crate::lapack::{self, LapackError};
 use crate::moments::{Moments, packed_row_start};
-use crate::product::{self, View};
+use ndarray::{Array2, ArrayView2, Axis, s};
+use products::{Product, strided_mut};
 use rayon::prelude::*;
 
 /// Up to this order one divide-and-conquer call gives everything at once; beyond it, the leading vectors come from the block method and
@@ -53,8 +54,8 @@ impl Spectrum {
         };
         let scale = 1.0 / moments.count() as f64;
         let covariance = unpack(packed, width, scale);
-        let total = (0..width).map(|i| covariance[i * width + i]).sum();
-        let (values, vectors) = symmetric(covariance, width, component_count)?;
+        let total = covariance.diag().iter().sum();
+        let (values, vectors) = symmetric(covariance, component_count)?;
         Ok(Self::finish(width, values, total, vectors))
     }
 
@@ -65,8 +66,8 @@ impl Spectrum {
             return Ok(Self::empty(width));
         };
         let covariance = unpack(packed, width, 1.0 / moments.count() as f64);
-        let total = (0..width).map(|i| covariance[i * width + i]).sum();
-        let found = leading_pairs(&covariance, width, component_count)?;
+        let total = covariance.diag().iter().sum();
+        let found = leading_pairs(&covariance, component_count)?;
         let complete = component_count >= width;
         Ok(Self {
             complete,
@@ -74,21 +75,14 @@ impl Spectrum {
         })
     }
 
-    /// From rows, no more of them than dimensions: through the Gram matrix. `centred` is (rows, width) less the mean.
-    pub fn of_centred_rows(centred: &[f64], width: usize, component_count: usize) -> Result<Self, LapackError> {
-        let row_count = centred.len() / width.max(1);
-        if row_count == 0 {
+    /// From rows less their mean, no more of them than dimensions: through the Gram matrix.
+    pub fn of_centred_rows(centred: ArrayView2<'_, f64>, component_count: usize) -> Result<Self, LapackError> {
+        let width = centred.ncols();
+        if centred.nrows() == 0 {
             return Ok(Self::empty(width));
         }
-        let gram = gram(centred, width);
-        let (spectrum, weights) = Self::of_gram(gram, row_count, width, component_count)?;
-        let mut components = vec![0.0; weights.len() / row_count * width];
-        product::multiply(
-            View::new(&weights, weights.len() / row_count, row_count, row_count),
-            View::new(centred, row_count, width, width),
-            &mut components,
-            width,
-        );
+        let (spectrum, weights) = Self::of_gram(gram(centred.view()), width, component_count)?;
+        let mut components = Product::of(weights.view(), centred).to_vec();
         normalise(&mut components, width);
         Ok(Self { components, ..spectrum })
     }
@@ -96,21 +90,20 @@ impl Spectrum {
     /// From a Gram matrix of centred rows in any space. Components are left empty: the weights returned, (components, rows), are what
     /// the rows must be combined with to give them, and times √(N·λ) they are the rows' projections.
     pub fn of_gram(
-        mut gram: Vec<f64>,
-        row_count: usize,
+        mut gram: Array2<f64>,
         width: usize,
         component_count: usize,
-    ) -> Result<(Self, Vec<f64>), LapackError> {
-        for x in &mut gram {
-            *x /= row_count as f64;
-        }
-        let total = (0..row_count).map(|i| gram[i * row_count + i]).sum();
-        let (values, vectors) = symmetric(gram, row_count, component_count)?;
+    ) -> Result<(Self, Array2<f64>), LapackError> {
+        let row_count = gram.nrows();
+        gram.mapv_inplace(|x| x / row_count as f64);
+        let total = gram.diag().iter().sum();
+        let (values, vectors) = symmetric(gram, component_count)?;
         let mut spectrum = Self::finish(row_count, values, total, vectors);
         let weights = std::mem::take(&mut spectrum.components);
+        let weights = Array2::from_shape_vec((weights.len() / row_count.max(1), row_count), weights);
         spectrum.width = width;
         spectrum.values.truncate(row_count.min(width));
-        Ok((spectrum, weights))
+        Ok((spectrum, weights.expect("whole rows")))
     }
 
     /// From an operator that applies the covariance to a block of vectors: leading pairs only. Returns the passes taken and whether the
@@ -119,7 +112,7 @@ impl Spectrum {
         width: usize,
         total: f64,
         goal: Goal,
-        apply: impl FnMut(&[f64]) -> Result<Vec<f64>, E>,
+        apply: impl FnMut(ArrayView2<'_, f64>) -> Result<Array2<f64>, E>,
     ) -> Result<(Self, usize, bool), E> {
         let found = krylov::leading(width, goal, apply)?;
         let complete = goal.count >= width;
@@ -140,7 +133,7 @@ impl Spectrum {
         }
     }
 
-    fn finish(width: usize, mut values: Vec<f64>, total: f64, mut components: Vec<f64>) -> Self {
+    fn finish(width: usize, mut values: Vec<f64>, total: f64, vectors: Array2<f64>) -> Self {
         let floor = values.first().copied().unwrap_or(0.0).max(0.0) * width as f64 * f64::EPSILON;
         for value in &mut values {
             if *value <= floor {
@@ -148,7 +141,7 @@ impl Spectrum {
             }
         }
         let with_variance = values.iter().filter(|&&value| value > 0.0).count();
-        components.truncate(with_variance * width);
+        let mut components: Vec<f64> = vectors.into_iter().take(with_variance * width).collect();
         normalise(&mut components, width);
         Self {
             width,
@@ -177,61 +170,55 @@ pub fn normalise(rows: &mut [f64], width: usize) {
 }
 
 /// All eigenvalues and `vector_count` leading vectors of a full symmetric matrix.
-fn symmetric(matrix: Vec<f64>, order: usize, vector_count: usize) -> Result<(Vec<f64>, Vec<f64>), LapackError> {
-    let vector_count = vector_count.min(order);
-    if order <= DIRECT_ORDER_MAX {
-        let mut found = lapack::eigen(matrix, order)?;
-        found.vectors.truncate(vector_count * order);
-        return Ok((found.values, found.vectors));
+fn symmetric(matrix: Array2<f64>, vector_count: usize) -> Result<(Vec<f64>, Array2<f64>), LapackError> {
+    let vector_count = vector_count.min(matrix.nrows());
+    if matrix.nrows() <= DIRECT_ORDER_MAX {
+        let found = lapack::eigen(matrix)?;
+        let vectors = found.vectors.slice_move(s![..vector_count, ..]);
+        return Ok((found.values, vectors));
     }
-    let vectors = leading_pairs(&matrix, order, vector_count)?.1;
-    Ok((band::eigenvalues(matrix, order)?, vectors))
+    let vectors = leading_pairs(&matrix, vector_count)?.1;
+    Ok((band::eigenvalues(matrix)?, vectors))
 }
 
 /// Leading eigenpairs of a full symmetric matrix by the block method; by LAPACK where that does not converge.
-fn leading_pairs(matrix: &[f64], order: usize, count: usize) -> Result<(Vec<f64>, Vec<f64>), LapackError> {
+fn leading_pairs(matrix: &Array2<f64>, count: usize) -> Result<(Vec<f64>, Array2<f64>), LapackError> {
     let goal = Goal {
         count,
         tolerance: TOLERANCE,
         pass_count_max: PASS_COUNT_MAX,
     };
-    let whole = View::new(matrix, order, order, order);
-    let found = krylov::leading::<LapackError>(order, goal, |block| {
-        let block = View::new(block, block.len() / order, order, order);
-        Ok(product::multiply_by_columns(block, whole))
+    let found = krylov::leading::<LapackError>(matrix.nrows(), goal, |block| {
+        Ok(Product::of(block, matrix.view()).to_array_by_columns())
     })?;
     if found.converged {
         return Ok((found.values, found.vectors));
     }
-    let found = lapack::leading(matrix.to_vec(), order, count.min(order))?;
+    let found = lapack::leading(matrix.clone(), count.min(matrix.nrows()))?;
     Ok((found.values, found.vectors))
 }
 
 /// rows · rowsᵀ, full.
-pub fn gram(rows: &[f64], width: usize) -> Vec<f64> {
-    let row_count = rows.len() / width.max(1);
+pub fn gram(rows: ArrayView2<'_, f64>) -> Array2<f64> {
+    let row_count = rows.nrows();
     let mut gram = vec![0.0; row_count * row_count];
     gram.par_chunks_mut(STRIP * row_count.max(1))
-        .enumerate()
-        .for_each(|(strip, out)| {
-            let strip_row_count = out.len() / row_count;
-            product::multiply(
-                View::new(&rows[strip * STRIP * width..], strip_row_count, width, width),
-                View::new(rows, row_count, width, width).transposed(),
-                out,
-                row_count,
-            );
+        .zip(rows.axis_chunks_iter(Axis(0), STRIP).collect::<Vec<_>>())
+        .for_each(|(out, strip)| {
+            let place = strided_mut(out, strip.nrows(), row_count, row_count);
+            Product::of(strip, rows.t()).fill(place);
         });
+    let mut gram = Array2::from_shape_vec((row_count, row_count), gram).expect("a square");
     // The two halves come from different tiles: one is made the law.
     for i in 0..row_count {
         for j in 0..i {
-            gram[j * row_count + i] = gram[i * row_count + j];
+            gram[[j, i]] = gram[[i, j]];
         }
     }
     gram
 }
 
-fn unpack(packed: &[f64], width: usize, scale: f64) -> Vec<f64> {
+fn unpack(packed: &[f64], width: usize, scale: f64) -> Array2<f64> {
     let mut full = vec![0.0; width * width];
     full.par_chunks_mut(width.max(1)).enumerate().for_each(|(row, out)| {
         for (column, x) in out.iter_mut().enumerate() {
@@ -239,7 +226,7 @@ fn unpack(packed: &[f64], width: usize, scale: f64) -> Vec<f64> {
             *x = packed[packed_row_start(width, i) + j - i] * scale;
         }
     });
-    full
+    Array2::from_shape_vec((width, width), full).expect("a square")
 }
 
 #[cfg(test)]
@@ -248,6 +235,7 @@ mod tests {
     use crate::measures::{self, concentration};
     use crate::moments::Precision;
     use crate::rng::Rng;
+    use products::matrix;
 
     /// Rows with the given standard deviations along the axes, then turned by reflections.
     fn planted(deviations: &[f64], row_count: usize, mean: f64) -> Vec<f64> {
@@ -337,7 +325,8 @@ mod tests {
         for k in [1, 2, 4, 8] {
             let width = 30;
             let rows = planted(&vec![1.0; width], k + 1, 2.0);
-            let found = Spectrum::of_centred_rows(&centred(&rows, width), width, 4).unwrap();
+            let found =
+                Spectrum::of_centred_rows(matrix(&centred(&rows, width), rows.len() / width, width), 4).unwrap();
             assert!((concentration(&found.values, found.total, k).unwrap() - 1.0).abs() < 1e-12);
         }
     }
@@ -351,7 +340,7 @@ mod tests {
             10.0,
         );
         let scatter = spectrum(&rows, width);
-        let gram = Spectrum::of_centred_rows(&centred(&rows, width), width, 4).unwrap();
+        let gram = Spectrum::of_centred_rows(matrix(&centred(&rows, width), rows.len() / width, width), 4).unwrap();
         assert_eq!(gram.values.len(), row_count);
         for (a, b) in scatter.values.iter().zip(&gram.values).take(row_count - 1) {
             assert!((a - b).abs() < 1e-12 * scatter.values[0]);
@@ -373,12 +362,12 @@ mod tests {
         );
         let moments = Moments::of_rows(width, &rows, Precision::Double).unwrap();
         let found = Spectrum::of_moments(&moments, 3).unwrap();
-        let direct = lapack::eigen(unpack(moments.m2().unwrap(), width, 1.0 / 900.0), width).unwrap();
+        let direct = lapack::eigen(unpack(moments.m2().unwrap(), width, 1.0 / 900.0)).unwrap();
         for (a, b) in found.values.iter().zip(&direct.values) {
             assert!((a - b).abs() < 1e-13 * direct.values[0].max(1.0) * 10.0);
         }
         for index in 0..3 {
-            let b = &direct.vectors[index * width..(index + 1) * width];
+            let b = direct.vectors.row(index);
             let cosine: f64 = found.component(index).unwrap().iter().zip(b).map(|(a, b)| a * b).sum();
             assert!((cosine.abs() - 1.0).abs() < 1e-12);
         }

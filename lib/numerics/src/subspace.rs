@@ -1,7 +1,9 @@
 //! How two spaces, two sets of directions or two representations of the same rows agree.
 
 use crate::lapack::{self, LapackError};
-use crate::product::{self, View};
+use crate::spectrum::gram;
+use ndarray::{Array2, ArrayView2};
+use products::Product;
 
 /// Structural alignment: |cos| of two directions; signs of components are arbitrary. `None` for a zero vector.
 pub fn alignment(a: &[f64], b: &[f64]) -> Option<f64> {
@@ -12,9 +14,8 @@ pub fn alignment(a: &[f64], b: &[f64]) -> Option<f64> {
 }
 
 /// Principal angles in radians, ascending, between the spans of orthonormal rows: cos θ = singular values of V_a V_bᵀ.
-pub fn principal_angles(a: &[f64], b: &[f64], width: usize) -> Result<Vec<f64>, LapackError> {
-    let (cross, a_count, b_count) = cross(a, b, width);
-    let cosines = lapack::singular_values(&cross, a_count, b_count)?;
+pub fn principal_angles(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> Result<Vec<f64>, LapackError> {
+    let cosines = lapack::singular_values(Product::of(a, b.t()).to_array().view())?;
     // Near 0 the arc cosine loses half the digits; the sine of the residual does not, but 1e-8 rad is beyond any use of these angles.
     Ok(cosines
         .into_iter()
@@ -23,28 +24,19 @@ pub fn principal_angles(a: &[f64], b: &[f64], width: usize) -> Result<Vec<f64>, 
 }
 
 /// ‖V_a V_bᵀ‖_F² / k for orthonormal rows, k the smaller count: 1 when one span lies in the other. `None` without rows.
-pub fn overlap(a: &[f64], b: &[f64], width: usize) -> Option<f64> {
-    let (cross, a_count, b_count) = cross(a, b, width);
-    let k = a_count.min(b_count);
-    (k > 0).then(|| (cross.iter().map(|x| x * x).sum::<f64>() / k as f64).min(1.0))
+pub fn overlap(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> Option<f64> {
+    let k = a.nrows().min(b.nrows());
+    (k > 0).then(|| (square_sum(&Product::of(a, b.t()).to_vec()) / k as f64).min(1.0))
 }
 
-fn cross(a: &[f64], b: &[f64], width: usize) -> (Vec<f64>, usize, usize) {
-    let (a_count, b_count) = (a.len() / width.max(1), b.len() / width.max(1));
-    let mut cross = vec![0.0; a_count * b_count];
-    product::multiply(
-        View::new(a, a_count, width, width),
-        View::new(b, b_count, width, width).transposed(),
-        &mut cross,
-        b_count,
-    );
-    (cross, a_count, b_count)
+fn square_sum(numbers: &[f64]) -> f64 {
+    numbers.iter().map(|x| x * x).sum()
 }
 
 /// Linear CKA, ‖YᵀX‖_F² / (‖XᵀX‖_F ‖YᵀY‖_F), of centred representations of the same rows, from their Gram matrices:
 /// ⟨K, L⟩ / (‖K‖ ‖L‖). `None` when a side does not vary.
-pub fn cka_of_grams(k: &[f64], l: &[f64]) -> Option<f64> {
-    assert_eq!(k.len(), l.len(), "Gram matrices of the same rows");
+pub fn cka_of_grams(k: ArrayView2<'_, f64>, l: ArrayView2<'_, f64>) -> Option<f64> {
+    assert_eq!(k.dim(), l.dim(), "Gram matrices of the same rows");
     let (mut inner, mut k_square, mut l_square) = (0.0, 0.0, 0.0);
     for (k, l) in k.iter().zip(l) {
         inner += k * l;
@@ -55,78 +47,52 @@ pub fn cka_of_grams(k: &[f64], l: &[f64]) -> Option<f64> {
 }
 
 /// Linear CKA of centred rows, through the cross products of columns: for more rows than dimensions.
-pub fn cka_of_rows(x: &[f64], x_width: usize, y: &[f64], y_width: usize) -> Option<f64> {
-    let row_count = x.len() / x_width.max(1);
-    assert_eq!(row_count, y.len() / y_width.max(1), "representations of the same rows");
-    let square = |a: &[f64], a_width: usize, b: &[f64], b_width: usize| {
-        let mut out = vec![0.0; a_width * b_width];
-        product::multiply(
-            View::new(a, row_count, a_width, a_width).transposed(),
-            View::new(b, row_count, b_width, b_width),
-            &mut out,
-            b_width,
-        );
-        out.iter().map(|x| x * x).sum::<f64>()
-    };
-    let (xx, yy) = (square(x, x_width, x, x_width), square(y, y_width, y, y_width));
-    (xx > 0.0 && yy > 0.0).then(|| (square(x, x_width, y, y_width) / (xx.sqrt() * yy.sqrt())).clamp(0.0, 1.0))
+pub fn cka_of_rows(x: ArrayView2<'_, f64>, y: ArrayView2<'_, f64>) -> Option<f64> {
+    assert_eq!(x.nrows(), y.nrows(), "representations of the same rows");
+    let square = |a: &ArrayView2<'_, f64>, b: &ArrayView2<'_, f64>| square_sum(&Product::of(a.t(), b.view()).to_vec());
+    let (xx, yy) = (square(&x, &x), square(&y, &y));
+    (xx > 0.0 && yy > 0.0).then(|| (square(&x, &y) / (xx.sqrt() * yy.sqrt())).clamp(0.0, 1.0))
 }
 
 /// Procrustes distance of two equally long lists of points, each centred and scaled to unit size: 1 − (Σσ)² with σ the singular
 /// values of AᵀB; 0 when a rotation, a shift and a scale turn one into the other. `None` when the points of a side all coincide.
-pub fn procrustes(a: &[f64], a_width: usize, b: &[f64], b_width: usize) -> Result<Option<f64>, LapackError> {
-    let count = a.len() / a_width.max(1);
-    assert_eq!(count, b.len() / b_width.max(1), "the same number of points");
-    let (Some(a), Some(b)) = (standard(a, a_width), standard(b, b_width)) else {
+pub fn procrustes(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> Result<Option<f64>, LapackError> {
+    assert_eq!(a.nrows(), b.nrows(), "the same number of points");
+    let (Some(a), Some(b)) = (standard(a), standard(b)) else {
         return Ok(None);
     };
-    let values = if count <= a_width.min(b_width) {
+    let cross = if a.nrows() <= a.ncols().min(b.ncols()) {
         // Few points in many dimensions: with A = U√Λ W, the small √Λ_a U_aᵀ U_b √Λ_b has the singular values of AᵀB.
-        let (a, b) = (root_of_gram(&a, a_width)?, root_of_gram(&b, b_width)?);
-        lapack::singular_values(&cross(&a, &b, count).0, count, count)?
+        Product::of(root_of_gram(&a)?.view(), root_of_gram(&b)?.t()).to_array()
     } else {
-        let mut cross = vec![0.0; a_width * b_width];
-        product::multiply(
-            View::new(&a, count, a_width, a_width).transposed(),
-            View::new(&b, count, b_width, b_width),
-            &mut cross,
-            b_width,
-        );
-        lapack::singular_values(&cross, a_width, b_width)?
+        Product::of(a.t(), b.view()).to_array()
     };
-    let sum: f64 = values.iter().sum();
+    let sum: f64 = lapack::singular_values(cross.view())?.iter().sum();
     Ok(Some((1.0 - sum * sum).max(0.0)))
 }
 
 /// √Λ Uᵀ of the Gram matrix U Λ Uᵀ of points.
-fn root_of_gram(points: &[f64], width: usize) -> Result<Vec<f64>, LapackError> {
-    let count = points.len() / width;
-    let mut eigen = lapack::eigen(crate::spectrum::gram(points, width), count)?;
-    for (row, value) in eigen.vectors.chunks_exact_mut(count).zip(&eigen.values) {
-        let root = value.max(0.0).sqrt();
-        for x in row {
-            *x *= root;
-        }
+fn root_of_gram(points: &Array2<f64>) -> Result<Array2<f64>, LapackError> {
+    let mut eigen = lapack::eigen(gram(points.view()))?;
+    for (mut row, value) in eigen.vectors.rows_mut().into_iter().zip(&eigen.values) {
+        row *= value.max(0.0).sqrt();
     }
     Ok(eigen.vectors)
 }
 
-fn standard(points: &[f64], width: usize) -> Option<Vec<f64>> {
-    let count = points.len() / width.max(1);
-    let mut mean = vec![0.0; width];
-    for point in points.chunks_exact(width) {
-        for (mean, x) in mean.iter_mut().zip(point) {
-            *mean += x / count as f64;
-        }
+/// Centred points of unit size all together.
+fn standard(points: ArrayView2<'_, f64>) -> Option<Array2<f64>> {
+    let count = points.nrows() as f64;
+    let mut mean = vec![0.0; points.ncols()];
+    for point in points.rows() {
+        mean.iter_mut().zip(point).for_each(|(mean, x)| *mean += x / count);
     }
-    let mut centred: Vec<f64> = points
-        .chunks_exact(width)
-        .flat_map(|point| point.iter().zip(&mean).map(|(x, m)| x - m))
-        .collect();
+    let mut centred = points.to_owned();
+    for mut point in centred.rows_mut() {
+        point.iter_mut().zip(&mean).for_each(|(x, mean)| *x -= mean);
+    }
     let size = centred.iter().map(|x| x * x).sum::<f64>().sqrt();
-    for x in &mut centred {
-        *x /= size;
-    }
+    centred /= size;
     (size > 0.0).then_some(centred)
 }
 
@@ -134,22 +100,13 @@ fn standard(points: &[f64], width: usize) -> Option<Vec<f64>> {
 mod tests {
     use super::*;
     use crate::rng::Rng;
-    use crate::spectrum::gram;
+    use ndarray::{arr2, s};
 
-    fn cloud(seed: u64, row_count: usize, width: usize) -> Vec<f64> {
+    fn cloud(seed: u64, row_count: usize, width: usize) -> Array2<f64> {
         let rng = Rng::new(seed, "subspace test");
-        let rows: Vec<f64> = (0..row_count * width)
-            .map(|i| rng.normal((i / width) as u64, (i % width) as u64))
-            .collect();
-        let mut mean = vec![0.0; width];
-        for row in rows.chunks(width) {
-            for (mean, x) in mean.iter_mut().zip(row) {
-                *mean += x / row_count as f64;
-            }
-        }
-        rows.chunks(width)
-            .flat_map(|row| row.iter().zip(&mean).map(|(x, m)| x - m).collect::<Vec<_>>())
-            .collect()
+        let rows = Array2::from_shape_fn((row_count, width), |(i, j)| rng.normal(i as u64, j as u64));
+        let mean = rows.mean_axis(ndarray::Axis(0)).unwrap();
+        rows - mean
     }
 
     #[test]
@@ -165,42 +122,40 @@ mod tests {
     #[test]
     fn principal_angles_of_known_planes_are_known() {
         let (c, s) = (0.3_f64.cos(), 0.3_f64.sin());
-        let a = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
-        let b = [1.0, 0.0, 0.0, 0.0, c, s];
-        let angles = principal_angles(&a, &b, 3).unwrap();
+        let a = arr2(&[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]);
+        let b = arr2(&[[1.0, 0.0, 0.0], [0.0, c, s]]);
+        let angles = principal_angles(a.view(), b.view()).unwrap();
         assert!(angles[0].abs() < 1e-7 && (angles[1] - 0.3).abs() < 1e-12);
-        assert!((overlap(&a, &b, 3).unwrap() - (1.0 + c * c) / 2.0).abs() < 1e-15);
+        assert!((overlap(a.view(), b.view()).unwrap() - (1.0 + c * c) / 2.0).abs() < 1e-15);
+    }
+
+    /// The columns at these places, each times a factor.
+    fn columns(rows: &Array2<f64>, places: &[(usize, f64)]) -> Array2<f64> {
+        Array2::from_shape_fn((rows.nrows(), places.len()), |(i, j)| {
+            rows[[i, places[j].0]] * places[j].1
+        })
     }
 
     #[test]
     fn cka_is_one_under_rotation_and_scale_and_the_two_routes_agree() {
-        let x = cloud(1, 60, 5);
-        let y = cloud(2, 60, 7);
-        let turned: Vec<f64> = x
-            .chunks(5)
-            .flat_map(|r| [3.0 * r[1], -3.0 * r[0], 3.0 * r[4], 3.0 * r[2], 3.0 * r[3]])
-            .collect();
-        assert!((cka_of_rows(&x, 5, &turned, 5).unwrap() - 1.0).abs() < 1e-12);
-        let by_rows = cka_of_rows(&x, 5, &y, 7).unwrap();
-        let by_grams = cka_of_grams(&gram(&x, 5), &gram(&y, 7)).unwrap();
+        let (x, y) = (cloud(1, 60, 5), cloud(2, 60, 7));
+        let turned = columns(&x, &[(1, 3.0), (0, -3.0), (4, 3.0), (2, 3.0), (3, 3.0)]);
+        assert!((cka_of_rows(x.view(), turned.view()).unwrap() - 1.0).abs() < 1e-12);
+        let by_rows = cka_of_rows(x.view(), y.view()).unwrap();
+        let by_grams = cka_of_grams(gram(x.view()).view(), gram(y.view()).view()).unwrap();
         assert!((by_rows - by_grams).abs() < 1e-12 && by_rows < 0.5);
     }
 
     #[test]
     fn procrustes_forgives_rotation_shift_and_scale_and_nothing_else() {
+        let distance = |a: &Array2<f64>, b: &Array2<f64>| procrustes(a.view(), b.view()).unwrap();
         let x = cloud(3, 12, 3);
-        let moved: Vec<f64> = x
-            .chunks(3)
-            .flat_map(|r| [2.0 * r[1] + 5.0, 2.0 * r[2] - 1.0, 2.0 * r[0]])
-            .collect();
-        assert!(procrustes(&x, 3, &moved, 3).unwrap().unwrap() < 1e-12);
-        let wide: Vec<f64> = x
-            .chunks(3)
-            .take(3)
-            .flat_map(|r| [0.0, r[2], r[0], -r[1], 0.0])
-            .collect();
-        assert!(procrustes(&x[..9], 3, &wide, 5).unwrap().unwrap() < 1e-6);
-        assert!(procrustes(&x, 3, &cloud(4, 12, 3), 3).unwrap().unwrap() > 0.1);
-        assert_eq!(procrustes(&[1.0; 6], 3, &x[..6], 3).unwrap(), None);
+        let moved = columns(&x, &[(1, 2.0), (2, 2.0), (0, 2.0)]) + arr2(&[[5.0, -1.0, 0.0]]);
+        assert!(distance(&x, &moved).unwrap() < 1e-12);
+        let few = x.slice(s![..3, ..]).to_owned();
+        let wide = columns(&few, &[(0, 0.0), (2, 1.0), (0, 1.0), (1, -1.0), (0, 0.0)]);
+        assert!(distance(&few, &wide).unwrap() < 1e-6);
+        assert!(distance(&x, &cloud(4, 12, 3)).unwrap() > 0.1);
+        assert_eq!(distance(&Array2::ones((2, 3)), &x.slice(s![..2, ..]).to_owned()), None);
     }
 }

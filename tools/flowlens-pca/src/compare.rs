@@ -10,11 +10,11 @@ use crate::plan::Plan;
 use crate::report::CONCENTRATION_COUNTS;
 use crate::rows::Rows;
 use crate::source::Source;
-use numerics::product::{self, View};
 use numerics::rng::Rng;
 use numerics::spectrum::gram;
 use numerics::{lapack, measures, statistics, subspace};
 use process::{Error, Result, ResultExt};
+use products::{Product, matrix};
 use rayon::prelude::*;
 use records::Compare;
 use std::collections::HashMap;
@@ -233,14 +233,15 @@ fn components(
                 orthonormal(&own[..k * width], width),
                 orthonormal(&theirs[..k * width], width),
             );
+            let (a, b) = (matrix(&a, a.len() / width, width), matrix(&b, b.len() / width, width));
             Ok(Compare {
                 layer_index: layer_index.map(|index| index as usize),
                 depth: source.depth(layer_index),
                 component: k.to_string(),
                 alignment: alignment(k),
                 alignment_id,
-                angles: subspace::principal_angles(&a, &b, width).at(subject)?,
-                overlap: subspace::overlap(&a, &b, width),
+                angles: subspace::principal_angles(a.view(), b.view()).at(subject)?,
+                overlap: subspace::overlap(a, b),
                 cka: None,
                 procrustes: None,
                 c_k_delta: None,
@@ -337,10 +338,12 @@ fn cka(plan: &Plan, own: &Side<'_>, other: &Side<'_>, layer: usize, order: &[usi
             .collect(),
     )?;
     let (a_width, b_width) = (own.rows(layer).width(), other.rows(layer).width());
-    Ok(if drawn.len() <= a_width {
-        subspace::cka_of_grams(&gram(&a, a_width), &gram(&b, b_width))
+    let count = drawn.len();
+    let (a, b) = (matrix(&a, count, a_width), matrix(&b, count, b_width));
+    Ok(if count <= a_width {
+        subspace::cka_of_grams(gram(a).view(), gram(b).view())
     } else {
-        subspace::cka_of_rows(&a, a_width, &b, b_width)
+        subspace::cka_of_rows(a, b)
     })
 }
 
@@ -378,7 +381,10 @@ fn path_distance(own: &Fit, other: &Fit) -> std::result::Result<Option<f64>, lap
     if own.layers.len() < 2 {
         return Ok(None);
     }
-    subspace::procrustes(&centres(own), width(own), &centres(other), width(other))
+    subspace::procrustes(
+        matrix(&centres(own), own.layers.len(), width(own)),
+        matrix(&centres(other), other.layers.len(), width(other)),
+    )
 }
 
 /// Rows in the space of their leading components, which is all a resample needs.
@@ -417,15 +423,9 @@ impl Resampled {
         rows.for_each::<f64>(|block| {
             let centred = centred(block.rows, origin);
             let n = block.prompts.len();
-            let mut coordinates = vec![0.0; n * width];
-            product::multiply(
-                View::new(&centred, n, d, d),
-                View::new(components, width, d, d).transposed(),
-                &mut coordinates,
-                width,
-            );
+            let coordinates = Product::of(matrix(&centred, n, d), matrix(components, width, d).reversed_axes());
             found.prompts.extend_from_slice(block.prompts);
-            found.coordinates.extend(coordinates);
+            found.coordinates.extend(coordinates.to_vec());
             found.squares.extend(centred.chunks_exact(d).map(|row| dot(row, row)));
             Ok(())
         })?;
@@ -472,16 +472,13 @@ impl Resampled {
             return Ok(vec![None; ks.len()]);
         }
         mean.iter_mut().for_each(|mean| *mean /= weight_sum);
-        let rows = View::new(&weighted, weighted.len() / width, width, width);
-        let mut covariance = vec![0.0; width * width];
-        product::multiply(rows.transposed(), rows, &mut covariance, width);
-        for i in 0..width {
-            for j in 0..width {
-                covariance[i * width + j] = covariance[i * width + j] / weight_sum - mean[i] * mean[j];
-            }
+        let rows = matrix(&weighted, weighted.len() / width, width);
+        let mut covariance = Product::of(rows.t(), rows.view()).to_array();
+        for ((i, j), x) in covariance.indexed_iter_mut() {
+            *x = *x / weight_sum - mean[i] * mean[j];
         }
         let total = total / weight_sum - dot(&mean, &mean);
-        let values = lapack::eigen(covariance, width)?.values;
+        let values = lapack::eigen(covariance)?.values;
         Ok(ks.iter().map(|k| measures::concentration(&values, total, *k)).collect())
     }
 }

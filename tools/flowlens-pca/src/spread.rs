@@ -8,6 +8,7 @@ use crate::source::Source;
 use numerics::rng::Rng;
 use numerics::{classes, dimension, neighbours};
 use process::Result;
+use products::matrix;
 
 /// Neighbours of the Levina–Bickel estimate.
 const NEIGHBOUR_COUNT: usize = 20;
@@ -140,7 +141,7 @@ fn layer_spread(rows: &Rows<'_>, fit: &LayerFit, drawn: &Drawn) -> Result<LayerS
         indices.sort_unstable();
         let in_first: Vec<bool> = indices.iter().map(|row| drawn.labels[*row] as usize == *a).collect();
         let both = crate::fit::centred(&rows.subset::<f64>(&indices)?, &fit.all.summary.mean);
-        spread.silhouette = classes::silhouette(&both, rows.width(), &in_first);
+        spread.silhouette = classes::silhouette(matrix(&both, indices.len(), rows.width()), &in_first);
     }
     Ok(spread)
 }
@@ -157,7 +158,7 @@ fn single(rows: &Rows<'_>, indices: &[usize], part: &Part) -> Result<Vec<f32>> {
 fn dimensions(rows: &[f32], width: usize) -> (Option<f64>, Option<f64>) {
     let row_count = rows.len() / width.max(1);
     let count = NEIGHBOUR_COUNT.min(row_count.saturating_sub(1));
-    match neighbours::nearest(rows, width, count) {
+    match neighbours::nearest(matrix(rows, row_count, width), count) {
         Some(found) if count >= 2 => (dimension::two_nn(&found), dimension::levina_bickel(&found)),
         _ => (None, None),
     }

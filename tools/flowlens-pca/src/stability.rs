@@ -7,11 +7,12 @@ use crate::fit::{centred, dot};
 use crate::plan::Plan;
 use crate::rows::Rows;
 use crate::source::Source;
+use ndarray::Array2;
 use numerics::moments::{Accumulator, Precision, norm};
-use numerics::product::{self, View};
 use numerics::spectrum::{Spectrum, gram};
 use numerics::{measures, statistics};
 use process::{Error, Result, ResultExt};
+use products::{Product, matrix};
 use records::Stability;
 
 pub fn run(plan: &Plan, first: &Source, second: &Source) -> Result<Vec<Stability>> {
@@ -141,29 +142,21 @@ impl<'a> Forms<'a> {
     /// The first component of all layers side by side, both forms together: its segment in every layer.
     fn side_by_side(&self) -> Result<Vec<Vec<f64>>> {
         let row_count = 2 * self.prompt_count;
-        let mut sum = vec![0.0; row_count * row_count];
+        let mut sum = Array2::zeros((row_count, row_count));
         let mut width = 0;
         for at in 0..self.first.layers.len() {
             let both = self.layer(at)?;
-            for (sum, x) in sum.iter_mut().zip(gram(&both.centred(), both.width)) {
-                *sum += x;
-            }
+            sum += &gram(matrix(&both.centred(), row_count, both.width));
             width += both.width;
         }
-        let (_, weights) = Spectrum::of_gram(sum, row_count, width, 1).at(self.first.name())?;
+        let (_, weights) = Spectrum::of_gram(sum, width, 1).at(self.first.name())?;
         (0..self.first.layers.len())
             .map(|at| {
                 let both = self.layer(at)?;
-                let mut segment = vec![0.0; both.width];
-                if !weights.is_empty() {
-                    product::multiply(
-                        View::new(&weights, 1, row_count, row_count),
-                        View::new(&both.centred(), row_count, both.width, both.width),
-                        &mut segment,
-                        both.width,
-                    );
+                if weights.is_empty() {
+                    return Ok(vec![0.0; both.width]);
                 }
-                Ok(segment)
+                Ok(Product::of(weights.view(), matrix(&both.centred(), row_count, both.width)).to_vec())
             })
             .collect()
     }

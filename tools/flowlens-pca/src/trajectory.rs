@@ -8,6 +8,7 @@ use crate::source::Source;
 use numerics::rng::Rng;
 use numerics::{path, statistics};
 use process::{Error, Result};
+use products::matrix;
 use rayon::prelude::*;
 use records::Trajectory;
 
@@ -187,8 +188,8 @@ impl Drawing<'_> {
             projection,
             low: None,
             high: None,
-            smoothness_ratio: path::smoothness_ratio(&flat, count),
-            turning_angle: path::turning_angle(&flat, count),
+            smoothness_ratio: path::smoothness_ratio(matrix(&flat, center3.len(), count)),
+            turning_angle: path::turning_angle(matrix(&flat, center3.len(), count)),
             center3,
             rest: Default::default(),
         }

@@ -1,6 +1,7 @@
 //! The element-wise non-linearities of an MLP, alone and gated.
 
 use candle_core::{Result, Tensor};
+use products::wide;
 use rayon::prelude::*;
 
 use super::{Tape, composed, cpu, simd};
@@ -135,7 +136,7 @@ fn pulled(
                             .zip(g.par_chunks(cpu::CHUNK)),
                     )
                     .for_each(|((of_gate, of_up), ((x, u), g))| {
-                        simd::on_wide_registers(|| {
+                        wide!({
                             let len = x.len();
                             let (of_gate, of_up, u, g) = (&mut of_gate[..len], &mut of_up[..len], &u[..len], &g[..len]);
                             for i in 0..len {

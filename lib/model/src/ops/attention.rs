@@ -5,9 +5,9 @@
 //! pass keeps one number per query and head (the log of its sum of exponentials) and computes the scores again.
 
 use candle_core::{D, DType, Error, Result, Tensor};
+use products::{ArrayView2, Product, Target, matrix, strided, strided_mut, wide};
 use rayon::prelude::*;
 
-use super::product::{Matrix, Target, multiply};
 use super::{Tape, composed, cpu, simd};
 
 /// Queries per block of scores.
@@ -250,7 +250,7 @@ fn forward(q: &[f32], sequences: &[Sequence], shape: Heads, how: &Attention, rec
                             true,
                         );
                         let width = block.keys.len();
-                        simd::on_wide_registers(|| {
+                        wide!({
                             for (i, scores) in scores.chunks_exact_mut(width).enumerate() {
                                 let seen = seen(&block, sequence.past, i, how);
                                 let max = simd::max(&scores[seen.clone()]);
@@ -266,14 +266,9 @@ fn forward(q: &[f32], sequences: &[Sequence], shape: Heads, how: &Attention, rec
                                 }
                             }
                         });
-                        multiply(
-                            output.at(row * shape.output_stride() + head * shape.value_dim),
-                            false,
-                            1.0,
-                            Matrix::new(scores, block.rows, width),
-                            value_matrix(sequence, &block, kv_head, shape),
-                            false,
-                        );
+                        let values = value_matrix(sequence, &block, kv_head, shape);
+                        Product::of(matrix(scores, block.rows, width), values)
+                            .write(false, output.at(row * shape.output_stride() + head * shape.value_dim));
                     }
                     logit_max
                 })
@@ -290,9 +285,9 @@ fn seen(block: &Block, past: usize, i: usize, how: &Attention) -> std::ops::Rang
     visible.start - block.keys.start..visible.end - block.keys.start
 }
 
-fn key_matrix<'a>(sequence: &Sequence<'a>, block: &Block, kv_head: usize, shape: Heads) -> Matrix<'a> {
+fn key_matrix<'a>(sequence: &Sequence<'a>, block: &Block, kv_head: usize, shape: Heads) -> ArrayView2<'a, f32> {
     let start = block.keys.start * shape.key_stride() + kv_head * shape.head_dim;
-    Matrix::strided(
+    strided(
         &sequence.keys[start..],
         block.keys.len(),
         shape.head_dim,
@@ -300,9 +295,9 @@ fn key_matrix<'a>(sequence: &Sequence<'a>, block: &Block, kv_head: usize, shape:
     )
 }
 
-fn value_matrix<'a>(sequence: &Sequence<'a>, block: &Block, kv_head: usize, shape: Heads) -> Matrix<'a> {
+fn value_matrix<'a>(sequence: &Sequence<'a>, block: &Block, kv_head: usize, shape: Heads) -> ArrayView2<'a, f32> {
     let start = block.keys.start * shape.value_stride() + kv_head * shape.value_dim;
-    Matrix::strided(
+    strided(
         &sequence.values[start..],
         block.keys.len(),
         shape.value_dim,
@@ -324,17 +319,18 @@ fn score(
 ) {
     let width = block.keys.len();
     scores.resize(block.rows * width, 0.0);
-    let queries = Matrix::strided(
+    let queries = strided(
         &q[head * shape.head_dim..],
         block.rows,
         shape.head_dim,
         shape.query_stride(),
     );
-    let keys = key_matrix(sequence, block, head / shape.group(), shape).transposed();
-    // SAFETY: the scores belong to this task.
-    unsafe { multiply(Target::new(scores, width), false, how.scale, queries, keys, false) };
+    let keys = key_matrix(sequence, block, head / shape.group(), shape).reversed_axes();
+    Product::of(queries, keys)
+        .scaled(how.scale)
+        .fill(strided_mut(scores, block.rows, width, width));
     if let Some(cap) = how.softcap.filter(|_| capped) {
-        simd::on_wide_registers(|| {
+        wide!({
             scores
                 .iter_mut()
                 .for_each(|score| *score = cap * simd::tanh(*score / cap))
@@ -404,11 +400,11 @@ fn pull(
                             score(weights, &q[query_start..], sequence, &block, head, shape, how, false);
                             slopes.resize(weights.len(), 0.0);
                             let g_block =
-                                Matrix::strided(&g[output_start..], block.rows, shape.value_dim, shape.output_stride());
-                            let values = value_matrix(sequence, &block, *kv_head, shape).transposed();
-                            multiply(Target::new(slopes, width), false, 1.0, g_block, values, false);
+                                strided(&g[output_start..], block.rows, shape.value_dim, shape.output_stride());
+                            let values = value_matrix(sequence, &block, *kv_head, shape).reversed_axes();
+                            Product::of(g_block.view(), values).fill(strided_mut(slopes, block.rows, width, width));
                             // weights become softmax weights, slopes the gradients of the scaled scores
-                            simd::on_wide_registers(|| {
+                            wide!({
                                 let rows = weights.chunks_exact_mut(width).zip(slopes.chunks_exact_mut(width));
                                 for (i, (weights, slopes)) in rows.enumerate() {
                                     let seen = seen(&block, 0, i, how);
@@ -437,9 +433,9 @@ fn pull(
                                     }
                                 }
                             });
-                            let weights = Matrix::new(weights, block.rows, width);
-                            let slopes = Matrix::new(slopes, block.rows, width);
-                            let queries = Matrix::strided(
+                            let weights = matrix(weights, block.rows, width);
+                            let slopes = matrix(slopes, block.rows, width);
+                            let queries = strided(
                                 &q[query_start + head * shape.head_dim..],
                                 block.rows,
                                 shape.head_dim,
@@ -448,18 +444,11 @@ fn pull(
                             let key_start = (sequence.first_row + block.keys.start) * shape.key_stride();
                             let value_start = (sequence.first_row + block.keys.start) * shape.value_stride();
                             let keys = key_matrix(sequence, &block, *kv_head, shape);
-                            multiply(
-                                dq.at(query_start + head * shape.head_dim),
-                                false,
-                                1.0,
-                                slopes,
-                                keys,
-                                false,
-                            );
-                            let dk = dk_target.at(key_start + kv_head * shape.head_dim);
-                            multiply(dk, true, 1.0, slopes.transposed(), queries, false);
-                            let dv = dv_target.at(value_start + kv_head * shape.value_dim);
-                            multiply(dv, true, 1.0, weights.transposed(), g_block, false);
+                            Product::of(slopes.view(), keys).write(false, dq.at(query_start + head * shape.head_dim));
+                            Product::of(slopes.t(), queries)
+                                .write(true, dk_target.at(key_start + kv_head * shape.head_dim));
+                            Product::of(weights.t(), g_block)
+                                .write(true, dv_target.at(value_start + kv_head * shape.value_dim));
                         }
                     }
                 },

@@ -11,9 +11,8 @@ use candle_core::{
     CpuStorage, CustomOp1, DType, Device, Error, InplaceOp1, Layout, Result, Shape, Storage, StorageRef, Tensor,
 };
 use half::bf16;
+use products::wide;
 use rayon::prelude::*;
-
-use super::simd;
 
 /// Elements per parallel task of an element-wise loop.
 pub(super) const CHUNK: usize = 32 * 1024;
@@ -76,7 +75,7 @@ fn convert<A: Copy + Sync, B: Send>(from: &[A], into: &mut [B], f: impl Fn(A) ->
     into.par_chunks_mut(CHUNK)
         .zip(from.par_chunks(CHUNK))
         .for_each(|(into, from)| {
-            simd::on_wide_registers(|| {
+            wide!({
                 for (into, &from) in into.iter_mut().zip(from) {
                     *into = f(from);
                 }
@@ -131,7 +130,7 @@ pub(super) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     unsafe {
         fresh(x.len(), |out| {
             out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
-                simd::on_wide_registers(|| {
+                wide!({
                     for (out, &x) in out.iter_mut().zip(x) {
                         out.write(f(x));
                     }

@@ -1,18 +1,12 @@
 //! The matrix product with a weight, frozen or learning, with or without a low-rank adapter.
 
 use candle_core::{CpuStorage, DType, Result, Storage, Tensor};
+pub use products::STEADY_ROWS;
+use products::{Product, matrix, strided_mut};
 use rayon::prelude::*;
 
-#[cfg(target_arch = "x86_64")]
-use super::few;
-use super::panel::{self, Unit};
-use super::product::{Matrix, Target, multiply};
 use super::tape::Place;
 use super::{Tape, add, cpu, scale};
-
-/// Up to this many rows under a steady tape, a row's bits do not depend on the rows beside it on any x86-64 processor with AVX2; with
-/// AVX-512 they never do.
-pub const STEADY_ROWS: usize = 32;
 
 /// `x · wᵀ + bias`; x (rows, in), w (out, in), bias (out) → (rows, out). An adapter that the tape holds for `w` is added.
 /// A frozen weight costs no gradient and no memory.
@@ -73,16 +67,8 @@ fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, steady: bool) -> Resul
                     w.shape()
                 )));
             }
-            let (a, b) = (
-                Matrix::new(&x_values, rows, k),
-                Matrix::new(&w_values, n, k).transposed(),
-            );
-            // SAFETY: the product writes every element; the buffer is new.
-            unsafe {
-                cpu::fresh(rows * n, |y| {
-                    multiply(Target::uninitialised(y, n), false, 1.0, a, b, true)
-                })
-            }
+            let (x, w) = (matrix(&x_values, rows, k), matrix(&w_values, n, k));
+            Product::of(x, w.reversed_axes()).in_parallel().to_vec()
         }
     };
     if let Some(bias) = bias {
@@ -94,57 +80,28 @@ fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, steady: bool) -> Resul
     cpu::tensor(y, (rows, n), dtype)
 }
 
-/// The product by panels, or by the kernel for few rows unless bits must not depend on their number, where the processor, the
-/// types and the shapes allow it.
-#[cfg(target_arch = "x86_64")]
+/// The product by a kernel for weights, where the processor has one for the types and the shapes.
 fn by_own_kernels(x: &Tensor, w: &Tensor, steady: bool) -> Result<Option<Vec<f32>>> {
-    let ((rows, k), (n, width)) = (x.dims2()?, w.dims2()?);
-    let both = |dtype| x.dtype() == dtype && w.dtype() == dtype;
-    let unit = match () {
-        () if both(DType::F32) => Unit::F32,
-        () if both(DType::BF16) && k % 2 == 0 => Unit::Bf16Pair,
-        () => return Ok(None),
-    };
-    // where there are no panels, the kernel for few rows keeps the bits of a decoding step's rows apart
-    let is_few = match panel::supports(unit) {
-        true => rows <= few::ROWS && !steady,
-        false => rows <= STEADY_ROWS && few::supports(unit),
-    };
-    if !((is_few || panel::supports(unit)) && w.is_contiguous() && k == width && k > 0) {
+    let (k, width) = (x.dim(1)?, w.dim(1)?);
+    if k != width || x.dtype() != w.dtype() {
         return Ok(None);
     }
-    let multiply = if is_few { few::multiply } else { panel::multiply };
     let x = x.contiguous()?;
     let ((x_storage, x_layout), (w_storage, w_layout)) = (x.storage_and_layout(), w.storage_and_layout());
-    let (Storage::Cpu(x_storage), Storage::Cpu(w_storage)) = (&*x_storage, &*w_storage) else {
+    let (Some((x_start, x_end)), Some((w_start, w_end))) =
+        (x_layout.contiguous_offsets(), w_layout.contiguous_offsets())
+    else {
         return Ok(None);
     };
-    fn units(storage: &CpuStorage, start: usize, len: usize) -> Option<&[u32]> {
-        match storage {
-            CpuStorage::F32(values) => bytemuck::try_cast_slice(values.get(start..start + len)?).ok(),
-            CpuStorage::BF16(values) => bytemuck::try_cast_slice(values.get(start..start + len)?).ok(),
-            _ => None,
+    Ok(match (&*x_storage, &*w_storage) {
+        (Storage::Cpu(CpuStorage::F32(x)), Storage::Cpu(CpuStorage::F32(w))) => {
+            products::by_rows(&x[x_start..x_end], &w[w_start..w_end], k, steady)
         }
-    }
-    let x_units = units(x_storage, x_layout.start_offset(), rows * k);
-    let w_units = units(w_storage, w_layout.start_offset(), n * k);
-    // a view that begins between two units cannot be read as units
-    let (Some(x_units), Some(w_units)) = (x_units, w_units) else {
-        return Ok(None);
-    };
-    // SAFETY: `supports` was asked; the buffer has rows · n elements, and the product writes all of them.
-    let y = unsafe {
-        cpu::fresh(rows * n, |y| {
-            let units = w_units.len() / n;
-            multiply(unit, x_units, w_units, y.as_mut_ptr().cast(), rows, n, units);
-        })
-    };
-    Ok(Some(y))
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn by_own_kernels(_: &Tensor, _: &Tensor, _: bool) -> Result<Option<Vec<f32>>> {
-    Ok(None)
+        (Storage::Cpu(CpuStorage::BF16(x)), Storage::Cpu(CpuStorage::BF16(w))) => {
+            products::by_rows(&x[x_start..x_end], &w[w_start..w_end], k, steady)
+        }
+        _ => None,
+    })
 }
 
 /// gradient (rows, out) · w (out, in) → (rows, in).
@@ -153,13 +110,8 @@ fn input_gradient(gradient: &Tensor, w: &Tensor) -> Result<Tensor> {
     let dtype = gradient.dtype();
     let (gradient, w) = (cpu::wide(gradient)?, cpu::wide(w)?);
     let (gradient_values, w_values) = (cpu::view(&gradient)?, cpu::view(&w)?);
-    let (a, b) = (Matrix::new(&gradient_values, rows, n), Matrix::new(&w_values, n, k));
-    // SAFETY: the product writes every element; the buffer is new.
-    let values = unsafe {
-        cpu::fresh(rows * k, |x| {
-            multiply(Target::uninitialised(x, k), false, 1.0, a, b, true)
-        })
-    };
+    let product = Product::of(matrix(&gradient_values, rows, n), matrix(&w_values, n, k));
+    let values = product.in_parallel().to_vec();
     cpu::tensor(values, (rows, k), dtype)
 }
 
@@ -172,8 +124,11 @@ fn weight_gradient(gradients: &mut super::Gradients, w: &Tensor, gradient: &Tens
     let (gradient, x) = (cpu::wide(gradient)?, cpu::wide(x)?);
     let (gradient, x) = (cpu::view(&gradient)?, cpu::view(&x)?);
     let (into, held) = gradients.buffer(w.id(), n * k);
-    let (a, b) = (Matrix::new(&gradient, rows, n).transposed(), Matrix::new(&x, rows, k));
-    // SAFETY: the buffer is borrowed mutably and initialised.
-    unsafe { multiply(Target::new(into, k), held, 1.0, a, b, true) };
+    let product = Product::of(matrix(&gradient, rows, n).reversed_axes(), matrix(&x, rows, k)).in_parallel();
+    let into = strided_mut(into, n, k, k);
+    match held {
+        true => product.add_to(into),
+        false => product.fill(into),
+    }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! Cross-entropy of chosen rows, fused with the vocabulary product.
 
 use candle_core::{D, DType, Error, Result, Tensor};
+use products::{Product, matrix, strided_mut, wide};
 use rayon::prelude::*;
 
-use super::product::{Matrix, Target, multiply};
 use super::{Gradients, Tape, cpu, linear, simd};
 
 /// Logits that exist at one time: 64 MiB of f32.
@@ -58,7 +58,7 @@ pub fn cross_entropy(
     }
     let (wide_hidden, wide_head) = (cpu::wide(hidden)?, cpu::wide(head)?);
     let (h, w) = (cpu::view(&wide_hidden)?, cpu::view(&wide_head)?);
-    let weight_matrix = Matrix::new(&w, vocabulary, d);
+    let weight_matrix = matrix(&w, vocabulary, d);
     let mut found = CrossEntropy {
         row_nats: Vec::with_capacity(targets.rows.len()),
         row_lse: Vec::with_capacity(targets.rows.len()),
@@ -72,47 +72,32 @@ pub fn cross_entropy(
         for (chosen, &row) in chosen.chunks_exact_mut(d).zip(rows) {
             chosen.copy_from_slice(&h[row as usize * d..][..d]);
         }
-        let chosen_matrix = Matrix::new(chosen, rows.len(), d);
-        // SAFETY: the logits are borrowed mutably here.
-        unsafe {
-            multiply(
-                Target::new(logits, vocabulary),
-                false,
-                1.0,
-                chosen_matrix,
-                weight_matrix.transposed(),
-                true,
-            );
-        }
+        let product = Product::of(matrix(chosen, rows.len(), d), weight_matrix.t()).in_parallel();
+        product.fill(strided_mut(logits, rows.len(), vocabulary, vocabulary));
         let back = gradients.is_some().then_some(targets.weight as f32);
         let losses: Vec<(f32, f32)> = logits
             .par_chunks_exact_mut(vocabulary)
             .zip(ids)
-            .map(|(logits, &id)| simd::on_wide_registers(|| row_loss(logits, id as usize, softcap, back)))
+            .map(|(logits, &id)| wide!({ row_loss(logits, id as usize, softcap, back) }))
             .collect();
         found.row_nats.extend(losses.iter().map(|loss| loss.0));
         found.row_lse.extend(losses.iter().map(|loss| loss.1));
         let Some(gradients) = gradients.as_deref_mut() else {
             continue;
         };
-        let slopes = Matrix::new(logits, rows.len(), vocabulary);
+        let slopes = matrix(logits, rows.len(), vocabulary);
         if tape.learns(head) {
             let (into, held) = gradients.buffer(head.id(), vocabulary * d);
-            // SAFETY: the buffer is borrowed mutably and initialised.
-            unsafe {
-                multiply(
-                    Target::new(into, d),
-                    held,
-                    1.0,
-                    slopes.transposed(),
-                    chosen_matrix,
-                    true,
-                )
-            };
+            let product = Product::of(slopes.t(), matrix(chosen, rows.len(), d)).in_parallel();
+            let into = strided_mut(into, vocabulary, d, d);
+            match held {
+                true => product.add_to(into),
+                false => product.fill(into),
+            }
         }
         // the chosen rows are no longer needed: their place takes their gradient
-        // SAFETY: as above.
-        unsafe { multiply(Target::new(chosen, d), false, 1.0, slopes, weight_matrix, true) };
+        let product = Product::of(slopes, weight_matrix.view()).in_parallel();
+        product.fill(strided_mut(chosen, rows.len(), d, d));
         for (chosen, &row) in chosen.chunks_exact(d).zip(rows) {
             let into = &mut hidden_gradient[row as usize * d..][..d];
             into.iter_mut()

@@ -17,14 +17,10 @@ mod activation;
 mod attention;
 mod cpu;
 mod elementwise;
-#[cfg(target_arch = "x86_64")]
-mod few;
 mod gradients;
 mod linear;
 mod loss;
 mod norm;
-mod panel;
-mod product;
 mod rope;
 mod simd;
 mod tape;

@@ -1,6 +1,7 @@
 //! Root-mean-square and layer normalisation over the last dimension.
 
 use candle_core::{D, DType, Result, Tensor};
+use products::wide;
 use rayon::prelude::*;
 
 use super::{Tape, composed, cpu, simd};
@@ -120,7 +121,7 @@ fn normalise(
             out.par_chunks_mut(ROWS * width)
                 .zip(values.par_chunks(ROWS * width))
                 .for_each(|(out, x)| {
-                    simd::on_wide_registers(|| {
+                    wide!({
                         for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
                             let (mean, factor) = norm.moments(x);
                             for i in 0..width {
@@ -157,7 +158,7 @@ fn normalise(
                             .enumerate()
                             .for_each(|(index, ((dx, x), g))| {
                                 let pending = pending.as_ref().map(|pending| &pending[index * chunk..][..x.len()]);
-                                simd::on_wide_registers(|| {
+                                wide!({
                                     for row in 0..x.len() / width {
                                         let range = row * width..(row + 1) * width;
                                         let (dx, x, g) = (&mut dx[range.clone()], &x[range.clone()], &g[range.clone()]);
@@ -201,7 +202,7 @@ fn normalise(
                 .zip(g.par_chunks(chunk))
                 .map(|(x, g)| {
                     let (mut of_weight, mut of_bias) = (vec![0.0; width], vec![0.0; width]);
-                    simd::on_wide_registers(|| {
+                    wide!({
                         for (x, g) in x.chunks_exact(width).zip(g.chunks_exact(width)) {
                             let (mean, factor) = norm.moments(x);
                             for i in 0..width {

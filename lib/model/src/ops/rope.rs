@@ -1,10 +1,11 @@
 //! Rotary position embedding.
 
 use candle_core::{Result, Tensor};
+use products::wide;
 use rayon::prelude::*;
 
 use super::tape::Place;
-use super::{Tape, composed, cpu, simd};
+use super::{Tape, composed, cpu};
 
 /// Which dimensions turn together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ fn turned(x: &Tensor, cos: &Tensor, sin: &Tensor, pairs: RopePairs, direction: f
                 .zip(values.par_chunks(chunk))
                 .enumerate()
                 .for_each(|(index, (out, x))| {
-                    simd::on_wide_registers(|| {
+                    wide!({
                         for (row, (out, x)) in out.chunks_exact_mut(row_len).zip(x.chunks_exact(row_len)).enumerate() {
                             let angles = (index * ROWS + row) * half..(index * ROWS + row + 1) * half;
                             let (cos, sin) = (&cos[angles.clone()], &sin[angles]);

@@ -1,15 +1,8 @@
-//! The innermost loops, written so that the compiler vectorises them for the widest registers the machine has.
-//!
-//! `on_wide_registers` compiles its closure once per instruction set and picks at run time; what it calls must be
-//! `#[inline(always)]` to be compiled along.
+//! The innermost loops, written so that the compiler vectorises them for the widest registers the machine has: what is called
+//! inside of `products::wide!`, and therefore `#[inline(always)]`.
 
 /// Independent partial sums of a reduction: two AVX-512 registers.
 const LANES: usize = 32;
-
-#[inline(always)]
-pub(super) fn on_wide_registers<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
-}
 
 /// e^x within 2 units in the last place; NaN stays NaN, and what over- or underflows saturates at the largest or smallest
 /// normal number.

@@ -9,6 +9,7 @@ use numerics::lapack::LapackError;
 use numerics::moments::{Moments, Precision, norm};
 use numerics::spectrum::Spectrum;
 use process::{Error, Result, ResultExt};
+use products::matrix;
 
 pub(super) fn fit_layer(
     plan: &Plan,
@@ -111,7 +112,8 @@ impl Task<'_> {
             let moments = Moments::of_rows(width, &centred, Precision::Double).at(&self.subject)?;
             spectrum_of(self.plan, &moments, self.component_count).at(&self.subject)?
         } else {
-            let spectrum = Spectrum::of_centred_rows(&centred, width, self.component_count).at(&self.subject)?;
+            let spectrum = Spectrum::of_centred_rows(matrix(&centred, rows.len() / width, width), self.component_count)
+                .at(&self.subject)?;
             leading_only(self.plan, spectrum)
         };
         Ok(Part { summary, spectrum })

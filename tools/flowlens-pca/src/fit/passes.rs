@@ -2,13 +2,14 @@
 
 use super::{Part, Summary};
 use crate::rows::{Block, Rows};
+use ndarray::{Array2, ArrayView2};
 use numerics::krylov::Goal;
 use numerics::lapack::LapackError;
 use numerics::measures;
 use numerics::moments::norm;
-use numerics::product::{self, View};
 use numerics::spectrum::Spectrum;
 use process::{Error, Result};
+use products::{Product, matrix};
 use rayon::prelude::*;
 
 /// Residual of leading pairs that are found by passes over rows (an eigenvalue errs by its square over the gap), and passes before they
@@ -27,7 +28,7 @@ pub(super) fn leading_by_passes(layers: &[Rows<'_>], count: usize) -> Result<Par
         tolerance: ROWS_TOLERANCE,
         pass_count_max: ROWS_PASS_COUNT_MAX,
     };
-    let apply = |block: &[f64]| -> std::result::Result<Vec<f64>, PassError> {
+    let apply = |block: ArrayView2<'_, f64>| -> std::result::Result<Array2<f64>, PassError> {
         Ok(apply_covariance(layers, &summary.mean, block, row_count)?)
     };
     let (spectrum, _, _) =
@@ -123,11 +124,15 @@ fn summary_by_pass(layers: &[Rows<'_>]) -> Result<(Summary, f64)> {
 }
 
 /// (1/N) Σ (x − x̄)(x − x̄)ᵀ v for every row v of `vectors`: f32 products of short blocks, summed in f64.
-fn apply_covariance(layers: &[Rows<'_>], mean: &[f64], vectors: &[f64], row_count: f64) -> Result<Vec<f64>> {
+fn apply_covariance(
+    layers: &[Rows<'_>],
+    mean: &[f64],
+    vectors: ArrayView2<'_, f64>,
+    row_count: f64,
+) -> Result<Array2<f64>> {
     const PIECE: usize = 128;
     let width = layers[0].width();
-    let count = vectors.len() / width;
-    let single: Vec<f32> = vectors.iter().map(|x| *x as f32).collect();
+    let single = vectors.mapv(|x| x as f32);
     let mut sums = vec![0.0; vectors.len()];
     each_block(layers, |block| {
         let pieces: Vec<Vec<f32>> = block
@@ -141,17 +146,9 @@ fn apply_covariance(layers: &[Rows<'_>], mean: &[f64], vectors: &[f64], row_coun
                         *centred = (f64::from(*x) - mean) as f32;
                     }
                 }
-                let mut along = vec![0.0_f32; count * n]; // (vectors, rows)
-                let rows = View::new(&centred, n, width, width);
-                product::multiply(
-                    View::new(&single, count, width, width),
-                    rows.transposed(),
-                    &mut along,
-                    n,
-                );
-                let mut out = vec![0.0_f32; count * width];
-                product::multiply(View::new(&along, count, n, n), rows, &mut out, width);
-                out
+                let rows = matrix(&centred, n, width);
+                let along = Product::of(single.view(), rows.t()).to_array(); // (vectors, rows)
+                Product::of(along.view(), rows).to_vec()
             })
             .collect();
         sums.par_chunks_mut(width).enumerate().for_each(|(vector, sums)| {
@@ -163,10 +160,8 @@ fn apply_covariance(layers: &[Rows<'_>], mean: &[f64], vectors: &[f64], row_coun
         });
         Ok(())
     })?;
-    for sum in &mut sums {
-        *sum /= row_count;
-    }
-    Ok(sums)
+    let sums = Array2::from_shape_vec(vectors.raw_dim(), sums).map_err(|error| Error::bug("passes", error))?;
+    Ok(sums / row_count)
 }
 
 fn each_block(layers: &[Rows<'_>], mut visit: impl FnMut(Block<'_, f32>) -> Result<()> + Send) -> Result<()> {

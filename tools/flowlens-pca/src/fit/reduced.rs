@@ -7,7 +7,6 @@ use crate::plan::Plan;
 use crate::rows::Rows;
 use crate::source::{Layer, Source};
 use numerics::moments::{Accumulator, Moments, MomentsError, Precision};
-use numerics::product;
 use process::{Error, Result, ResultExt};
 
 /// Rows of a layer, reduced: what spectra are made from.
@@ -64,7 +63,7 @@ pub(super) fn reduce(
     Ok(Reduced::Moments(groups))
 }
 
-fn accumulate<T: acts::Element + product::Real>(
+fn accumulate<T: acts::Element + products::Real>(
     plan: &Plan,
     rows: &Rows<'_>,
     group_count: usize,

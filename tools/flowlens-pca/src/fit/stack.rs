@@ -8,11 +8,12 @@ use crate::cli::{Center, Layout};
 use crate::plan::Plan;
 use crate::rows::Rows;
 use crate::source::Source;
+use ndarray::{Array2, ArrayView2};
 use numerics::measures;
 use numerics::moments::{Accumulator, Moments, MomentsError, norm};
-use numerics::product::{self, View};
 use numerics::spectrum::{self, Spectrum};
 use process::{Error, Result, ResultExt};
+use products::{Product, matrix};
 
 /// All layers together.
 pub struct StackFit {
@@ -44,7 +45,7 @@ enum StackForm {
     /// Concatenated layout: Gram matrices add up over layers.
     Gram {
         labels: Vec<u32>,
-        gram: Vec<f64>,
+        gram: Array2<f64>,
         width: usize,
     },
 }
@@ -70,7 +71,7 @@ impl<'a> Stack<'a> {
             }
             StackForm::Gram {
                 labels: Vec::new(),
-                gram: vec![0.0; (row_count * row_count) as usize],
+                gram: Array2::zeros((row_count as usize, row_count as usize)),
                 width: 0,
             }
         } else if layer_count == 1 && plan.center == Center::Global {
@@ -168,9 +169,7 @@ impl<'a> Stack<'a> {
                 width: total,
             } => {
                 let centred = centred(rows, &mean_of(rows, width));
-                for (sum, x) in gram.iter_mut().zip(spectrum::gram(&centred, width)) {
-                    *sum += x;
-                }
+                *gram += &spectrum::gram(matrix(&centred, row_labels.len(), width));
                 labels.clear();
                 labels.extend_from_slice(row_labels);
                 *total += width;
@@ -266,7 +265,11 @@ impl Finish<'_> {
         let part = |rows: &[f64], groups: &[usize]| -> Result<Part> {
             let summary = self.with_norms(Summary::of_rows(rows, self.width), groups);
             let centred = centred(rows, &summary.mean);
-            let spectrum = Spectrum::of_centred_rows(&centred, self.width, self.component_count).at(&self.subject)?;
+            let spectrum = Spectrum::of_centred_rows(
+                matrix(&centred, rows.len() / self.width.max(1), self.width),
+                self.component_count,
+            )
+            .at(&self.subject)?;
             Ok(Part {
                 summary,
                 spectrum: leading_only(self.plan, spectrum),
@@ -298,13 +301,14 @@ impl Finish<'_> {
         Ok(StackFit::new(all, groups))
     }
 
-    fn of_gram(&self, labels: &[u32], gram: Vec<f64>, width: usize) -> Result<StackFit> {
+    fn of_gram(&self, labels: &[u32], gram: Array2<f64>, width: usize) -> Result<StackFit> {
         let row_count = labels.len();
-        let part = |gram: Vec<f64>, count: usize, groups: &[usize]| -> Result<(Part, Vec<f64>)> {
-            let (spectrum, weights) = Spectrum::of_gram(gram, count, width, self.component_count).at(&self.subject)?;
+        let part = |gram: Array2<f64>, groups: &[usize]| -> Result<(Part, Array2<f64>)> {
+            let count = gram.nrows() as u64;
+            let (spectrum, weights) = Spectrum::of_gram(gram, width, self.component_count).at(&self.subject)?;
             // The norm of a row of all layers side by side is not a sum of the layers' norms: its mean is left out.
             let summary = Summary {
-                count: count as u64,
+                count,
                 norm_sum: self.norm_sum(groups),
                 ..Summary::default()
             };
@@ -314,11 +318,11 @@ impl Finish<'_> {
         let groups = (0..self.source.groups.len())
             .map(|group| {
                 let own: Vec<usize> = (0..row_count).filter(|row| labels[*row] as usize == group).collect();
-                Ok(part(recentred(&gram, row_count, &own), own.len(), &[group])?.0)
+                Ok(part(recentred(gram.view(), &own), &[group])?.0)
             })
             .collect::<Result<_>>()?;
-        let (all, weights) = part(gram, row_count, &self.every_group())?;
-        let segments = segments(self.source, self.columns, &weights, row_count)?;
+        let (all, weights) = part(gram, &self.every_group())?;
+        let segments = segments(self.source, self.columns, weights.view())?;
         Ok(StackFit {
             segments: Some(segments),
             ..StackFit::new(all, groups)
@@ -327,42 +331,31 @@ impl Finish<'_> {
 }
 
 /// The Gram matrix of some of the rows, centred on their own mean.
-fn recentred(gram: &[f64], row_count: usize, own: &[usize]) -> Vec<f64> {
+fn recentred(gram: ArrayView2<'_, f64>, own: &[usize]) -> Array2<f64> {
     let n = own.len();
-    let mut part: Vec<f64> = own
-        .iter()
-        .flat_map(|i| own.iter().map(move |j| gram[i * row_count + j]))
-        .collect();
+    let mut part = Array2::from_shape_fn((n, n), |(i, j)| gram[[own[i], own[j]]]);
     let means: Vec<f64> = part
-        .chunks_exact(n.max(1))
+        .rows()
+        .into_iter()
         .map(|row| row.iter().sum::<f64>() / n as f64)
         .collect();
     let grand = means.iter().sum::<f64>() / n.max(1) as f64;
-    for (i, row) in part.chunks_exact_mut(n.max(1)).enumerate() {
-        for (j, x) in row.iter_mut().enumerate() {
-            *x += grand - means[i] - means[j];
-        }
+    for ((i, j), x) in part.indexed_iter_mut() {
+        *x += grand - means[i] - means[j];
     }
     part
 }
 
 /// What each layer contributes to the components of the concatenated layout.
-fn segments(source: &Source, columns: Option<&[usize]>, weights: &[f64], row_count: usize) -> Result<Vec<Vec<f64>>> {
-    let component_count = weights.len() / row_count.max(1);
+fn segments(source: &Source, columns: Option<&[usize]>, weights: ArrayView2<'_, f64>) -> Result<Vec<Vec<f64>>> {
+    let (component_count, row_count) = weights.dim();
     let mut segments = Vec::with_capacity(source.layers.len());
     for layer in &source.layers {
         let rows = Rows { source, layer, columns };
         let width = rows.width();
         let (_, rows) = rows.all()?;
         let centred = centred(&rows, &mean_of(&rows, width));
-        let mut segment = vec![0.0; component_count * width];
-        product::multiply(
-            View::new(weights, component_count, row_count, row_count),
-            View::new(&centred, row_count, width, width),
-            &mut segment,
-            width,
-        );
-        segments.push(segment);
+        segments.push(Product::of(weights.view(), matrix(&centred, row_count, width)).to_vec());
     }
     // Unit length and sign are those of the whole component, all layers side by side.
     for component in 0..component_count {

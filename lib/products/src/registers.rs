@@ -5,19 +5,18 @@
 use pulp::{Simd, WithSimd};
 
 /// Runs a block on the widest registers the processor has. What it calls must be inlined to be compiled along.
+#[macro_export]
 macro_rules! wide {
     ($work:block) => {
-        pulp::Arch::new().dispatch($crate::registers::Loops(
+        $crate::pulp::Arch::new().dispatch($crate::Loops(
             #[inline(always)]
             || $work,
         ))
     };
 }
 
-pub(crate) use wide;
-
 /// Called through `FnMut`, a closure's body itself is inlined; through `FnOnce` it would be a shim, which may not be.
-pub(crate) struct Loops<F>(pub(crate) F);
+pub struct Loops<F>(pub F);
 
 impl<R, F: FnMut() -> R> WithSimd for Loops<F> {
     type Output = R;
@@ -30,7 +29,7 @@ impl<R, F: FnMut() -> R> WithSimd for Loops<F> {
 
 /// Σ term(x, y), summed over sixteen lanes in a fixed order. The lanes are the block's own, so that they stay in registers.
 #[inline(always)]
-pub(crate) fn sum_of<T: Copy>(x: &[T], y: &[T], term: impl Fn(T, T) -> f64) -> f64 {
+pub fn sum_of<T: Copy>(x: &[T], y: &[T], term: impl Fn(T, T) -> f64) -> f64 {
     let ((x_chunks, x_rest), (y_chunks, y_rest)) = (x.as_chunks::<16>(), y.as_chunks::<16>());
     wide!({
         let mut lanes = [0.0_f64; 16];

@@ -9,32 +9,44 @@ use std::arch::x86_64::*;
 
 use rayon::prelude::*;
 
-use super::panel::{self, Shared, Unit};
+use super::{Kernel, Operands, STEADY_ROWS, Unit, panels};
+use crate::dense::Target;
 
 /// Rows of x a tile holds: as many are few.
-pub(super) const ROWS: usize = 3;
+const ROWS: usize = 3;
 /// Rows of `w` a tile holds.
 const COLUMNS: usize = 4;
 /// Rows of `w` a task reads.
 const TASK: usize = 32;
 
-/// Whether this processor has a kernel for such units.
-pub(super) fn supports(unit: Unit) -> bool {
-    panel::supports(unit) || unit == Unit::F32 && has_avx2()
-}
+/// Where the panels are too. Bits differ from theirs, so it is not for products that must be steady.
+pub(super) const WIDE: Kernel = Kernel {
+    family: panels::family,
+    takes: |row_count, steady| row_count <= ROWS && !steady,
+    multiply: |of, y| {
+        // SAFETY: passed on.
+        unsafe { multiply(of, y, true) }
+    },
+};
+
+/// Where there are no panels: it keeps the bits of a decoding step's rows apart.
+pub(super) const NARROW: Kernel = Kernel {
+    family: |unit| (unit == Unit::F32 && has_avx2()).then_some("avx2"),
+    takes: |row_count, _| row_count <= STEADY_ROWS,
+    multiply: |of, y| {
+        // SAFETY: passed on.
+        unsafe { multiply(of, y, false) }
+    },
+};
 
 fn has_avx2() -> bool {
-    std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
-/// x (rows, k) · w (n, k)ᵀ to `y` (rows, n); k counts 32-bit units.
-///
 /// # Safety
-/// `supports(unit)` holds, and `y` is valid for rows · n writes (it may be uninitialised).
-pub(super) unsafe fn multiply(unit: Unit, x: &[u32], w: &[u32], y: *mut f32, rows: usize, n: usize, k: usize) {
-    assert_eq!((x.len(), w.len()), (rows * k, n * k));
-    let y = Shared(y);
-    let wide = panel::supports(unit);
+/// As `Kernel::multiply`; the processor has AVX-512 if `wide`, AVX2 if not.
+unsafe fn multiply(of: Operands<'_>, y: Target<f32>, wide: bool) {
+    let Operands { unit, x, w, k } = of;
     w.par_chunks(TASK * k).enumerate().for_each(|(task, w)| {
         for (tile, w) in w.chunks(COLUMNS * k).enumerate() {
             let column = task * TASK + tile * COLUMNS;
@@ -43,11 +55,11 @@ pub(super) unsafe fn multiply(unit: Unit, x: &[u32], w: &[u32], y: *mut f32, row
                     x: x.as_ptr(),
                     w: w.as_ptr(),
                     k,
-                    y: y.at(group * ROWS * n + column),
-                    n,
+                    y: y.at(group * ROWS * y.row_stride + column).pointer,
+                    n: y.row_stride,
                 };
-                // SAFETY: the processor has what `supports` asked for; these parts of x and w hold as many whole rows as are
-                // counted here, and this task alone writes these columns.
+                // SAFETY: the processor has what is asked for, by the caller's promise; these parts of x and w hold as many whole
+                // rows as are counted here, and this task alone writes these columns.
                 unsafe { tile.run_any(x.len() / k, w.len() / k, unit, wide) };
             }
         }
@@ -66,7 +78,7 @@ struct Tile {
 
 impl Tile {
     /// # Safety
-    /// As `multiply`; so many rows of x and of w are there.
+    /// So many rows of x and of w are there, and the processor has AVX-512 if `wide`, AVX2 if not.
     unsafe fn run_any(&self, rows: usize, columns: usize, unit: Unit, wide: bool) {
         // SAFETY: passed on.
         unsafe {
@@ -90,7 +102,7 @@ impl Tile {
     }
 
     /// # Safety
-    /// As `multiply`; R rows of x and C of w are there.
+    /// R rows of x and C of w are there, and the processor has AVX-512 if `wide`, AVX2 if not.
     unsafe fn run<const R: usize, const C: usize>(&self, unit: Unit, wide: bool) {
         // SAFETY: passed on.
         let sums = unsafe {
@@ -195,27 +207,21 @@ kernel!(
 
 #[cfg(test)]
 mod tests {
-    use super::super::panel::tests::{bits, close, pairs_are_bf16, product, rows_are_independent, values};
+    use super::super::tests::{
+        bits, close, pairs_are_bf16, products_are_those_of_the_definition, rows_are_independent, values,
+    };
     use super::*;
 
     #[test]
     fn products_of_awkward_shapes_are_those_of_the_definition() {
-        if !supports(Unit::F32) {
-            return harness::skip("avx2", "neither AVX-512 nor AVX2 here");
-        }
-        for shape @ (rows, n, k) in [(1, 1, 1), (2, 4, 16), (1, 33, 15), (3, 70, 37), (8, 7, 100)] {
-            let (x, w) = (values(rows * k, 1), values(n * k, 2));
-            close(
-                &product(multiply, Unit::F32, &bits(&x), &bits(&w), shape),
-                &x,
-                &w,
-                shape,
-            );
+        for (kernel, need) in [(WIDE, "avx512f"), (NARROW, "avx2")] {
+            let shapes = [(1, 1, 1), (2, 4, 16), (1, 33, 15), (3, 70, 37), (8, 7, 100)];
+            products_are_those_of_the_definition(&kernel, need, &shapes);
         }
     }
 
     #[test]
-    fn the_avx2_kernel_agrees_with_the_definition() {
+    fn a_register_that_k_does_not_fill_is_read_no_further() {
         if !has_avx2() {
             return harness::skip("avx2", "no AVX2 here");
         }
@@ -230,17 +236,13 @@ mod tests {
 
     #[test]
     fn pairs_of_bf16_are_multiplied_as_bf16() {
-        if !supports(Unit::Bf16Pair) {
-            return harness::skip("avx512_bf16", "no AVX512-BF16 here");
-        }
-        pairs_are_bf16(multiply, (3, 50, 70));
+        pairs_are_bf16(&WIDE, (3, 50, 70));
     }
 
     #[test]
     fn a_rows_bits_do_not_depend_on_the_rows_beside_it() {
-        if !supports(Unit::F32) {
-            return harness::skip("avx2", "neither AVX-512 nor AVX2 here");
+        for (kernel, need) in [(WIDE, "avx512f"), (NARROW, "avx2")] {
+            rows_are_independent(&kernel, need, (10, 100, 77), &[(0, 1), (1, 2), (2, 1), (5, 5)]);
         }
-        rows_are_independent(multiply, (10, 100, 77), &[(0, 1), (1, 2), (2, 1), (5, 5)]);
     }
 }

@@ -1,0 +1,252 @@
+//! `x · wᵀ` where both lie row by row, as a weight does: kernels of our own, where the processor has one.
+//!
+//! A kernel is a file here and an entry of [`KERNELS`]. Every one sums an output over k in one fixed order, whatever the number of
+//! threads; two of them may differ in the last bits.
+
+#[cfg(target_arch = "x86_64")]
+mod few;
+#[cfg(target_arch = "x86_64")]
+mod panels;
+
+use half::bf16;
+
+use crate::dense::Target;
+
+/// Up to this many rows under `steady`, a row's bits do not depend on the rows beside it on any x86-64 processor with AVX2; with
+/// AVX-512 they never do.
+pub const STEADY_ROWS: usize = 32;
+
+/// In order of preference.
+#[cfg(target_arch = "x86_64")]
+const KERNELS: &[Kernel] = &[few::WIDE, panels::KERNEL, few::NARROW];
+#[cfg(not(target_arch = "x86_64"))]
+const KERNELS: &[Kernel] = &[];
+
+struct Kernel {
+    /// The family it belongs to, where this processor can multiply such units.
+    family: fn(Unit) -> Option<&'static str>,
+    /// Whether it is for so many rows of x, and for products whose rows' bits must not depend on their number.
+    takes: fn(row_count: usize, steady: bool) -> bool,
+    /// Writes the product to a target, which may be uninitialised.
+    ///
+    /// # Safety
+    /// The kernel has a family for the unit; all of the target's (rows, columns) are there and nobody else touches them meanwhile.
+    multiply: unsafe fn(Operands<'_>, Target<f32>),
+}
+
+/// What a 32-bit unit holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    F32,
+    /// Two neighbours along k.
+    Bf16Pair,
+}
+
+/// x (rows, k) and w (columns, k), without gaps; k counts 32-bit units.
+#[derive(Clone, Copy)]
+struct Operands<'a> {
+    unit: Unit,
+    x: &'a [u32],
+    w: &'a [u32],
+    k: usize,
+}
+
+impl<'a> Operands<'a> {
+    fn new(unit: Unit, x: &'a [u32], w: &'a [u32], k: usize) -> Self {
+        assert!(
+            k > 0 && x.len().is_multiple_of(k) && w.len().is_multiple_of(k),
+            "whole rows of the same length"
+        );
+        Self { unit, x, w, k }
+    }
+
+    fn row_count(&self) -> usize {
+        self.x.len() / self.k
+    }
+
+    fn column_count(&self) -> usize {
+        self.w.len() / self.k
+    }
+
+    /// # Safety
+    /// The kernel has a family for the unit.
+    unsafe fn multiplied_by(self, kernel: &Kernel) -> Vec<f32> {
+        let len = self.row_count() * self.column_count();
+        let mut y = Vec::with_capacity(len);
+        let target = Target::uninitialised(&mut y.spare_capacity_mut()[..len], self.column_count());
+        // SAFETY: the target is a new buffer of the product's size, of which the kernel writes every number.
+        unsafe {
+            (kernel.multiply)(self, target);
+            y.set_len(len);
+        }
+        y
+    }
+}
+
+/// A number type of [`by_rows`].
+pub trait Operand: bytemuck::Pod {
+    const UNIT: Unit;
+}
+
+impl Operand for f32 {
+    const UNIT: Unit = Unit::F32;
+}
+
+impl Operand for bf16 {
+    const UNIT: Unit = Unit::Bf16Pair;
+}
+
+/// x (rows, k) · w (columns, k)ᵀ, row by row. `None` where this processor has no kernel for such numbers, or where pairs of them
+/// do not begin at whole units. With `steady`, up to [`STEADY_ROWS`] rows have the bits that each has alone.
+pub fn by_rows<T: Operand>(x: &[T], w: &[T], k: usize, steady: bool) -> Option<Vec<f32>> {
+    let per_unit = size_of::<u32>() / size_of::<T>();
+    if k == 0 || !k.is_multiple_of(per_unit) {
+        return None;
+    }
+    let units = |numbers| bytemuck::try_cast_slice(numbers).ok();
+    let operands = Operands::new(T::UNIT, units(x)?, units(w)?, k / per_unit);
+    let has = |kernel: &&Kernel| (kernel.family)(T::UNIT).is_some() && (kernel.takes)(operands.row_count(), steady);
+    let kernel = KERNELS.iter().find(has)?;
+    // SAFETY: the kernel has a family for the unit.
+    Some(unsafe { operands.multiplied_by(kernel) })
+}
+
+/// The family of the kernels that this processor multiplies such numbers with. Two families may differ in the last bits.
+pub fn family<T: Operand>() -> &'static str {
+    let of = |unit| KERNELS.iter().find_map(|kernel| (kernel.family)(unit));
+    // what has no kernel of its own is widened to f32
+    let general = if cfg!(target_arch = "aarch64") {
+        "neon"
+    } else {
+        "portable"
+    };
+    of(T::UNIT).or_else(|| of(Unit::F32)).unwrap_or(general)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// (rows, columns, k).
+    pub type Shape = (usize, usize, usize);
+
+    pub fn values(count: usize, seed: u32) -> Vec<f32> {
+        let step = |state: &mut u32| {
+            *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            Some((*state >> 8) as f32 / (1 << 23) as f32 - 1.0)
+        };
+        std::iter::repeat_n((), count)
+            .scan(seed, |state, ()| step(state))
+            .collect()
+    }
+
+    pub fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|x| x.to_bits()).collect()
+    }
+
+    /// Holds a product to its definition, in f64.
+    #[track_caller]
+    pub fn close(y: &[f32], x: &[f32], w: &[f32], (rows, n, k): Shape) {
+        assert_eq!(y.len(), rows * n);
+        for row in 0..rows {
+            for column in 0..n {
+                let terms = (0..k).map(|i| f64::from(x[row * k + i]) * f64::from(w[column * k + i]));
+                let (found, exact) = (f64::from(y[row * n + column]), terms.sum::<f64>());
+                assert!(
+                    (found - exact).abs() < 1e-4,
+                    "{rows}x{n}x{k} at {row},{column}: {found} {exact}"
+                );
+            }
+        }
+    }
+
+    /// Says so where a test cannot run for want of some instructions.
+    fn lacks(kernel: &Kernel, unit: Unit, need: &str) -> bool {
+        let lacks = (kernel.family)(unit).is_none();
+        if lacks {
+            harness::skip(need, "this processor has not the kernel's instructions");
+        }
+        lacks
+    }
+
+    fn product(kernel: &Kernel, unit: Unit, x: &[u32], w: &[u32], k: usize) -> Vec<f32> {
+        // SAFETY: callers ask `lacks` first.
+        unsafe { Operands::new(unit, x, w, k).multiplied_by(kernel) }
+    }
+
+    #[track_caller]
+    pub fn products_are_those_of_the_definition(kernel: &Kernel, need: &str, shapes: &[Shape]) {
+        if lacks(kernel, Unit::F32, need) {
+            return;
+        }
+        for &shape @ (rows, n, k) in shapes {
+            let (x, w) = (values(rows * k, 1), values(n * k, 2));
+            close(&product(kernel, Unit::F32, &bits(&x), &bits(&w), k), &x, &w, shape);
+        }
+    }
+
+    #[track_caller]
+    pub fn pairs_are_bf16(kernel: &Kernel, shape @ (rows, n, k): Shape) {
+        if lacks(kernel, Unit::Bf16Pair, "avx512_bf16") {
+            return;
+        }
+        let half = |values: Vec<f32>| values.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
+        let (x, w) = (half(values(rows * k, 1)), half(values(n * k, 2)));
+        let wide = |v: &[bf16]| v.iter().map(|x| x.to_f32()).collect::<Vec<_>>();
+        let pairs = |v: &[bf16]| {
+            v.chunks(2)
+                .map(|p| u32::from(p[0].to_bits()) | u32::from(p[1].to_bits()) << 16)
+                .collect::<Vec<_>>()
+        };
+        close(
+            &product(kernel, Unit::Bf16Pair, &pairs(&x), &pairs(&w), k / 2),
+            &wide(&x),
+            &wide(&w),
+            shape,
+        );
+    }
+
+    /// Parts of x, multiplied alone, give the bits of those rows of the whole.
+    #[track_caller]
+    pub fn rows_are_independent(kernel: &Kernel, need: &str, (rows, n, k): Shape, parts: &[(usize, usize)]) {
+        if lacks(kernel, Unit::F32, need) {
+            return;
+        }
+        let (x, w) = (bits(&values(rows * k, 3)), bits(&values(n * k, 4)));
+        let whole = product(kernel, Unit::F32, &x, &w, k);
+        for &(start, count) in parts {
+            let part = product(kernel, Unit::F32, &x[start * k..(start + count) * k], &w, k);
+            assert_eq!(
+                bits(&part),
+                bits(&whole[start * n..(start + count) * n]),
+                "{start} {count}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_kernel_chosen_multiplies_and_numbers_that_are_no_whole_units_are_left_to_others() {
+        let (x, w) = (values(3 * 10, 1), values(7 * 10, 2));
+        let has_kernel = family::<f32>() != "portable" && family::<f32>() != "neon";
+        let found = by_rows(&x, &w, 10, false);
+        assert_eq!(found.is_some(), has_kernel);
+        if let Some(found) = found {
+            close(&found, &x, &w, (3, 7, 10));
+        }
+        let narrow: Vec<bf16> = x.iter().map(|&x| bf16::from_f32(x)).collect();
+        assert_eq!(by_rows(&narrow[..15], &narrow, 5, false), None);
+        assert_eq!(by_rows(&x[..0], &w[..0], 0, false), None);
+    }
+
+    #[test]
+    fn steady_rows_have_the_bits_that_each_has_alone() {
+        let (n, k) = (50, 70);
+        let (x, w) = (values(STEADY_ROWS * k, 1), values(n * k, 2));
+        let Some(whole) = by_rows(&x, &w, k, true) else {
+            return harness::skip("avx2", "no kernel here");
+        };
+        for (x, whole) in x.chunks(k).zip(whole.chunks(n)) {
+            assert_eq!(by_rows(x, &w, k, true).map(|alone| bits(&alone)), Some(bits(whole)));
+        }
+    }
+}

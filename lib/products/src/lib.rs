@@ -1,0 +1,20 @@
+//! Matrix products, and loops on the widest registers the processor has: what more than one library multiplies with.
+//!
+//! [`Product`] is the general one, of matrices in any orientation. [`by_rows`] is `x · wᵀ` by kernels of our own, where the
+//! processor has one; one more kernel is a file in `kernels/` and a line in its list. [`wide!`] compiles an ordinary loop for
+//! each instruction set. Which of them runs is decided when the program runs, by the processor alone: no environment variable
+//! is read, and [`family`] names the choice.
+
+mod dense;
+mod kernels;
+mod registers;
+
+pub use dense::{Product, Real, Target, matrix, strided, strided_mut};
+pub use kernels::{Operand, STEADY_ROWS, Unit, by_rows, family};
+pub use registers::{Lanes, sum_of};
+
+pub use ndarray::ArrayView2;
+#[doc(hidden)]
+pub use pulp;
+#[doc(hidden)]
+pub use registers::Loops;
