@@ -297,10 +297,10 @@ unsafe extern "C" {
 
 /// OpenBLAS's bits differ between one and two threads, and its threads fight with ours: it gets one. The serial flavour is refused: it
 /// has one buffer for all who call it. A build against it is refused too, but a shared library may be another when the program runs.
+/// That OpenBLAS starts no threads while it is loaded, and reads no variable of the machine's, is the program's to see to.
 fn one_thread() -> Result<()> {
     static SERIAL: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     let serial = *SERIAL.get_or_init(|| {
-        environment::keep();
         // SAFETY: these take an integer by value or nothing, and may be called at any time outside OpenBLAS.
         unsafe {
             openblas_set_num_threads(1);
@@ -312,65 +312,6 @@ fn one_thread() -> Result<()> {
     } else {
         Ok(())
     }
-}
-
-/// OpenBLAS chooses its kernels while the program is loaded, and `OPENBLAS_CORETYPE` or `OPENBLAS_L2_SIZE`, which some machines set for
-/// everyone, would make it choose slower ones with other bits. What is not in the plan must not change bits, so these variables are
-/// taken out of our own environment before OpenBLAS's constructor looks. It then starts threads, which spin until they fall asleep for
-/// want of work: where it lies inside the binary, it is told in time to start none.
-#[cfg(target_os = "linux")]
-mod environment {
-    use std::ffi::{c_char, c_int};
-
-    unsafe extern "C" {
-        fn setenv(name: *const c_char, value: *const c_char, overwrite: c_int) -> c_int;
-    }
-
-    /// Functions of this section run before the constructors that have no number, OpenBLAS's among them.
-    #[used]
-    #[unsafe(link_section = ".init_array.00101")]
-    static START_NO_THREADS: unsafe extern "C" fn() = start_no_threads;
-
-    unsafe extern "C" fn start_no_threads() {
-        // SAFETY: the C library is initialised, and no other thread runs yet.
-        unsafe { setenv(c"OPENBLAS_NUM_THREADS".as_ptr(), c"1".as_ptr(), 1) };
-    }
-
-    /// Functions of this section run before every constructor, those of shared libraries included.
-    #[used]
-    #[unsafe(link_section = ".preinit_array")]
-    static FORGET: unsafe extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_char) = forget;
-
-    /// Closes the gaps that variables named `OPENBLAS_…` leave in the environment's array. No library is initialised yet: this touches
-    /// nothing but the array.
-    unsafe extern "C" fn forget(_: c_int, _: *mut *mut c_char, environment: *mut *mut c_char) {
-        const PREFIX: &[u8] = b"OPENBLAS_";
-        // SAFETY: the loader passes the null-terminated array of null-terminated strings on the initial stack, which no other thread
-        // can see yet; reading stops at the first byte that differs from the prefix, at the latest at a string's end.
-        unsafe {
-            let mut kept = environment;
-            let mut next = environment;
-            while !(*next).is_null() {
-                let ours = (0..PREFIX.len()).all(|at| *(*next).add(at) as u8 == PREFIX[at]);
-                if !ours {
-                    *kept = *next;
-                    kept = kept.add(1);
-                }
-                next = next.add(1);
-            }
-            *kept = std::ptr::null_mut();
-        }
-    }
-
-    /// A use of the statics from ordinary code, so that a linker which drops unused objects keeps it.
-    pub fn keep() {
-        std::hint::black_box((&FORGET, &START_NO_THREADS));
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod environment {
-    pub fn keep() {}
 }
 
 #[cfg(test)]
@@ -417,26 +358,5 @@ pub(crate) mod tests {
     fn singular_values_of_a_known_matrix_are_found() {
         let values = singular_values(ndarray::aview2(&[[3.0, 0.0, 0.0], [0.0, 4.0, 0.0]])).unwrap();
         assert!((values[0] - 4.0).abs() < 1e-14 && (values[1] - 3.0).abs() < 1e-14);
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn openblas_variables_are_replaced_before_main() {
-        if let Some(expected) = std::env::var_os("NUMERICS_TEST_CHILD") {
-            assert_eq!(expected, "1");
-            let left = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OPENBLAS_"));
-            assert_eq!(left.collect::<Vec<_>>(), [("OPENBLAS_NUM_THREADS".into(), "1".into())]);
-            assert_eq!(eigen(Array2::from_elem((1, 1), 2.0)).unwrap().values, [2.0]);
-            return;
-        }
-        let name = "lapack::tests::openblas_variables_are_replaced_before_main";
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name])
-            .env("OPENBLAS_CORETYPE", "Haswell")
-            .env("OPENBLAS_NUM_THREADS", "3")
-            .env("NUMERICS_TEST_CHILD", "1")
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 }

@@ -5,6 +5,8 @@ mod cli;
 mod compare;
 mod container;
 mod fit;
+#[cfg(target_os = "linux")]
+mod openblas;
 mod plan;
 mod report;
 mod rows;
