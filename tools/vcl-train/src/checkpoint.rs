@@ -17,8 +17,10 @@ use candle_core::Device;
 use model::ops::change;
 use model::optimiser::Moments;
 use model::{DType, Tensor};
+use process::plan::MixedCompute;
 use process::{Error, Existing, Result, ResultExt};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::publish::{self, Entry};
 use crate::trainer::Trainer;
@@ -36,6 +38,22 @@ pub struct Target {
     pub path: PathBuf,
     pub existing: Existing,
     pub keep: Keep,
+    /// Whether another machine may continue the run.
+    pub mixed: MixedCompute,
+}
+
+impl Target {
+    /// Refuses to go on with what another plan began.
+    pub fn check_plan(&self, at: &Path, was: Value, is: &Value) -> Result<()> {
+        let is = self.mixed.comparable(is.clone());
+        match process::plan::difference(&self.mixed.comparable(was), &is) {
+            None => Ok(()),
+            Some(difference) => {
+                let cause = format!("belongs to another plan: {difference}");
+                Err(Error::conflict(at.display(), cause).hint("--force starts over"))
+            }
+        }
+    }
 }
 
 /// The directory of a run that is not finished.
@@ -60,7 +78,7 @@ pub struct Found {
 
 impl Run {
     /// Claims `.DIR.partial`.
-    pub fn open(target: &Target, plan: &serde_json::Value) -> Result<Self> {
+    pub fn open(target: &Target, plan: &Value) -> Result<Self> {
         let existing = target.existing;
         let partial = process::beside(&target.path, ".partial");
         let subject = target.path.display();
@@ -89,13 +107,7 @@ impl Run {
         }
         if existing == Existing::Resume && plan_path.exists() {
             let text = fs::read(&plan_path).at(plan_path.display())?;
-            let was: serde_json::Value = serde_json::from_slice(&text).at(plan_path.display())?;
-            if let Some(difference) = process::plan::difference(&was, plan) {
-                return Err(
-                    Error::conflict(partial.display(), format!("belongs to another plan: {difference}"))
-                        .hint("--force starts over"),
-                );
-            }
+            target.check_plan(&partial, serde_json::from_slice(&text).at(plan_path.display())?, plan)?;
         } else {
             for name in ["checkpoints", "metrics.jsonl", "plan.json"] {
                 remove(&partial.join(name))?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use process::plan::MixedCompute;
 
 use crate::auxiliary::Spec;
 use crate::checkpoint::Keep;
@@ -201,6 +202,9 @@ pub struct Args {
     /// Continue a run that was stopped.
     #[arg(long)]
     pub resume: bool,
+
+    #[command(flatten)]
+    pub mixed: MixedCompute,
 
     /// Time a few steps and estimate the run; writes nothing.
     #[arg(long)]

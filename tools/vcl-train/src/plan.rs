@@ -2,7 +2,7 @@
 
 use model::config::Config;
 use model::template::Template;
-use model::{Checkpoint, DType, Device, Directory, Options, Tokenizer};
+use model::{Checkpoint, Compute, DType, Device, Directory, Options, Tokenizer};
 use process::{Error, Existing, Result, ResultExt};
 use records::dataset::InputFormat;
 use serde::Serialize;
@@ -59,6 +59,7 @@ pub struct Plan {
     pub checkpoint_every: u64,
     pub merge: bool,
     pub compute: Compute,
+    pub store_dtype: &'static str,
     pub work: Work,
 }
 
@@ -91,13 +92,38 @@ pub struct TextPlan {
     pub no_completion: NoCompletion,
 }
 
-/// What a device and its kernels add to the bits.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Compute {
-    pub device: String,
-    pub dtype: String,
-    pub store_dtype: String,
-    pub kernel: String,
+impl ModelPlan {
+    fn new(origin: &Origin, tokenizer: &Tokenizer) -> Self {
+        let checkpoint = origin.checkpoint.as_ref();
+        Self {
+            family: origin.config.family,
+            parameter_count: origin.config.parameter_count(),
+            config_digest: digest(blake3::hash(&origin.config_text)),
+            weights_digest: checkpoint.map(|checkpoint| checkpoint.digest().to_owned()),
+            tokenizer_digest: digest(tokenizer.digest()),
+        }
+    }
+}
+
+impl TextPlan {
+    fn new(args: &Args, template: Option<&Template>) -> Self {
+        Self {
+            template_digest: template.map(|template| digest(template.digest())),
+            join: join(args),
+            field: args.field.clone(),
+            over_length: args.over_length,
+            no_completion: args.no_completion,
+        }
+    }
+}
+
+fn digest(hash: blake3::Hash) -> String {
+    format!("blake3:{}", hash.to_hex())
+}
+
+/// What stands between turns.
+fn join(args: &Args) -> String {
+    args.join.replace("\\n", "\n")
 }
 
 impl Plan {
@@ -119,31 +145,15 @@ impl Plan {
         let per_epoch = data.samples.len() as f64 / settings.batch_size as f64;
         let steps = args.steps.unwrap_or((settings.epochs * per_epoch).ceil() as u64);
         let tokens = Tokens::count(&data.samples, &settings, args.seed, steps);
-        let digest = |hash: blake3::Hash| format!("blake3:{}", hash.to_hex());
         let plan = Self {
             tool: "vcl-train",
             version: process::VERSION,
-            model: ModelPlan {
-                family: config.family,
-                parameter_count: config.parameter_count(),
-                config_digest: digest(blake3::hash(&origin.config_text)),
-                weights_digest: origin
-                    .checkpoint
-                    .as_ref()
-                    .map(|checkpoint| checkpoint.digest().to_owned()),
-                tokenizer_digest: digest(tokenizer.digest()),
-            },
+            model: ModelPlan::new(&origin, &tokenizer),
             data: data.counts,
             mix: data.mix,
             eval: data.eval,
             eval_every: args.eval_every,
-            text: TextPlan {
-                template_digest: template.as_ref().map(|template| digest(template.digest())),
-                join: data.join,
-                field: args.field.clone(),
-                over_length: args.over_length,
-                no_completion: args.no_completion,
-            },
+            text: TextPlan::new(args, template.as_ref()),
             recipe: args.recipe,
             schedule: Schedule::new(settings.schedule, settings.lr, settings.warmup, steps),
             aux: auxiliaries.settings(),
@@ -151,12 +161,8 @@ impl Plan {
             recompute: args.recompute,
             checkpoint_every: args.checkpoint_every.unwrap_or(steps.div_ceil(10).max(1)),
             merge: args.merge,
-            compute: Compute {
-                device: if device.is_cpu() { "cpu".into() } else { "cuda".into() },
-                dtype: word(dtype).into(),
-                store_dtype: word(store_dtype).into(),
-                kernel: model::Compute::new(&device, dtype).kernel,
-            },
+            compute: Compute::new(&device, dtype),
+            store_dtype: store_dtype.as_str(),
             work: Work {
                 sample_count: data.samples.len(),
                 steps,
@@ -226,6 +232,7 @@ fn target(args: &Args) -> Option<Target> {
         path,
         existing: Existing::from_flags(args.force, args.resume),
         keep: args.keep_checkpoints,
+        mixed: args.mixed,
     })
 }
 
@@ -258,17 +265,15 @@ struct Data {
     mix: Option<MixPlan>,
     held_out: Vec<Sample>,
     eval: Option<Counts>,
-    join: String,
 }
 
 impl Data {
     fn read(args: &Args, settings: &Settings, tokenizer: &Tokenizer, template: Option<&Template>) -> Result<Self> {
         let format = args.input_format.as_deref().map(str::parse::<InputFormat>).transpose();
-        let join = args.join.replace("\\n", "\n");
         let reader = Reader {
             tokenizer,
             template,
-            join: &join,
+            join: &join(args),
             field: args.field.as_deref(),
             format: format.map_err(|cause| Error::usage("--input-format", cause))?,
             max_length: settings.max_length,
@@ -288,7 +293,6 @@ impl Data {
             mix,
             held_out: held_out.unwrap_or_default(),
             eval,
-            join,
         })
     }
 }
@@ -312,14 +316,6 @@ fn compute(args: &Args) -> Result<(Device, DType, DType)> {
         computed,
         dtype("--store-dtype", args.store_dtype.as_deref(), DType::F32)?,
     ))
-}
-
-fn word(dtype: DType) -> &'static str {
-    match dtype {
-        DType::BF16 => "bf16",
-        DType::F16 => "f16",
-        _ => "f32",
-    }
 }
 
 fn training_data(args: &Args, reader: &Reader) -> Result<(Vec<Sample>, Vec<Counts>, Option<MixPlan>)> {

@@ -12,7 +12,7 @@ use records::{Eval, Metric};
 use serde_json::Value;
 
 use crate::auxiliary::{Auxiliaries, Doubt};
-use crate::checkpoint::Run;
+use crate::checkpoint::{Run, Target};
 use crate::cli::Args;
 use crate::init::Initial;
 use crate::learner::Learner;
@@ -38,7 +38,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         return probe(&plan, &opened, trainer(&plan, &opened, auxiliaries)?);
     };
     if target.existing == Existing::Resume && target.path.is_dir() {
-        return finished(&plan, &target.path);
+        return finished(&plan, target);
     }
     let directory = Run::open(target, &plan.value()?)?;
     let job = Job {
@@ -52,17 +52,15 @@ pub fn run(args: Args) -> Result<Outcome> {
 }
 
 /// `--resume` on a finished output: a no-op that repeats its records, if it is of the same plan.
-fn finished(plan: &Plan, target: &Path) -> Result<Outcome> {
-    let manifest_path = target.join("run.json");
-    let text = fs::read(&manifest_path)
-        .map_err(|_| Error::conflict(target.display(), "exists, and is no run of this tool"))?;
-    let manifest: Value = serde_json::from_slice(&text).at(manifest_path.display())?;
-    if let Some(difference) = process::plan::difference(&manifest["plan"], &plan.value()?) {
-        let cause = format!("belongs to another plan: {difference}");
-        return Err(Error::conflict(target.display(), cause));
-    }
+fn finished(plan: &Plan, target: &Target) -> Result<Outcome> {
+    let path = &target.path;
+    let manifest_path = path.join("run.json");
+    let text =
+        fs::read(&manifest_path).map_err(|_| Error::conflict(path.display(), "exists, and is no run of this tool"))?;
+    let mut manifest: Value = serde_json::from_slice(&text).at(manifest_path.display())?;
+    target.check_plan(path, manifest["plan"].take(), &plan.value()?)?;
     let mut out = process::stdout().tolerant();
-    let rows = fs::read(target.join("metrics.jsonl")).at(target.display())?;
+    let rows = fs::read(path.join("metrics.jsonl")).at(path.display())?;
     std::io::Write::write_all(&mut out, &rows).at("stdout")?;
     out.finish()?;
     Ok(Outcome::Complete)

@@ -366,6 +366,24 @@ fn another_plan_is_a_conflict_that_names_the_first_difference() {
 }
 
 #[test]
+fn another_machine_continues_a_run_only_when_asked() {
+    let world = World::new();
+    world.kill("out", &["--checkpoint-every", "3"], 8);
+    let path = world.path(".out.partial/plan.json");
+    let mut plan: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let here = plan["compute"].clone();
+    assert_eq!(here.as_object().unwrap().len(), 3, "{here}");
+    plan["compute"]["kernel"] = "other".into();
+    write_json(&path, &plan);
+    let resume = ["--checkpoint-every", "3", "--resume"];
+    world.train("out", &resume).refused(5, "compute.kernel");
+    let mixed = [&resume[..], &["--allow-mixed-compute"]].concat();
+    world.train("out", &mixed).expect(0);
+    let manifest: Value = serde_json::from_slice(&world.bytes("out/run.json")).unwrap();
+    assert_eq!(manifest["plan"]["compute"], here);
+}
+
+#[test]
 fn a_finished_output_is_left_alone() {
     let world = World::new();
     let first = world.train("out", &[]).expect(0);

@@ -2,7 +2,6 @@
 
 mod list;
 mod options;
-mod subspace;
 mod vcl;
 
 use std::str::FromStr;

@@ -13,14 +13,16 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Error, Result};
+use candle_core::{Device, Error, Result};
 use clap::ValueEnum;
 use model::Tensor;
+use ndarray::Array2;
+use numerics::leading::{leading, orthonormalise};
+use numerics::shifted::Shifted;
 use process::Layers;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::subspace::{self, Leading};
 use super::{Auxiliary, Doubt, Options};
 use crate::micro::{Micro, Rows};
 
@@ -87,11 +89,9 @@ struct Seen {
     folded: Option<Folded>,
 }
 
-/// Sums about a shift near the mean, so that f32 products lose nothing to it.
 struct Folded {
     shift: Tensor, // (1, d)
-    sum: Vec<f64>,
-    second: Vec<f64>, // (d, d)
+    sums: Shifted,
 }
 
 impl Seen {
@@ -110,54 +110,52 @@ impl Seen {
 
     fn fold(&mut self) -> Result<()> {
         for rows in std::mem::take(&mut self.held) {
-            let d = rows.dim(1)?;
-            if self.folded.is_none() {
-                self.folded = Some(Folded {
-                    shift: rows.mean_keepdim(0)?,
-                    sum: vec![0.0; d],
-                    second: vec![0.0; d * d],
-                });
-            }
-            let Some(folded) = &mut self.folded else {
-                unreachable!("just made")
+            let folded = match &mut self.folded {
+                Some(folded) => folded,
+                none => none.insert(Folded::about(rows.mean_keepdim(0)?)?),
             };
-            let shifted = rows.broadcast_sub(&folded.shift)?;
-            let second = shifted.t()?.matmul(&shifted)?;
-            add(&mut folded.sum, &vector(&shifted.sum(0)?)?);
-            add(&mut folded.second, &vector(&second.flatten_all()?)?);
+            folded.add(&rows)?;
         }
         Ok(())
     }
 
     fn mean(&self) -> Result<Vec<f64>> {
-        let mut mean = match &self.folded {
-            Some(folded) => {
-                let shift = vector(&folded.shift.squeeze(0)?)?;
-                let count = self.count as f64;
-                return Ok(shift
-                    .iter()
-                    .zip(&folded.sum)
-                    .map(|(&shift, sum)| f64::from(shift) + sum / count)
-                    .collect());
-            }
-            None => vec![0.0; self.held[0].dim(1)?],
-        };
-        for rows in &self.held {
-            add(&mut mean, &vector(&rows.sum(0)?)?);
+        if let Some(folded) = &self.folded {
+            return Ok(folded.sums.mean());
         }
-        mean.iter_mut().for_each(|value| *value /= self.count as f64);
+        let mut mean = vec![0.0; self.held[0].dim(1)?];
+        for rows in &self.held {
+            let sum = vector(&rows.sum(0)?)?;
+            mean.iter_mut().zip(sum).for_each(|(mean, x)| *mean += f64::from(x));
+        }
+        mean.iter_mut().for_each(|mean| *mean /= self.count as f64);
         Ok(mean)
     }
 }
 
-fn vector(tensor: &Tensor) -> Result<Vec<f32>> {
-    tensor.to_dtype(DType::F32)?.to_vec1()
+impl Folded {
+    fn about(shift: Tensor) -> Result<Self> {
+        Ok(Self {
+            sums: Shifted::new(&vector(&shift.squeeze(0)?)?),
+            shift,
+        })
+    }
+
+    fn add(&mut self, rows: &Tensor) -> Result<()> {
+        let shifted = rows.broadcast_sub(&self.shift)?;
+        let second = matrix(&shifted.t()?.matmul(&shifted)?)?;
+        self.sums.add(rows.dim(0)?, &vector(&shifted.sum(0)?)?, second.view());
+        Ok(())
+    }
 }
 
-fn add(into: &mut [f64], values: &[f32]) {
-    into.iter_mut()
-        .zip(values)
-        .for_each(|(into, &value)| *into += f64::from(value));
+fn vector(tensor: &Tensor) -> Result<Vec<f32>> {
+    tensor.to_vec1()
+}
+
+fn matrix(tensor: &Tensor) -> Result<Array2<f32>> {
+    let values = vector(&tensor.flatten_all()?)?;
+    Array2::from_shape_vec(tensor.dims2()?, values).map_err(Error::wrap)
 }
 
 /// What is constant for a step: of one layer, or of the window.
@@ -169,92 +167,93 @@ struct Settled {
     row_count: usize,
 }
 
+/// The k leading directions of centred rows, how much of their energy lies along each, and all of it.
+struct Spectrum {
+    values: Vec<f64>,
+    vectors: Array2<f64>, // (k, d)
+    energy: f64,
+}
+
 /// Settles the pooled rows of some layers; `start` is the subspace of the step before, and becomes this one's.
-fn settle(parts: &mut [&mut Seen], k: usize, start: &mut Vec<Vec<f64>>, device: &Device) -> Result<Settled> {
+fn settle(parts: &mut [&mut Seen], k: usize, start: &mut Array2<f64>, device: &Device) -> Result<Settled> {
     let row_count: usize = parts.iter().map(|part| part.count).sum();
-    let means = parts.iter().map(|part| part.mean()).collect::<Result<Vec<_>>>()?;
-    let d = means[0].len();
-    let mut mean = vec![0.0; d];
-    for (part, of_part) in parts.iter().zip(&means) {
-        let share = part.count as f64 / row_count as f64;
-        mean.iter_mut()
-            .zip(of_part)
-            .for_each(|(mean, of_part)| *mean += share * of_part);
-    }
+    let mean = common_mean(parts, row_count)?;
+    let d = mean.len();
     let narrow: Vec<f32> = mean.iter().map(|&value| value as f32).collect();
     let mean_row = Tensor::from_vec(narrow, (1, d), device)?;
-    let (leading, vectors, energy): (Leading, Vec<Vec<f64>>, f64) =
-        if row_count <= d && parts.iter().all(|part| part.folded.is_none()) {
-            let rows: Vec<&Tensor> = parts.iter().flat_map(|part| &part.held).collect();
-            let centred = Tensor::cat(&rows, 0)?.broadcast_sub(&mean_row)?;
-            let gram = centred.matmul(&centred.t()?)?.to_device(&Device::Cpu)?; // (rows, rows)
-            let gram = vector(&gram.flatten_all()?)?;
-            let energy = (0..row_count).map(|i| f64::from(gram[i * row_count + i])).sum();
-            // rows differ from step to step: their subspace is met through that of the dimensions
-            let flat = vector(&centred.flatten_all()?)?;
-            let guess: Vec<Vec<f64>> = start
-                .iter()
-                .filter(|vector| vector.len() == d)
-                .map(|vector| {
-                    let along = |row: &[f32]| row.iter().zip(vector).map(|(&x, v)| f64::from(x) * v).sum();
-                    flat.chunks_exact(d).map(along).collect()
-                })
-                .collect();
-            let leading = subspace::leading(&gram, row_count, k, &guess);
-            let mut vectors: Vec<Vec<f64>> = leading
-                .vectors
-                .iter()
-                .map(|left| {
-                    let mut right = vec![0.0; d];
-                    for (row, &weight) in flat.chunks_exact(d).zip(left) {
-                        right
-                            .iter_mut()
-                            .zip(row)
-                            .for_each(|(right, &x)| *right += weight * f64::from(x));
-                    }
-                    right
-                })
-                .collect();
-            subspace::orthonormalise(&mut vectors);
-            start.clone_from(&vectors);
-            (leading, vectors, energy)
-        } else {
-            let mut covariance = vec![0.0f64; d * d];
-            for (part, of_part) in parts.iter_mut().zip(&means) {
-                part.fold()?;
-                let Some(folded) = &part.folded else { continue };
-                let shift = vector(&folded.shift.squeeze(0)?)?;
-                let count = part.count as f64;
-                // about the common mean: second − n·(m−s)(m−s)ᵀ + n·(m−μ)(m−μ)ᵀ, m the part's own mean
-                let own: Vec<f64> = of_part.iter().zip(&shift).map(|(m, &s)| m - f64::from(s)).collect();
-                let apart: Vec<f64> = of_part.iter().zip(&mean).map(|(m, mean)| m - mean).collect();
-                for i in 0..d {
-                    let (second, row) = (&folded.second[i * d..(i + 1) * d], &mut covariance[i * d..(i + 1) * d]);
-                    for j in 0..d {
-                        row[j] += second[j] + count * (apart[i] * apart[j] - own[i] * own[j]);
-                    }
-                }
-            }
-            let energy = (0..d).map(|i| covariance[i * d + i]).sum();
-            let covariance: Vec<f32> = covariance.into_iter().map(|value| value as f32).collect();
-            let leading = subspace::leading(&covariance, d, k, start);
-            start.clone_from(&leading.block);
-            let vectors = leading.vectors.clone();
-            (leading, vectors, energy)
-        };
-    let c_k = if energy > 0.0 {
-        (leading.values.iter().sum::<f64>() / energy).clamp(0.0, 1.0)
-    } else {
-        1.0
+    let has_all_rows = parts.iter().all(|part| part.folded.is_none());
+    let found = match row_count <= d && has_all_rows {
+        true => from_rows(parts, &mean_row, k, start)?,
+        false => from_moments(parts, &mean, k, start)?,
     };
-    let flat: Vec<f32> = vectors.iter().flatten().map(|&value| value as f32).collect();
-    let basis = Tensor::from_vec(flat, (vectors.len(), d), device)?;
+    let c_k = match found.energy > 0.0 {
+        true => (found.values.iter().sum::<f64>() / found.energy).clamp(0.0, 1.0),
+        false => 1.0,
+    };
+    let basis: Vec<f32> = found.vectors.iter().map(|&value| value as f32).collect();
     Ok(Settled {
         c_k,
         mean: mean_row,
-        basis,
-        energy,
+        basis: Tensor::from_vec(basis, found.vectors.dim(), device)?,
+        energy: found.energy,
         row_count,
+    })
+}
+
+fn common_mean(parts: &[&mut Seen], row_count: usize) -> Result<Vec<f64>> {
+    let mut mean = Vec::new();
+    for part in parts.iter().filter(|part| part.count > 0) {
+        let own = part.mean()?;
+        mean.resize(own.len(), 0.0);
+        let share = part.count as f64 / row_count as f64;
+        mean.iter_mut().zip(own).for_each(|(mean, own)| *mean += share * own);
+    }
+    Ok(mean)
+}
+
+/// From the Gram matrix of the rows.
+fn from_rows(parts: &[&mut Seen], mean: &Tensor, k: usize, start: &mut Array2<f64>) -> Result<Spectrum> {
+    let rows: Vec<&Tensor> = parts.iter().flat_map(|part| &part.held).collect();
+    let centred = Tensor::cat(&rows, 0)?.broadcast_sub(mean)?;
+    let gram = matrix(&centred.matmul(&centred.t()?)?)?; // (rows, rows)
+    let centred = matrix(&centred)?;
+    // rows differ from step to step: their subspace is met through that of the dimensions
+    let along = |j: usize, row: usize| {
+        let pairs = centred.row(row).into_iter().zip(start.row(j));
+        pairs.map(|(&x, v)| f64::from(x) * v).sum::<f64>()
+    };
+    let guess = Array2::from_shape_fn((start.nrows(), centred.nrows()), |(j, row)| along(j, row));
+    let left = leading(gram.view(), k, guess.view());
+    let mut vectors = Array2::zeros((left.values.len(), centred.ncols()));
+    for (mut right, left) in vectors.rows_mut().into_iter().zip(left.vectors.rows()) {
+        for (row, &weight) in centred.rows().into_iter().zip(left) {
+            right.zip_mut_with(&row, |right, &x| *right += weight * f64::from(x));
+        }
+    }
+    orthonormalise(&mut vectors);
+    start.clone_from(&vectors);
+    Ok(Spectrum {
+        values: left.values,
+        vectors,
+        energy: gram.diag().iter().map(|&x| f64::from(x)).sum(),
+    })
+}
+
+/// From the moments, about the common mean.
+fn from_moments(parts: &mut [&mut Seen], mean: &[f64], k: usize, start: &mut Array2<f64>) -> Result<Spectrum> {
+    let mut scatter = Array2::zeros((mean.len(), mean.len()));
+    for part in parts {
+        part.fold()?;
+        if let Some(folded) = &part.folded {
+            folded.sums.add_scatter(mean, scatter.view_mut());
+        }
+    }
+    let found = leading(scatter.mapv(|value| value as f32).view(), k, start.view());
+    *start = found.block;
+    Ok(Spectrum {
+        values: found.values,
+        vectors: found.vectors,
+        energy: scatter.diag().iter().sum(),
     })
 }
 
@@ -267,14 +266,14 @@ pub struct Vcl {
     window: Option<Settled>,
     own: BTreeMap<usize, Settled>,
     /// The subspaces of the step before: the window's, then each layer's.
-    starts: Vec<Vec<Vec<f64>>>,
+    starts: Vec<Array2<f64>>,
 }
 
 impl Vcl {
     fn new(settings: Settings, layer_count: usize) -> std::result::Result<Self, String> {
         let layers = settings.window.of(layer_count);
         let layers = layers.map_err(|cause| format!("window: {cause}"))?;
-        let starts = vec![Vec::new(); layers.len() + 1];
+        let starts = vec![Array2::default((0, 0)); layers.len() + 1];
         Ok(Self {
             settings,
             layers,
@@ -422,8 +421,8 @@ impl Auxiliary for Vcl {
     fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let mut tensors = Vec::new();
         for (index, start) in self.starts.iter().enumerate().filter(|(_, start)| !start.is_empty()) {
-            let flat: Vec<f64> = start.iter().flatten().copied().collect();
-            let tensor = Tensor::from_vec(flat, (start.len(), start[0].len()), &Device::Cpu)?;
+            let flat: Vec<f64> = start.iter().copied().collect();
+            let tensor = Tensor::from_vec(flat, start.dim(), &Device::Cpu)?;
             tensors.push((format!("subspace.{index}"), tensor));
         }
         Ok(tensors)
@@ -434,7 +433,10 @@ impl Auxiliary for Vcl {
             .strip_prefix("subspace.")
             .and_then(|index| index.parse::<usize>().ok());
         match index.and_then(|index| self.starts.get_mut(index)) {
-            Some(start) => *start = value.to_vec2()?,
+            Some(start) => {
+                let values = value.flatten_all()?.to_vec1()?;
+                *start = Array2::from_shape_vec(value.dims2()?, values).map_err(Error::wrap)?;
+            }
             None => return Err(Error::Msg(format!("{name} is not a state of {NAME}"))),
         }
         Ok(())
