@@ -139,6 +139,12 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// Whether an id is a special token, which no text means.
+    pub fn is_special(&self, id: u32) -> bool {
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        added.get(&id).is_some_and(|token| token.special)
+    }
+
     /// The id of a token, as the vocabulary spells it.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)

@@ -163,6 +163,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE|DIR", conflicts_with = "raw")]
     pub template: Option<PathBuf>,
 
+    /// Learn also the white space that a chat template writes after the token that ends a turn; without this flag that token is the
+    /// last one of a completion, for the loss and for the rows of --aux.
+    #[arg(long, conflicts_with = "raw")]
+    pub learn_line_end: bool,
+
     /// Use no chat template: turns are joined by --join, and each answer ends with the end-of-sequence token.
     #[arg(long)]
     pub raw: bool,

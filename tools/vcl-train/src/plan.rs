@@ -90,6 +90,7 @@ pub struct TextPlan {
     pub field: Option<String>,
     pub over_length: OverLength,
     pub no_completion: NoCompletion,
+    pub learn_line_end: bool,
 }
 
 impl ModelPlan {
@@ -113,6 +114,7 @@ impl TextPlan {
             field: args.field.clone(),
             over_length: args.over_length,
             no_completion: args.no_completion,
+            learn_line_end: args.learn_line_end,
         }
     }
 }
@@ -279,6 +281,7 @@ impl Data {
             max_length: settings.max_length,
             over_length: args.over_length,
             no_completion: args.no_completion,
+            learn_line_end: args.learn_line_end,
         };
         let (samples, counts, mix) = training_data(args, &reader)?;
         let held_out = args.eval.as_ref().map(|path| {

@@ -46,6 +46,8 @@ pub struct Reader<'a> {
     pub max_length: usize,
     pub over_length: OverLength,
     pub no_completion: NoCompletion,
+    /// Also the white space that a template writes after the token that ends a turn.
+    pub learn_line_end: bool,
 }
 
 /// A data file's name in `--mix`, and where it is.
@@ -207,10 +209,29 @@ impl Reader<'_> {
                 // an encoder that ends texts by itself has done so already
                 ids.extend(self.tokenizer.eos().filter(|eos| ids.last() != Some(eos)));
             }
-            sequence.learned.resize(sequence.learned.len() + ids.len(), *learn);
+            let learned_count = match *learn {
+                true if is_bare || self.learn_line_end => ids.len(),
+                true => self.turn_length(&ids).at(source.path.display())?,
+                false => 0,
+            };
+            sequence.learned.extend((0..ids.len()).map(|at| at < learned_count));
             sequence.token_ids.append(&mut ids);
         }
         Ok(sequence)
+    }
+
+    /// How many tokens of a template's turn the model says itself: white space after the last special token, which ended the turn,
+    /// is the template's.
+    fn turn_length(&self, ids: &[u32]) -> model::Result<usize> {
+        let after_end = ids
+            .iter()
+            .rposition(|&id| self.tokenizer.is_special(id))
+            .map_or(ids.len(), |at| at + 1);
+        let rest = self.tokenizer.decode(&ids[after_end..], false)?;
+        Ok(match rest.trim().is_empty() {
+            true => after_end,
+            false => ids.len(),
+        })
     }
 
     /// The texts of a row, and whether each is learned.

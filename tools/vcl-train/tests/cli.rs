@@ -550,6 +550,43 @@ fn rows_that_teach_nothing_are_refused_or_counted() {
 }
 
 #[test]
+fn a_completion_ends_with_the_token_that_ends_the_turn() {
+    let world = World::new();
+    write_json(
+        &world.path("one.jsonl"),
+        &json!({"prompt": "abc?", "completion": "abc, abc."}),
+    );
+    let directory = world.path("template");
+    fs::create_dir(&directory).unwrap();
+    let turn = "{{ m.content }}{% if m.role == 'assistant' %}{{ '</s>' }}{% endif %}{{ '\\n' }}";
+    fs::write(
+        directory.join("chat_template.jinja"),
+        format!("{{% for m in messages %}}{turn}{{% endfor %}}"),
+    )
+    .unwrap();
+    let (data, template) = (world.path("one.jsonl"), directory.display().to_string());
+    let learned = |more: &[&str]| {
+        let usual = [
+            "--data",
+            data.to_str().unwrap(),
+            "--template",
+            template.as_str(),
+            "--steps",
+            "1",
+            "--batch-size",
+            "1",
+            "--plan",
+        ];
+        let plan = world.train("out", &[&usual[..], more].concat()).expect(0);
+        let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
+        plan["work"]["loss_token_count"].as_u64().unwrap()
+    };
+    // nine letters and </s>; the line feed after it is the template's
+    assert_eq!(learned(&[]), 10);
+    assert_eq!(learned(&["--learn-line-end"]), 11);
+}
+
+#[test]
 fn a_loss_that_is_no_number_stops_with_the_step_and_the_rows() {
     let world = World::new();
     let done = world.train(
