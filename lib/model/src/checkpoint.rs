@@ -1,7 +1,7 @@
 //! A model on disk, opened once: everything that a tool asks of it, whatever the format of its weights.
 //!
-//! Opening reads the config and maps the weights; no weight is read before [`Checkpoint::digest`] or [`Checkpoint::load`], and
-//! the tokenizer only when it is asked for.
+//! Opening reads the config, maps the weights and takes the digest of both, so that whatever changes from then on is noticed; no
+//! weight is loaded before [`Checkpoint::load`], and the tokenizer is read only when it is asked for.
 //!
 //! ```no_run
 //! use model::*;
@@ -18,7 +18,6 @@
 //! ```
 
 use std::path::Path;
-use std::sync::OnceLock;
 
 use candle_core::{DType, Device};
 use serde_json::Value;
@@ -63,7 +62,7 @@ pub struct Checkpoint {
     config: Config,
     config_text: Vec<u8>,
     source: Box<dyn Source + Send + Sync>,
-    digest: OnceLock<String>,
+    digest: String,
 }
 
 impl Checkpoint {
@@ -72,19 +71,20 @@ impl Checkpoint {
         let config_text = directory.read("config.json")?;
         let config = Config::parse(&config_text)?;
         let source = Safetensors::open(&directory, options.dtype, &options.device)?;
-        let checkpoint = Self {
-            directory,
-            config,
-            config_text,
-            source: Box::new(source),
-            digest: OnceLock::new(),
-        };
+        let digest = digest(&config_text, &source, |hasher, bytes| {
+            hasher.update_rayon(bytes);
+        });
         match &options.digest {
-            Some(pinned) if pinned != checkpoint.digest() => Err(Error::file(
-                "",
-                format!("has the digest {}, pinned is {pinned}", checkpoint.digest()),
-            )),
-            _ => Ok(checkpoint),
+            Some(pinned) if *pinned != digest => {
+                Err(Error::file("", format!("has the digest {digest}, pinned is {pinned}")))
+            }
+            _ => Ok(Self {
+                directory,
+                config,
+                config_text,
+                source: Box::new(source),
+                digest,
+            }),
         }
     }
 
@@ -102,13 +102,9 @@ impl Checkpoint {
         &self.config_text
     }
 
-    /// `blake3:…` over the config and the weight files, each with its length before it. Reads them all, once.
+    /// `blake3:…` over the config and the weight files, each with its length before it.
     pub fn digest(&self) -> &str {
-        self.digest.get_or_init(|| {
-            digest(&self.config_text, &*self.source, |hasher, bytes| {
-                hasher.update_rayon(bytes);
-            })
-        })
+        &self.digest
     }
 
     /// Refuses a model that was changed underneath: call it before a result is published. It reads the files again, on the
@@ -118,7 +114,7 @@ impl Checkpoint {
         let now = digest(&config_text, &*self.source, |hasher, bytes| {
             hasher.update(bytes);
         });
-        match now == self.digest() {
+        match now == self.digest {
             true => Ok(()),
             false => Err(Error::file(
                 "",

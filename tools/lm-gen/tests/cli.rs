@@ -526,7 +526,7 @@ fn bad_prompts_are_refused_in_one_line_or_recorded() {
     )
     .refused(2, "--temperature");
     run("", &[]).refused(3, "stdin");
-    run("{\"id\":\"1\",\"prompt\":\"t4\"}\n", &["--model-digest", "blake3:0"]).refused(3, "--model-digest");
+    run("{\"id\":\"1\",\"prompt\":\"t4\"}\n", &["--model-digest", "blake3:0"]).refused(3, "pinned is blake3:0");
     let long = json!({"id": "long", "prompt": vec!["t4"; 65].join(" ")}).to_string()
         + "\n"
         + &json!({"id": "short", "prompt": "t4"}).to_string();

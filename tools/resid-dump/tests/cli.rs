@@ -215,7 +215,7 @@ fn wrong_calls_are_refused_before_anything_is_written() {
     let place = Place::new("gpt_neox");
     place.dump("").refused(2, "--output");
     place.dump("-o d --sites resid_mid").refused(2, "parallel");
-    place.dump("-o d --layers 3").refused(2, "layer 3 is beyond");
+    place.dump("-o d --layers 3").refused(2, "there is no layer 3");
     place.dump("-o d --layers 0.01-0.02").refused(2, "no layer");
     place.dump("-o d --field nothing").refused(3, "nothing");
     place.dump("-o prompts.jsonl").refused(2, "also an input");
