@@ -50,10 +50,9 @@ impl Shifted {
             .collect()
     }
 
-    /// Adds Σ(x − centre)(x − centre)ᵀ to `into`.
-    pub fn add_scatter(&self, centre: &[f64], mut into: ArrayViewMut2<'_, f64>) {
+    /// Adds Σ(x − centre)(x − centre)ᵀ to `into`. `mean` is the rows' own: [`Self::mean`], or one that was found from the rows themselves.
+    pub fn add_scatter(&self, mean: &[f64], centre: &[f64], mut into: ArrayViewMut2<'_, f64>) {
         let count = self.count as f64;
-        let mean = self.mean();
         // second − n·(m − s)(m − s)ᵀ + n·(m − c)(m − c)ᵀ, m the mean
         let less = |from: &[f64]| -> Vec<f64> { mean.iter().zip(from).map(|(m, x)| m - x).collect() };
         let (own, apart) = (less(&self.shift), less(centre));
@@ -96,7 +95,7 @@ mod tests {
             }
             let centre = vec![f64::from(offset) + 0.5; width];
             let mut scatter = Array2::ones((width, width));
-            sums.add_scatter(&centre, scatter.view_mut());
+            sums.add_scatter(&sums.mean(), &centre, scatter.view_mut());
             let centred = rows - &ndarray::Array1::from(centre);
             for (found, exact) in scatter.iter().zip(&centred.t().dot(&centred)) {
                 prop_assert!((found - 1.0 - exact).abs() < 1e-3, "{} {}", found, exact);

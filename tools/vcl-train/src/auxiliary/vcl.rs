@@ -177,14 +177,19 @@ struct Spectrum {
 /// Settles the pooled rows of some layers; `start` is the subspace of the step before, and becomes this one's.
 fn settle(parts: &mut [&mut Seen], k: usize, start: &mut Array2<f64>, device: &Device) -> Result<Settled> {
     let row_count: usize = parts.iter().map(|part| part.count).sum();
-    let mean = common_mean(parts, row_count)?;
+    let means = parts.iter().map(|part| part.mean()).collect::<Result<Vec<_>>>()?;
+    let mut mean = vec![0.0; means[0].len()];
+    for (part, own) in parts.iter().zip(&means) {
+        let share = part.count as f64 / row_count as f64;
+        mean.iter_mut().zip(own).for_each(|(mean, own)| *mean += share * own);
+    }
     let d = mean.len();
     let narrow: Vec<f32> = mean.iter().map(|&value| value as f32).collect();
     let mean_row = Tensor::from_vec(narrow, (1, d), device)?;
     let has_all_rows = parts.iter().all(|part| part.folded.is_none());
     let found = match row_count <= d && has_all_rows {
         true => from_rows(parts, &mean_row, k, start)?,
-        false => from_moments(parts, &mean, k, start)?,
+        false => from_moments(parts, &means, &mean, k, start)?,
     };
     let c_k = match found.energy > 0.0 {
         true => (found.values.iter().sum::<f64>() / found.energy).clamp(0.0, 1.0),
@@ -198,17 +203,6 @@ fn settle(parts: &mut [&mut Seen], k: usize, start: &mut Array2<f64>, device: &D
         energy: found.energy,
         row_count,
     })
-}
-
-fn common_mean(parts: &[&mut Seen], row_count: usize) -> Result<Vec<f64>> {
-    let mut mean = Vec::new();
-    for part in parts.iter().filter(|part| part.count > 0) {
-        let own = part.mean()?;
-        mean.resize(own.len(), 0.0);
-        let share = part.count as f64 / row_count as f64;
-        mean.iter_mut().zip(own).for_each(|(mean, own)| *mean += share * own);
-    }
-    Ok(mean)
 }
 
 /// From the Gram matrix of the rows.
@@ -240,12 +234,18 @@ fn from_rows(parts: &[&mut Seen], mean: &Tensor, k: usize, start: &mut Array2<f6
 }
 
 /// From the moments, about the common mean.
-fn from_moments(parts: &mut [&mut Seen], mean: &[f64], k: usize, start: &mut Array2<f64>) -> Result<Spectrum> {
+fn from_moments(
+    parts: &mut [&mut Seen],
+    means: &[Vec<f64>],
+    mean: &[f64],
+    k: usize,
+    start: &mut Array2<f64>,
+) -> Result<Spectrum> {
     let mut scatter = Array2::zeros((mean.len(), mean.len()));
-    for part in parts {
+    for (part, own) in parts.iter_mut().zip(means) {
         part.fold()?;
         if let Some(folded) = &part.folded {
-            folded.sums.add_scatter(mean, scatter.view_mut());
+            folded.sums.add_scatter(own, mean, scatter.view_mut());
         }
     }
     let found = leading(scatter.mapv(|value| value as f32).view(), k, start.view());
