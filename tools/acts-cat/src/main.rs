@@ -11,6 +11,7 @@ mod rows;
 mod run;
 mod safetensors;
 mod salvage;
+mod slice;
 mod source;
 
 fn main() -> ! {

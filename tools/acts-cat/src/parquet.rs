@@ -1,7 +1,7 @@
 //! One tensor as a Parquet table: its row number, its row tables where it has them, and a fixed-size list of its elements.
 //! f16 and bf16 become f32, which loses nothing and which every reader knows.
 
-use crate::rows::{RowTables, Slice};
+use crate::slice::{self, RowTables, Slice};
 use crate::source::{Source, steps};
 use acts::Dtype;
 use arrow_array::{
@@ -17,7 +17,8 @@ use std::io::Write;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub fn write(source: &Source, slice: &Slice, out: &mut Output, name: &str) -> Result<()> {
+pub fn write(source: &Source, slices: &[Slice], out: &mut Output, name: &str) -> Result<()> {
+    let slice = slice::only(source, slices, "Parquet")?;
     let spec = source.file.spec(slice.tensor).at(&source.name)?;
     let tables = RowTables::of(source, slice.tensor)?;
     let width = spec.row_elements().at(&source.name)?;

@@ -2,51 +2,13 @@
 
 use crate::plan::Plan;
 use crate::report::{RowRecord, Values};
+use crate::slice::{RowTables, Slice, only};
 use crate::source::{Source, steps};
-use crate::{npy, parquet, safetensors};
+use crate::{npy, safetensors};
 use acts::{Dtype, Header, Role, TensorSpec, Writer};
-use process::{Error, Output, Result, ResultExt};
+use process::{Output, Result, ResultExt};
 use std::io::Write;
 use std::ops::Range;
-
-/// A tensor and the rows of it that are wanted.
-pub struct Slice {
-    pub tensor: usize,
-    pub rows: Range<u64>,
-}
-
-/// The row tables that belong to a tensor's rows.
-pub struct RowTables {
-    pub sample_index: Option<usize>,
-    pub position: Option<usize>,
-    pub token_id: Option<usize>,
-}
-
-impl RowTables {
-    pub fn of(source: &Source, tensor: usize) -> Result<RowTables> {
-        let file = &source.file;
-        let aligned = file.spec(tensor).at(&source.name)?.role == Role::Activations;
-        let table = |name: &str| {
-            let index = file.header().tensor_index(name)?;
-            (aligned
-                && file.spec(index).ok()?.role == Role::RowTable
-                && file.row_count(index) == file.row_count(tensor))
-            .then_some(index)
-        };
-        Ok(RowTables {
-            sample_index: table("sample_index"),
-            position: table("position"),
-            token_id: table("token_id"),
-        })
-    }
-
-    /// One column of a table, if there is one.
-    pub fn column(source: &Source, table: Option<usize>, rows: &Range<u64>) -> Result<Option<Vec<u32>>> {
-        table
-            .map(|table| source.file.to_vec::<u32>(table, rows.clone()).at(&source.name))
-            .transpose()
-    }
-}
 
 fn spec_of<'s>(source: &'s Source, slice: &Slice) -> Result<&'s TensorSpec> {
     source.file.spec(slice.tensor).at(&source.name)
@@ -158,22 +120,6 @@ pub fn write_raw(source: &Source, slices: &[Slice], out: &mut Output, name: &str
     Ok(())
 }
 
-/// The one tensor of a format that holds one.
-fn only<'s>(source: &Source, slices: &'s [Slice], format: &str) -> Result<&'s Slice> {
-    match slices {
-        [slice] => Ok(slice),
-        _ => Err(Error::usage(
-            "--tensor",
-            format!(
-                "{format} holds one tensor, {} are chosen in {}",
-                slices.len(),
-                source.name
-            ),
-        )
-        .hint("choose one with --tensor NAME")),
-    }
-}
-
 fn shape(spec: &TensorSpec, slice: &Slice) -> Vec<u64> {
     std::iter::once(slice.rows.end - slice.rows.start)
         .chain(spec.row_shape.iter().copied())
@@ -209,10 +155,6 @@ pub fn write_safetensors(source: &Source, slices: &[Slice], out: &mut Output, na
         .collect::<Result<Vec<_>>>()?;
     out.write_all(&safetensors::header(&tensors)?).at(name)?;
     write_raw(source, slices, out, name)
-}
-
-pub fn write_parquet(source: &Source, slices: &[Slice], out: &mut Output, name: &str) -> Result<()> {
-    parquet::write(source, only(source, slices, "Parquet")?, out, name)
 }
 
 /// A container of the chosen rows, in the chosen codec and element type.

@@ -4,9 +4,10 @@ use crate::cli::{Args, OutputFormat};
 use crate::merge::Merge;
 use crate::plan::{Mode, Plan};
 use crate::report::{ContentRow, HeaderRow, MissingRow};
-use crate::rows::{self, Slice};
+use crate::rows;
+use crate::slice::Slice;
 use crate::source::{Source, choose, range};
-use crate::{import, salvage};
+use crate::{import, parquet, salvage};
 use acts::{Header, Role, Summary};
 use process::{Outcome, Output, Result, ResultExt, Stdout};
 use records::{Begin, RecordPath, Status, Writer};
@@ -142,7 +143,7 @@ fn convert(plan: &Plan) -> Result<Outcome> {
         }
         OutputFormat::Npy => rows::write_npy(&source, &slices, &mut out, &name)?,
         OutputFormat::Safetensors => rows::write_safetensors(&source, &slices, &mut out, &name)?,
-        OutputFormat::Parquet => rows::write_parquet(&source, &slices, &mut out, &name)?,
+        OutputFormat::Parquet => parquet::write(&source, &slices, &mut out, &name)?,
         OutputFormat::Raw | OutputFormat::Jsonl => rows::write_raw(&source, &slices, &mut out, &name)?,
     }
     let listed = is_file(plan);
