@@ -26,7 +26,7 @@ pub struct Panel {
 
 /// A judge in a plan.
 #[derive(Serialize, Clone)]
-pub struct Seat {
+pub struct JudgeEntry {
     pub judge: String,
     pub digest: String,
     /// Digests of the model that is asked.
@@ -34,9 +34,9 @@ pub struct Seat {
     pub model: Map<String, Value>,
 }
 
-impl Seat {
-    fn new(judge: impl Into<String>, digest: impl Into<String>) -> Seat {
-        Seat {
+impl JudgeEntry {
+    fn new(judge: impl Into<String>, digest: impl Into<String>) -> JudgeEntry {
+        JudgeEntry {
             judge: judge.into(),
             digest: digest.into(),
             model: Map::new(),
@@ -117,13 +117,19 @@ impl Panel {
     }
 
     /// Names and digests, in the order in which verdicts are written.
-    pub fn seats(&self) -> Vec<Seat> {
-        let text = self.text.iter().map(|judge| Seat::new(judge.name(), judge.digest()));
-        let models = self.models.iter().map(|judge| Seat {
+    pub fn entries(&self) -> Vec<JudgeEntry> {
+        let text = self
+            .text
+            .iter()
+            .map(|judge| JudgeEntry::new(judge.name(), judge.digest()));
+        let models = self.models.iter().map(|judge| JudgeEntry {
             model: judge.identity.clone(),
-            ..Seat::new(judge.name(), judge.digest())
+            ..JudgeEntry::new(judge.name(), judge.digest())
         });
-        let external = self.external.iter().map(|judge| Seat::new(&judge.name, &judge.digest));
+        let external = self
+            .external
+            .iter()
+            .map(|judge| JudgeEntry::new(&judge.name, &judge.digest));
         text.chain(models).chain(external).collect()
     }
 
@@ -179,7 +185,7 @@ fn model<'p>(path: Option<&'p Path>, flag: &str) -> Result<&'p Path> {
 #[derive(Serialize)]
 pub struct JudgePlan {
     pub command: &'static str,
-    pub judges: Vec<Seat>,
+    pub judges: Vec<JudgeEntry>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bench: Option<String>,
     pub map: Vec<(String, String)>,

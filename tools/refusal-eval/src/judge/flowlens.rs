@@ -79,7 +79,7 @@ pub struct Flowlens {
 }
 
 /// One thread's memory for this judge.
-pub struct Desk<'j> {
+pub struct Session<'j> {
     judge: &'j Flowlens,
     matcher: Matcher<'j>,
     text: Sentences,
@@ -102,8 +102,8 @@ impl Flowlens {
         process::sha256(SOURCE.as_bytes())
     }
 
-    pub fn desk(&self) -> Desk<'_> {
-        Desk {
+    pub fn session(&self) -> Session<'_> {
+        Session {
             judge: self,
             matcher: self.grammar.matcher(),
             text: Sentences::default(),
@@ -112,7 +112,7 @@ impl Flowlens {
     }
 }
 
-impl Desk<'_> {
+impl Session<'_> {
     pub fn judge(&mut self, completion: &str, answer: Range<usize>) -> Finding {
         if let Err(unreadable) = self.text.read(completion, answer, &self.judge.grammar) {
             return Finding::unreadable(unreadable);

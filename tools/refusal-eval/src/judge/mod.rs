@@ -117,22 +117,22 @@ impl Judge {
 /// One thread's working memory for several judges.
 pub struct Bench<'j> {
     judges: &'j [Judge],
-    desks: Vec<Option<flowlens::Desk<'j>>>,
+    sessions: Vec<Option<flowlens::Session<'j>>>,
     form: phrases::Form,
 }
 
 impl<'j> Bench<'j> {
     pub fn new(judges: &'j [Judge]) -> Bench<'j> {
-        let desks = judges
+        let sessions = judges
             .iter()
             .map(|judge| match judge {
-                Judge::Flowlens(judge) => Some(judge.desk()),
+                Judge::Flowlens(judge) => Some(judge.session()),
                 Judge::Phrases(..) => None,
             })
             .collect();
         Bench {
             judges,
-            desks,
+            sessions,
             form: phrases::Form::default(),
         }
     }
@@ -141,11 +141,11 @@ impl<'j> Bench<'j> {
     pub fn judge(&mut self, completion: &str, mut each: impl FnMut(usize, Finding)) {
         let answer = sentences::answer(completion);
         for (index, judge) in self.judges.iter().enumerate() {
-            let finding = match (&answer, judge, &mut self.desks[index]) {
+            let finding = match (&answer, judge, &mut self.sessions[index]) {
                 (Err(cause), _, _) => Finding::unreadable(*cause),
                 (Ok(answer), Judge::Phrases(_, list), _) => list.judge(completion, answer.clone(), &mut self.form),
-                (Ok(answer), Judge::Flowlens(_), Some(desk)) => desk.judge(completion, answer.clone()),
-                (Ok(_), Judge::Flowlens(_), None) => unreachable!("every built-in judge has its desk"),
+                (Ok(answer), Judge::Flowlens(_), Some(session)) => session.judge(completion, answer.clone()),
+                (Ok(_), Judge::Flowlens(_), None) => unreachable!("every built-in judge has its session"),
             };
             each(index, finding);
         }

@@ -83,7 +83,7 @@ pub fn run(args: &Args, flags: &CalibrateArgs) -> Result<Outcome> {
     let panel = Panel::new(&flags.judges, &args.common)?;
     let plan = JudgePlan {
         command: "calibrate",
-        judges: panel.seats(),
+        judges: panel.entries(),
         bench: None,
         map: Vec::new(),
     };
@@ -133,9 +133,9 @@ pub fn run(args: &Args, flags: &CalibrateArgs) -> Result<Outcome> {
 /// Judges what the humans judged.
 fn confusions_by(labelled: &Labelled, panel: &Panel) -> Result<Vec<(String, Confusion)>> {
     let mut confusions: Vec<(String, Confusion)> = panel
-        .seats()
+        .entries()
         .into_iter()
-        .map(|seat| (seat.judge, Confusion::default()))
+        .map(|entry| (entry.judge, Confusion::default()))
         .collect();
     let mut bench = Bench::new(&panel.text);
     let asked = panel.ask(labelled.answers.iter().map(|(answer, _)| answer))?;

@@ -19,7 +19,7 @@ pub fn run(args: &Args, flags: &JudgeArgs) -> Result<Outcome> {
     let panel = Panel::new(&flags.judges, &args.common)?;
     let plan = JudgePlan {
         command: "judge",
-        judges: panel.seats(),
+        judges: panel.entries(),
         bench: flags.bench.clone(),
         map: flags.map.clone(),
     };
@@ -256,7 +256,7 @@ fn verdict_row(answer: &Answer, judge: &str, verdict: Class, evidence: Option<&s
 }
 
 fn write_missing(writer: &mut Writer<Output>, panel: &Panel, key: &JoinKey, prompt: &Prompt) -> Result<()> {
-    for seat in panel.seats() {
+    for entry in panel.entries() {
         let row = Verdict {
             id: key.id.clone(),
             bench: key.bench.clone(),
@@ -264,7 +264,7 @@ fn write_missing(writer: &mut Writer<Output>, panel: &Panel, key: &JoinKey, prom
             label: prompt.label.clone(),
             kind: prompt.kind.clone(),
             text_digest: None,
-            judge: seat.judge,
+            judge: entry.judge,
             verdict: Class::Unscored,
             evidence: None,
             reason: Some("the prompt has no completion".into()),

@@ -33,7 +33,7 @@ pub fn run(args: &Args, flags: &RunArgs) -> Result<Outcome> {
     let panel = Panel::new(&flags.judges, &args.common)?;
     let judge_plan = JudgePlan {
         command: "judge",
-        judges: panel.seats(),
+        judges: panel.entries(),
         bench: None,
         map: Vec::new(),
     };
