@@ -20,11 +20,16 @@ impl File {
         if !norm.is_finite() || norm == 0.0 {
             return refuse(format!("has norm {norm}: no direction"));
         }
-        Ok(values.into_iter().map(|x| (x / norm) as f32).collect())
+        #[expect(clippy::as_conversions, reason = "the one rounding conversion that std offers")]
+        let unit = |x: f64| (x / norm) as f32;
+        Ok(values.into_iter().map(unit).collect())
     }
 
     fn direction_name(&self, layer: usize, width: usize) -> Result<&str> {
-        let fits = |spec: &&TensorSpec| spec.row_shape == [width as u64] && spec.name != "samples";
+        let fits = |spec: &&TensorSpec| match spec.row_shape[..] {
+            [length] => usize::try_from(length) == Ok(width) && spec.name != "samples",
+            _ => false,
+        };
         let fitting: Vec<&str> = self
             .header()
             .tensors
