@@ -1106,7 +1106,7 @@ fn a_layer_that_no_model_has_is_refused() {
             .arg(odd(&path, &[(0, 4)], &[0; 4], layer_index, layer_count))
             .args(["--layers", "0.5-1.0"])
             .output()
-            .refused(3, "layers, limit 65536");
+            .refused(3, "limit 65536");
     }
 }
 
