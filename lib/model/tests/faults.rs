@@ -161,7 +161,7 @@ fn l_03_hostile_headers_are_refused() {
         (7u64.to_le_bytes().to_vec(), "are there"),
         (u64::MAX.to_le_bytes().to_vec(), "limit"),
         ((99u64 << 20).to_le_bytes().to_vec(), "limit"),
-        (container(b"[]", b""), "an object is expected"),
+        (container(b"[]", b""), "where an object belongs"),
         (container(b"{\"a\":", b""), "header"),
         (container(&b"[".repeat(50_000), b""), "header"),
         // products that overflow: the header that panics safetensors 0.8
