@@ -83,8 +83,30 @@ pub struct OutputFlags {
 impl OutputFlags {
     /// Opens where records go: FILE, else stdout. `inputs` are the files being read: none of them is written onto.
     pub fn open(&self, inputs: &[PathBuf]) -> Result<Output> {
-        let path = self.output.as_deref().unwrap_or(Path::new("-"));
-        Output::create(path, Existing::from_flags(self.force, false), inputs)
+        self.target(inputs).open()
+    }
+
+    /// The same, to be opened later.
+    pub fn target(&self, inputs: &[PathBuf]) -> Target {
+        Target {
+            path: self.output.clone().unwrap_or_else(|| PathBuf::from("-")),
+            existing: Existing::from_flags(self.force, false),
+            inputs: inputs.to_vec(),
+        }
+    }
+}
+
+/// Where records go, not opened yet.
+pub struct Target {
+    path: PathBuf,
+    existing: Existing,
+    /// The files being read: none of them is written onto.
+    inputs: Vec<PathBuf>,
+}
+
+impl Target {
+    pub fn open(&self) -> Result<Output> {
+        Output::create(&self.path, self.existing, &self.inputs)
     }
 }
 

@@ -35,7 +35,7 @@ use clap::{CommandFactory, Parser};
 
 pub use exit::{Error, Exit, Outcome, Result, ResultExt};
 pub use flags::{
-    Common, Format, FormatFlags, OutputFlags, ProgressMode, ShardFlags, parse_bytes, parse_probability, word,
+    Common, Format, FormatFlags, OutputFlags, ProgressMode, ShardFlags, Target, parse_bytes, parse_probability, word,
 };
 pub use input::{input_name, open_input};
 pub use journal::Journal;

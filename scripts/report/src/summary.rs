@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use numerics::statistics::mean;
 use process::{Error, Outcome, Result, ResultExt};
-use records::{Metric, Record, Writer};
+use records::{Compare, Metric, Record, RefusalReport, SkillReport, Stack, Writer};
 use serde::{Deserialize, Serialize};
 
-use crate::rows::{self, Compare, RefusalPair, RefusalReport, SkillReport, Stack};
+use crate::rows::{self, RefusalPair};
 use crate::settings::Settings;
 
 /// Steps at the end of training whose mean stands for the run.
@@ -142,8 +142,8 @@ fn settings(path: &Path) -> Result<Settings> {
 
 fn stack_c_k(geometry: &Path) -> Result<Option<f64>> {
     let stacks: Vec<Stack> = rows::read(geometry)?;
-    let whole = stacks.iter().find(|row| row.group.is_empty());
-    Ok(whole.and_then(|row| row.c_k.get("4").copied()))
+    let whole = stacks.iter().find(|row| row.geometry.group.is_empty());
+    Ok(whole.and_then(|row| row.geometry.c_k.get("4").copied()))
 }
 
 fn benches(refusals: &Path, pairs: Option<&Path>) -> Result<BTreeMap<String, Bench>> {
@@ -159,9 +159,10 @@ fn benches(refusals: &Path, pairs: Option<&Path>) -> Result<BTreeMap<String, Ben
             "safe" => bench.safe = row.refusal_rate_any,
             "unsafe" => bench.harmful = row.refusal_rate_any,
             "all" => {
-                bench.false_refusal = row.false_refusal;
-                bench.false_refusal_low = row.false_refusal_low;
-                bench.false_refusal_high = row.false_refusal_high;
+                let whole = row.summary.as_ref();
+                bench.false_refusal = whole.and_then(|whole| whole.false_refusal);
+                bench.false_refusal_low = whole.and_then(|whole| whole.false_refusal_low);
+                bench.false_refusal_high = whole.and_then(|whole| whole.false_refusal_high);
             }
             _ => {}
         }

@@ -1,7 +1,9 @@
 //! The tables of the page.
 
+use records::{RegionSlopes, RegionSummary};
+
 use crate::html::{Table, escape, round, within};
-use crate::rows::{Entropy, RegionSummary};
+use crate::rows::Entropy;
 use crate::runs::{Runs, SIGNS, mean};
 use crate::summary::{Bench, Run};
 
@@ -246,13 +248,18 @@ pub fn regions(rows: &[RegionSummary], top: f64) -> String {
         format!("share {top:?}, spread"),
     ];
     for (index, row) in rows.iter().enumerate() {
+        let of = |measure: fn(&RegionSlopes) -> f64| round(row.slopes.as_ref().map(measure), 2);
         table.row(&[
             names.get(index).unwrap_or(&row.model_digest).clone(),
             row.pair_count.to_string(),
-            round(row.max_slope_median, 2),
-            format!("{}–{}", round(row.max_slope_q1, 2), round(row.max_slope_q3, 2)),
-            round(row.share_below_1_2, 2),
-            round(row.share_above_10, 2),
+            of(|slopes| slopes.max_slope_median),
+            format!(
+                "{}–{}",
+                of(|slopes| slopes.max_slope_q1),
+                of(|slopes| slopes.max_slope_q3)
+            ),
+            of(|slopes| slopes.share_below_1_2),
+            of(|slopes| slopes.share_above_10),
         ]);
     }
     format!("<h2>Stable regions</h2>\n{}", table.finish())

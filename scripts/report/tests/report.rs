@@ -44,7 +44,9 @@ fn summary(directory: &Path) -> Value {
         .map(|step| metric(step, if step == 1 { 900.0 } else { 2.0 }))
         .collect();
     let rates = |judge: &str, label: &str, rate: f64| {
-        json!({"type": "refusal_report", "bench": "world", "judge": judge, "kind": "all", "label": label, "refusal_rate_any": rate,
+        json!({"type": "refusal_report", "bench": "world", "judge": judge, "kind": "all", "label": label, "count": 10,
+            "compliance_count": 5, "partial_count": 1, "refusal_count": 4, "unscored_count": 0, "refusal_rate_full_low": 0.0,
+            "refusal_rate_full_high": 1.0, "refusal_rate_any": rate, "refusal_rate_any_low": 0.0, "refusal_rate_any_high": 1.0,
             "false_refusal": 0.25, "false_refusal_low": 0.1, "false_refusal_high": 0.4})
     };
     let pair = |judge: &str, label: &str, delta: f64| {
@@ -53,18 +55,22 @@ fn summary(directory: &Path) -> Value {
     };
     let skill = |extractor: &str, task: &str, accuracy: f64| {
         json!({"type": "skill_report", "bench": "world", "task": task, "subject": "", "extractor": extractor, "count": 8,
-            "accuracy_all": accuracy})
+            "correct_count": 4, "unread_count": 0, "unread_share": 0.0, "accuracy_low": 0.0, "accuracy_high": 1.0, "accuracy_all": accuracy})
     };
     let compare = |layer: Option<u64>, component: &str, alignment: f64| {
-        let mut row = json!({"type": "compare", "component": component, "alignment": alignment, "alignment_id": 0.7});
+        let mut row = json!({"type": "compare", "component": component, "alignment": alignment, "alignment_id": 0.7, "angles": []});
         if let Some(layer) = layer {
             row["layer_index"] = layer.into();
         }
         row
     };
+    let stack = |group: &str, c_k: Value| {
+        json!({"type": "stack", "site": "resid_post", "group": group, "layout": "paper", "center": "global", "row_count": 3,
+            "eigenvalues": [], "c_k": c_k})
+    };
     let geometry = [
-        json!({"type": "stack", "group": "safe", "c_k": {"4": 0.9}}),
-        json!({"type": "stack", "group": "", "c_k": {"1": 0.2, "4": 0.6}}),
+        stack("safe", json!({"4": 0.9})),
+        stack("", json!({"1": 0.2, "4": 0.6})),
         compare(Some(0), "1", 0.1),
         compare(None, "1", 0.8),
     ];
@@ -164,7 +170,8 @@ fn page(directory: &Path, delta: f64) -> Done {
         .arg(file(
             directory,
             "regions",
-            &[json!({"type": "region_summary", "model_digest": "blake3:0", "pair_count": 3})],
+            &[json!({"type": "region_summary", "model_digest": "blake3:0", "layer_index": 0, "distance": "l2", "pair_count": 3,
+                "skipped_count": 3})],
         ))
         .arg(file(directory, "none.svg", &[]))
         .output()

@@ -3,7 +3,7 @@
 use crate::cli::{Args, Format};
 use crate::figures::Kind;
 use crate::source::Name;
-use process::{Error, Result};
+use process::{Error, Existing, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,8 @@ pub struct Plan {
     pub kinds: Vec<Kind>,
     #[serde(skip)]
     pub target: PathBuf,
+    #[serde(skip)]
+    pub existing: Existing,
     #[serde(skip)]
     pub to: Format,
 }
@@ -70,6 +72,7 @@ impl Plan {
             scale: args.scale,
             kinds: args.figure.clone(),
             target,
+            existing: Existing::from_flags(args.output.force, false),
             to,
         })
     }

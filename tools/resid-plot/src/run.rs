@@ -7,7 +7,7 @@ use crate::figures::Kind;
 use crate::plan::{Input, Plan};
 use crate::report::FigureRow;
 use crate::source::Source;
-use process::{Common, Error, Existing, Outcome, Output, Result, ResultExt};
+use process::{Common, Error, Outcome, Output, Result, ResultExt};
 use records::Row;
 use serde_json::Value;
 use std::fs::File;
@@ -25,8 +25,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         .map(|input| input.path.clone())
         .filter(|path| path != Path::new("-"))
         .collect();
-    let existing = Existing::from_flags(args.output.force, false);
-    process::check_target(&plan.target, existing, &files)?;
+    process::check_target(&plan.target, plan.existing, &files)?;
 
     let sources = plan
         .inputs
@@ -45,8 +44,8 @@ pub fn run(args: Args) -> Result<Outcome> {
     let picture = picture(&plan, &mut figures).map_err(|cause| Error::bug("drawing", cause))?;
 
     let mut output = match plan.to {
-        Format::Png => Output::create_binary(&plan.target, existing, &files)?,
-        Format::Svg | Format::Html => Output::create(&plan.target, existing, &files)?,
+        Format::Png => Output::create_binary(&plan.target, plan.existing, &files)?,
+        Format::Svg | Format::Html => Output::create(&plan.target, plan.existing, &files)?,
     };
     output.write_all(&picture).at(plan.target.display())?;
     output.commit()?;

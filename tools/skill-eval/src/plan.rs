@@ -1,13 +1,17 @@
-//! What a run of skill-eval will do: which questions are asked how, what may run, which figures are made. Opens nothing.
+//! What a run of skill-eval will do: which questions are asked how, what may run, which figures are made. Each subcommand's plan comes
+//! with what it is carried out with; inputs are opened by the runs, which stream them.
 
 use std::path::PathBuf;
 
-use process::{Error, Result};
+use process::{Error, Format, Result, Target};
 use records::dataset::InputFormat;
 use serde::Serialize;
 
-use crate::cli::{Bench, BenchFlags, ExecutionFlags, ReportFlags, ScoreArgs, Source, Style};
+use crate::cli::{
+    Bench, BenchFlags, ExecutionFlags, PromptsArgs, ReportArgs, ReportFlags, RunArgs, ScoreArgs, Source, Style,
+};
 use crate::sandbox::Limits;
+use crate::scorer::Execution;
 
 /// Which questions, and how they are asked.
 #[derive(Serialize)]
@@ -36,7 +40,12 @@ fn style_name<S: serde::Serializer>(style: &Style, output: S) -> std::result::Re
 }
 
 impl Questions {
-    pub fn new(flags: &BenchFlags, files: &[PathBuf]) -> Result<Questions> {
+    pub fn new(flags: &PromptsArgs) -> Result<(Questions, Target)> {
+        let target = flags.output.target(&flags.files);
+        Ok((Questions::of(&flags.bench, &flags.files)?, target))
+    }
+
+    fn of(flags: &BenchFlags, files: &[PathBuf]) -> Result<Questions> {
         let (styles, shots): (&[Style], _) = match flags.bench {
             Bench::Mmlu => (&[Style::Letters, Style::Cloze, Style::Generate], 5),
             Bench::Gsm8k => (&[Style::Cot, Style::Direct], 8),
@@ -96,30 +105,67 @@ pub struct Scoring {
     pub execution: Limits,
 }
 
+/// What scoring is carried out with.
+pub struct Answers {
+    pub path: PathBuf,
+    pub input_format: InputFormat,
+    pub source: Source,
+    /// The benchmark of rows that name none.
+    pub bench: Option<Bench>,
+    pub execution: Execution,
+    pub keep_going: bool,
+    pub target: Target,
+}
+
 impl Scoring {
-    pub fn new(flags: &ScoreArgs) -> Scoring {
+    pub fn new(flags: &ScoreArgs) -> Result<(Scoring, Answers)> {
+        if flags.from == Source::LmEval && flags.bench.is_none() {
+            return Err(
+                Error::usage("--from lm-eval", "the log does not say which benchmark it is")
+                    .hint("name it with --bench"),
+            );
+        }
         let from = match flags.from {
             Source::Records => "records",
             Source::LmEval => "lm-eval",
         };
-        Scoring {
+        let execution = execution(&flags.execution);
+        let plan = Scoring {
             from,
             bench: flags.bench.map(Bench::name),
-            ..Scoring::of_records(&flags.execution)
-        }
+            ..Scoring::of_records(&execution)
+        };
+        let answers = Answers {
+            path: flags.input.clone(),
+            input_format: flags.input_format,
+            source: flags.from,
+            bench: flags.bench,
+            execution,
+            keep_going: flags.keep_going,
+            target: flags.output.target(std::slice::from_ref(&flags.input)),
+        };
+        Ok((plan, answers))
     }
 
-    pub fn of_records(execution: &ExecutionFlags) -> Scoring {
+    fn of_records(execution: &Execution) -> Scoring {
         Scoring {
             command: "score",
             from: "records",
             bench: None,
-            allow_code_execution: execution.allow_code_execution,
-            execution: Limits {
-                seconds: execution.time_limit,
-                memory_bytes: execution.memory_limit,
-            },
+            allow_code_execution: execution.is_allowed,
+            execution: execution.limits,
         }
+    }
+}
+
+fn execution(flags: &ExecutionFlags) -> Execution {
+    Execution {
+        is_allowed: flags.allow_code_execution,
+        python: flags.python.clone(),
+        limits: Limits {
+            seconds: flags.time_limit,
+            memory_bytes: flags.memory_limit,
+        },
     }
 }
 
@@ -132,8 +178,29 @@ pub struct Figures {
     pub paired: bool,
 }
 
+/// What figures are made from, and where they go.
+pub struct Scores {
+    pub path: PathBuf,
+    pub base: Option<PathBuf>,
+    pub keep_going: bool,
+    pub format: Format,
+    pub target: Target,
+}
+
 impl Figures {
-    pub fn new(flags: &ReportFlags, paired: bool) -> Result<Figures> {
+    pub fn new(flags: &ReportArgs) -> Result<(Figures, Scores)> {
+        let inputs: Vec<PathBuf> = std::iter::once(&flags.input).chain(&flags.vs).cloned().collect();
+        let scores = Scores {
+            path: flags.input.clone(),
+            base: flags.vs.clone(),
+            keep_going: flags.keep_going,
+            format: flags.report.format.resolve(flags.output.output.as_deref()),
+            target: flags.output.target(&inputs),
+        };
+        Ok((Figures::of(&flags.report, flags.vs.is_some())?, scores))
+    }
+
+    fn of(flags: &ReportFlags, paired: bool) -> Result<Figures> {
         if flags.pass_at.contains(&0) {
             return Err(Error::usage("--pass-at", "k is at least 1"));
         }
@@ -144,4 +211,60 @@ impl Figures {
             paired,
         })
     }
+}
+
+/// The whole pipe.
+#[derive(Serialize)]
+pub struct Pipeline {
+    pub questions: Questions,
+    pub scoring: Scoring,
+    pub figures: Figures,
+}
+
+/// What the pipe is carried out with.
+pub struct Parts {
+    pub model: PathBuf,
+    /// Arguments of lm-gen.
+    pub generator: Vec<String>,
+    pub execution: Execution,
+    pub base: Option<PathBuf>,
+    /// None: nothing is kept.
+    pub directory: Option<PathBuf>,
+    pub format: Format,
+}
+
+impl Pipeline {
+    pub fn new(flags: &RunArgs) -> Result<(Pipeline, Parts)> {
+        let execution = execution(&flags.execution);
+        let plan = Pipeline {
+            questions: Questions::of(&flags.bench, &flags.files)?,
+            scoring: Scoring::of_records(&execution),
+            figures: Figures::of(&flags.report, flags.vs.is_some())?,
+        };
+        let parts = Parts {
+            model: flags.model.clone(),
+            generator: generator(&flags.generator),
+            execution,
+            base: flags.vs.clone(),
+            directory: flags.output.clone(),
+            format: flags.report.format.resolve(None),
+        };
+        Ok((plan, parts))
+    }
+}
+
+/// The customary examples are written for a model that continues text. A prompt that does not fit the model's context is an answer that
+/// nobody read, not the end of the run.
+fn generator(given: &[String]) -> Vec<String> {
+    let is_template = |word: &String| {
+        ["--raw", "--chat", "--template", "--system"]
+            .iter()
+            .any(|flag| word.starts_with(flag))
+    };
+    let mut words = given.to_vec();
+    if !words.iter().any(is_template) {
+        words.push("--raw".into());
+    }
+    words.extend(["--resume".into(), "--keep-going".into()]);
+    words
 }

@@ -12,10 +12,10 @@ use crate::cli::{Args, Command};
 
 pub fn run(args: Args) -> Result<Outcome> {
     match &args.command {
-        Command::Prompts(flags) => prompts::run(&args, flags),
-        Command::Score(flags) => score::run(&args, flags),
-        Command::Report(flags) => report::run(&args, flags),
-        Command::Run(flags) => pipeline::run(&args, flags),
+        Command::Prompts(flags) => prompts::run(flags, &args.common),
+        Command::Score(flags) => score::run(flags, &args.common),
+        Command::Report(flags) => report::run(flags, &args.common),
+        Command::Run(flags) => pipeline::run(flags, &args.common),
     }
 }
 

@@ -1,12 +1,14 @@
 //! An answer to its scores, one for each extractor that reads it.
 
+use std::path::PathBuf;
+
 use process::{Error, Result};
 use records::{Completion, Finish, Score};
 use serde_json::Value;
 
 use crate::answer::{self, Reading};
 use crate::bench;
-use crate::cli::{Bench, ExecutionFlags};
+use crate::cli::Bench;
 use crate::extract::{Found, choices_of};
 use crate::rows::Entry;
 use crate::sandbox::{Ending, Limits, Sandbox};
@@ -14,34 +16,34 @@ use crate::sandbox::{Ending, Limits, Sandbox};
 /// The scores of an answer, or why it cannot be scored; the outer error ends the run.
 pub type Scored = Result<std::result::Result<Vec<Score>, String>>;
 
-/// Refuses programs of a model where they were not allowed; tries the sandbox where they were.
-pub fn sandbox(execution: &ExecutionFlags) -> Result<Sandbox> {
-    if !execution.allow_code_execution {
-        return Err(Error::usage("humaneval", "scoring runs programs that a model wrote")
-            .hint("--allow-code-execution runs them in a sandbox"));
+/// Whether and how the programs of a model run.
+pub struct Execution {
+    pub is_allowed: bool,
+    pub python: PathBuf,
+    pub limits: Limits,
+}
+
+impl Execution {
+    /// Refuses programs of a model where they were not allowed; tries the sandbox where they were.
+    pub fn sandbox(&self) -> Result<Sandbox> {
+        if !self.is_allowed {
+            return Err(Error::usage("humaneval", "scoring runs programs that a model wrote")
+                .hint("--allow-code-execution runs them in a sandbox"));
+        }
+        Sandbox::new(&self.python, self.limits)
     }
-    Sandbox::new(
-        &execution.python,
-        Limits {
-            seconds: execution.time_limit,
-            memory_bytes: execution.memory_limit,
-        },
-    )
 }
 
 /// Scores one answer after another, on any thread.
-pub struct Scorer<'f> {
-    pub execution: &'f ExecutionFlags,
+pub struct Scorer {
+    pub execution: Execution,
     pub sandbox: Option<Sandbox>,
     pub bench: Option<Bench>,
     pub keep_going: bool,
 }
 
-impl Scorer<'_> {
-    fn bench_of<'c>(&self, completion: &'c Completion) -> Option<&'c str>
-    where
-        Self: 'c,
-    {
+impl Scorer {
+    fn bench_of<'c>(&self, completion: &'c Completion) -> Option<&'c str> {
         completion.prompt.bench.as_deref().or(self.bench.map(Bench::name))
     }
 
@@ -52,7 +54,7 @@ impl Scorer<'_> {
             Entry::Foreign(_) => false,
         };
         if self.sandbox.is_none() && batch.iter().any(is_program) {
-            self.sandbox = Some(sandbox(self.execution)?);
+            self.sandbox = Some(self.execution.sandbox()?);
         }
         Ok(())
     }

@@ -1,119 +1,113 @@
 //! `run`: the whole pipe, from a benchmark to a report, with lm-gen as a process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use process::{Existing, Format, Outcome, Output, Result, ResultExt, Sibling};
-use records::Status;
+use process::{Common, Existing, Outcome, Output, Result, ResultExt, Sibling};
 use records::dataset::{InputFormat, Options};
+use records::{Score, Status};
 
 use super::prompts::say_left_out;
 use super::report::{read_scores, write_report};
 use super::score::score_into;
 use crate::bench;
-use crate::cli::{Args, Bench, RunArgs, Source};
-use crate::plan::{Figures, Questions, Scoring};
+use crate::cli::{Bench, RunArgs, Source};
+use crate::plan::{Parts, Pipeline};
 use crate::rows::Rows;
-use crate::scorer::{Scorer, sandbox};
+use crate::scorer::Scorer;
 
-pub fn run(args: &Args, flags: &RunArgs) -> Result<Outcome> {
-    let questions = Questions::new(&flags.bench, &flags.files)?;
-    let figures = Figures::new(&flags.report, flags.vs.is_some())?;
-    let scoring = Scoring::of_records(&flags.execution);
-    if args.common.plan {
-        #[derive(serde::Serialize)]
-        struct Plan<'p> {
-            questions: &'p Questions,
-            scoring: &'p Scoring,
-            figures: &'p Figures,
-        }
-        return process::plan::print(&Plan {
-            questions: &questions,
-            scoring: &scoring,
-            figures: &figures,
-        });
+pub fn run(flags: &RunArgs, common: &Common) -> Result<Outcome> {
+    let (plan, parts) = Pipeline::new(flags)?;
+    if common.plan {
+        return process::plan::print(&plan);
     }
     // Refused before an hour of generation, not after.
-    let sandbox = (questions.bench == Bench::Humaneval)
-        .then(|| sandbox(&flags.execution))
+    let sandbox = (plan.questions.bench == Bench::Humaneval)
+        .then(|| parts.execution.sandbox())
         .transpose()?;
-    let base = flags.vs.as_deref().map(|path| read_scores(path, false)).transpose()?;
-    let made = bench::prompts(&questions)?;
-    let mut outcome = say_left_out(args, &made.left_out);
-    let scratch;
-    let directory = match &flags.output {
-        Some(directory) => {
-            std::fs::create_dir_all(directory).at(directory.display())?;
-            directory.clone()
-        }
-        None => {
-            scratch = tempfile::tempdir().at("temporary directory")?;
-            scratch.path().to_path_buf()
-        }
-    };
-    let file = |name: &str| directory.join(name);
-    let (asked, completions) = (file("prompts.jsonl"), file("completions.jsonl"));
+    let base = parts.base.as_deref().map(|path| read_scores(path, false)).transpose()?;
+    let made = bench::prompts(&plan.questions)?;
+    let mut outcome = say_left_out(&made.left_out, common);
+    let place = Place::new(parts.directory.as_deref())?;
+    let asked = place.file("prompts.jsonl");
     records::write_rows(&asked, &made.prompts).at(asked.display())?;
-    let mut words = flags.generator.clone();
-    // The customary examples are written for a model that continues text.
-    let is_template = |word: &String| {
-        ["--raw", "--chat", "--template", "--system"]
-            .iter()
-            .any(|flag| word.starts_with(flag))
+    outcome = outcome.and(generate(&parts, &asked, &place.file("completions.jsonl"))?);
+    let scorer = Scorer {
+        execution: parts.execution,
+        sandbox,
+        bench: Some(plan.questions.bench),
+        keep_going: false,
     };
-    if !words.iter().any(is_template) {
-        words.push("--raw".into());
+    outcome = outcome.and(score_into(
+        place.replace("scores.jsonl")?,
+        &plan.scoring,
+        answers(&place.file("completions.jsonl"), plan.questions.bench)?,
+        scorer,
+        common,
+    )?);
+    let (scores, _) = read_scores(&place.file("scores.jsonl"), true)?;
+    let base: Option<&[Score]> = base.as_ref().map(|(scores, _)| scores.as_slice());
+    let status = Status::partial_if(outcome == Outcome::Partial);
+    if parts.directory.is_some() {
+        let kept = place.replace("report.jsonl")?;
+        write_report(kept, &plan.figures, process::Format::Jsonl, &scores, base, status)?;
     }
-    // A prompt that does not fit the model's context is an answer that nobody read, not the end of the run.
-    words.extend(["--resume".into(), "--keep-going".into()]);
-    let generated = Sibling::new("lm-gen")
+    let stdout = Output::create(Path::new("-"), Existing::from_flags(false, false), &[])?;
+    write_report(stdout, &plan.figures, parts.format, &scores, base, status)?;
+    Ok(outcome)
+}
+
+/// The directory of the files between the steps: a named one, or one that goes away with the run.
+struct Place {
+    path: PathBuf,
+    _scratch: Option<tempfile::TempDir>,
+}
+
+impl Place {
+    fn new(named: Option<&Path>) -> Result<Place> {
+        match named {
+            Some(path) => {
+                std::fs::create_dir_all(path).at(path.display())?;
+                Ok(Place {
+                    path: path.to_path_buf(),
+                    _scratch: None,
+                })
+            }
+            None => {
+                let scratch = tempfile::tempdir().at("temporary directory")?;
+                Ok(Place {
+                    path: scratch.path().to_path_buf(),
+                    _scratch: Some(scratch),
+                })
+            }
+        }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn replace(&self, name: &str) -> Result<Output> {
+        Output::create(&self.file(name), Existing::from_flags(true, false), &[])
+    }
+}
+
+fn generate(parts: &Parts, asked: &Path, completions: &Path) -> Result<Outcome> {
+    Sibling::new("lm-gen")
         .arg("--model")
-        .arg(&flags.model)
-        .args(words)
+        .arg(&parts.model)
+        .args(&parts.generator)
         .arg("--output")
-        .arg(&completions)
-        .arg(&asked)
-        .run()?;
-    outcome = outcome.and(generated);
+        .arg(completions)
+        .arg(asked)
+        .run()
+}
+
+fn answers(completions: &Path, bench: Bench) -> Result<Rows> {
     let rows = Options::new()
         .format(InputFormat::Jsonl)
         .accept_partial(true)
         .digest(true)
-        .open(&completions)
+        .open(completions)
         .at(completions.display())?;
-    let replace = |name: &str| Output::create(&file(name), Existing::from_flags(true, false), &[]);
-    let scorer = Scorer {
-        execution: &flags.execution,
-        sandbox,
-        bench: Some(questions.bench),
-        keep_going: false,
-    };
-    outcome = outcome.and(score_into(
-        args,
-        replace("scores.jsonl")?,
-        &scoring,
-        Rows::new(rows, &completions, Source::Records, Some(questions.bench)),
-        scorer,
-    )?);
-    let (scores, _) = read_scores(&file("scores.jsonl"), true)?;
-    let base = base.as_ref().map(|(scores, _)| scores.as_slice());
-    if flags.output.is_some() {
-        write_report(
-            replace("report.jsonl")?,
-            &figures,
-            Format::Jsonl,
-            &scores,
-            base,
-            Status::partial_if(outcome == Outcome::Partial),
-        )?;
-    }
-    let stdout = Output::create(Path::new("-"), Existing::from_flags(false, false), &[])?;
-    write_report(
-        stdout,
-        &figures,
-        flags.report.format.resolve(None),
-        &scores,
-        base,
-        Status::partial_if(outcome == Outcome::Partial),
-    )?;
-    Ok(outcome)
+    Ok(Rows::new(rows, completions, Source::Records, Some(bench)))
 }

@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::Path;
 
-use process::{Error, Format, Outcome, Output, Result, ResultExt};
+use process::{Common, Error, Format, Outcome, Output, Result, ResultExt};
 use records::{Reader, Score, Status, Writer};
 
 use super::begin;
-use crate::cli::{Args, ReportArgs};
+use crate::cli::ReportArgs;
 use crate::plan::Figures;
 use crate::{table, tally};
 
@@ -36,31 +36,25 @@ pub fn read_scores(path: &Path, accept_partial: bool) -> Result<(Vec<Score>, Sta
     Ok((scores, reader.status()))
 }
 
-pub fn run(args: &Args, flags: &ReportArgs) -> Result<Outcome> {
-    let figures = Figures::new(&flags.report, flags.vs.is_some())?;
-    if args.common.plan {
+pub fn run(flags: &ReportArgs, common: &Common) -> Result<Outcome> {
+    let (figures, opened) = Figures::new(flags)?;
+    if common.plan {
         return process::plan::print(&figures);
     }
-    let (scores, status) = read_scores(&flags.input, flags.keep_going)?;
-    let base = flags
-        .vs
+    let (scores, status) = read_scores(&opened.path, opened.keep_going)?;
+    let base = opened
+        .base
         .as_deref()
-        .map(|path| read_scores(path, flags.keep_going))
+        .map(|path| read_scores(path, opened.keep_going))
         .transpose()?;
-    let status = base.as_ref().map_or(
-        status,
-        |(_, base)| if *base == Status::Partial { *base } else { status },
-    );
-    let mut inputs = vec![flags.input.clone()];
-    inputs.extend(flags.vs.clone());
-    let target = flags.output.open(&inputs)?;
+    let is_partial = status.is_partial() || base.as_ref().is_some_and(|(_, status)| status.is_partial());
     write_report(
-        target,
+        opened.target.open()?,
         &figures,
-        flags.report.format.resolve(flags.output.output.as_deref()),
+        opened.format,
         &scores,
         base.as_ref().map(|(scores, _)| scores.as_slice()),
-        status,
+        Status::partial_if(is_partial),
     )
 }
 

@@ -2,59 +2,60 @@
 
 use std::collections::BTreeMap;
 
-use process::{Error, Outcome, Output, Progress, Result, ResultExt};
+use process::{Common, Outcome, Output, Progress, Result, ResultExt};
 use rayon::prelude::*;
 use records::dataset::Options;
 use records::{Status, Writer};
 
 use super::begin;
-use crate::cli::{Args, Bench, ScoreArgs, Source};
+use crate::cli::{Bench, ScoreArgs};
 use crate::plan::Scoring;
 use crate::rows::{Entry, Rows};
-use crate::scorer::{Scored, Scorer, sandbox};
+use crate::scorer::{Scored, Scorer};
 
-pub fn run(args: &Args, flags: &ScoreArgs) -> Result<Outcome> {
-    let plan = Scoring::new(flags);
-    if args.common.plan {
+pub fn run(flags: &ScoreArgs, common: &Common) -> Result<Outcome> {
+    let (plan, answers) = Scoring::new(flags)?;
+    if common.plan {
         return process::plan::print(&plan);
     }
-    if flags.from == Source::LmEval && flags.bench.is_none() {
-        return Err(
-            Error::usage("--from lm-eval", "the log does not say which benchmark it is").hint("name it with --bench"),
-        );
-    }
     // Before anything is read: an answer must not be half scored when the refusal comes.
-    let early = (flags.bench == Some(Bench::Humaneval))
-        .then(|| sandbox(&flags.execution))
+    let sandbox = (answers.bench == Some(Bench::Humaneval))
+        .then(|| answers.execution.sandbox())
         .transpose()?;
     let rows = Options::new()
-        .format(flags.input_format)
-        .accept_partial(flags.keep_going)
+        .format(answers.input_format)
+        .accept_partial(answers.keep_going)
         .digest(true)
-        .open(&flags.input)
-        .at(process::input_name(&flags.input))?;
-    let target = flags.output.open(std::slice::from_ref(&flags.input))?;
+        .open(&answers.path)
+        .at(process::input_name(&answers.path))?;
+    let target = answers.target.open()?;
     let scorer = Scorer {
-        execution: &flags.execution,
-        sandbox: early,
-        bench: flags.bench,
-        keep_going: flags.keep_going,
+        execution: answers.execution,
+        sandbox,
+        bench: answers.bench,
+        keep_going: answers.keep_going,
     };
-    let rows = Rows::new(rows, &flags.input, flags.from, flags.bench);
-    score_into(args, target, &plan, rows, scorer)
+    let rows = Rows::new(rows, &answers.path, answers.source, answers.bench);
+    score_into(target, &plan, rows, scorer, common)
 }
 
 /// Entries per batch: enough to keep every thread busy.
 const BATCH: usize = 512;
 
 /// Scores every answer, passes on every foreign record, and writes both in the order of the input.
-pub fn score_into(args: &Args, target: Output, plan: &Scoring, mut rows: Rows, mut scorer: Scorer) -> Result<Outcome> {
+pub fn score_into(
+    target: Output,
+    plan: &Scoring,
+    mut rows: Rows,
+    mut scorer: Scorer,
+    common: &Common,
+) -> Result<Outcome> {
     let mut writer = Writer::new(target);
     writer.begin(&begin(&process::plan::digest(plan)?), &()).at("output")?;
-    let progress = Progress::start(&args.common, "scoring", None, "answers");
+    let progress = Progress::start(common, "scoring", None, "answers");
     let mut outcome = Outcome::Complete;
     loop {
-        let batch = read_batch(args, &mut rows, scorer.keep_going, &mut outcome)?;
+        let batch = read_batch(&mut rows, scorer.keep_going, &mut outcome, common)?;
         if batch.is_empty() {
             break;
         }
@@ -70,7 +71,7 @@ pub fn score_into(args: &Args, target: Output, plan: &Scoring, mut rows: Rows, m
                     }
                 }
                 (Entry::Answer(index, _), Err(why)) if scorer.keep_going => {
-                    process::warn(&args.common, &format!("{}: row index {index}: {why}", rows.subject));
+                    process::warn(common, &format!("{}: row index {index}: {why}", rows.subject));
                     outcome = Outcome::Partial;
                 }
                 (Entry::Answer(index, _), Err(why)) => return Err(rows.refuse(*index, &why)),
@@ -93,7 +94,7 @@ pub fn score_into(args: &Args, target: Output, plan: &Scoring, mut rows: Rows, m
 }
 
 /// The next entries. A row that is no answer is said and left out under `--keep-going`.
-fn read_batch(args: &Args, rows: &mut Rows, keep_going: bool, outcome: &mut Outcome) -> Result<Vec<Entry>> {
+fn read_batch(rows: &mut Rows, keep_going: bool, outcome: &mut Outcome, common: &Common) -> Result<Vec<Entry>> {
     let mut batch = Vec::new();
     while batch.len() < BATCH
         && let Some(entry) = rows.next_entry()?
@@ -101,7 +102,7 @@ fn read_batch(args: &Args, rows: &mut Rows, keep_going: bool, outcome: &mut Outc
         match entry {
             Ok(entry) => batch.push(entry),
             Err(error) if keep_going => {
-                process::warn(&args.common, &format!("{}: {error}", rows.subject));
+                process::warn(common, &format!("{}: {error}", rows.subject));
                 *outcome = Outcome::Partial;
             }
             Err(error) => return Err(error).at(&rows.subject),
