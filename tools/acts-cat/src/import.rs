@@ -35,7 +35,7 @@ pub fn run(plan: &Plan, out: Output, name: &str) -> Result<(Output, Summary)> {
     }
     let is_vllm = match plan.input_format {
         Some(format) => format == InputFormat::Vllm,
-        None => !arrays.is_empty() && arrays.iter().all(|arrays| as_request(arrays).is_some()),
+        None => !arrays.is_empty() && arrays.iter().all(|arrays| Request::arrays(arrays).is_some()),
     };
     let (header, order) = if is_vllm {
         requests(plan, &inputs, &arrays)?
@@ -331,14 +331,85 @@ fn tensors(plan: &Plan, inputs: &Inputs, arrays: Vec<Vec<Array>>) -> Result<(Hea
     Ok((header(plan, inputs, specs, serde_json::json!({}))?, parts))
 }
 
-/// The two arrays of one request, if that is what a file holds.
-fn as_request(arrays: &[Array]) -> Option<(&Array, &Array)> {
-    let find = |name: &str, rank: usize| {
-        arrays
-            .iter()
-            .find(|array| array.name == name && array.shape.len() == rank)
-    };
-    find("hidden_states", 3).zip(find("token_ids", 1))
+/// One request of vLLM: its states of every layer, and its tokens.
+struct Request<'a> {
+    states: &'a Array,
+    tokens: &'a Array,
+    count: u64,
+    /// Layers, width and element type: the same in all requests.
+    form: (u64, u64, Dtype),
+}
+
+impl<'a> Request<'a> {
+    /// The two arrays of one request, if that is what a file holds.
+    fn arrays(arrays: &'a [Array]) -> Option<(&'a Array, &'a Array)> {
+        let find = |name: &str, rank: usize| {
+            arrays
+                .iter()
+                .find(|array| array.name == name && array.shape.len() == rank)
+        };
+        find("hidden_states", 3).zip(find("token_ids", 1))
+    }
+
+    fn new(name: &str, arrays: &'a [Array]) -> Result<Request<'a>> {
+        let refuse = |cause: String| Err(Error::input(name, cause));
+        let Some((states, tokens)) = Request::arrays(arrays) else {
+            return refuse("not a vLLM dump: hidden_states (tokens, layers, width) and token_ids (tokens)".into());
+        };
+        let [count, layers, width] = states.shape[..] else {
+            return Err(Error::bug(name, "a rank that was checked"));
+        };
+        if tokens.shape[0] != count {
+            return refuse(format!(
+                "{} token ids for {count} rows of hidden states",
+                tokens.shape[0]
+            ));
+        }
+        if !states.dtype.is_float() || !matches!(tokens.dtype, Dtype::I64 | Dtype::U32) {
+            return refuse(format!(
+                "hidden states of {} and token ids of {}",
+                states.dtype, tokens.dtype
+            ));
+        }
+        Ok(Request {
+            states,
+            tokens,
+            count,
+            form: (layers, width, states.dtype),
+        })
+    }
+
+    /// Where its rows of every tensor lie: a tensor per layer, then the row tables.
+    fn parts(&self, name: &str, sample: usize) -> Result<Vec<Part>> {
+        let (layers, width, dtype) = self.form;
+        let row_bytes = array_bytes(name, dtype, &[width])?;
+        let number = u32::try_from(sample).map_err(|_| Error::input(name, "more than 2^32 requests"))?;
+        let last = u32::try_from(self.count).map_err(|_| Error::input(name, "more than 2^32 tokens"))?;
+        let layer_count = usize::try_from(layers).unwrap_or(usize::MAX).min(acts::limits::TENSORS);
+        let states = (0..layer_count).map(|layer| Bytes::Strided {
+            file: sample,
+            offset: self.states.offset + layer as u64 * row_bytes,
+            length: row_bytes,
+            stride: row_bytes * layers,
+            count: self.count,
+        });
+        let token_ids = match self.tokens.dtype {
+            Dtype::U32 => Bytes::Run {
+                file: sample,
+                offset: self.tokens.offset,
+                length: self.count * 4,
+            },
+            _ => Bytes::Narrowed {
+                file: sample,
+                offset: self.tokens.offset,
+                count: self.count,
+            },
+        };
+        let sample_indices = Bytes::Made(vec![number; last as usize]);
+        let positions = Bytes::Made((0..last).collect());
+        let all = states.chain([token_ids, sample_indices, positions]).enumerate();
+        Ok(all.map(|(tensor, bytes)| Part { tensor, bytes }).collect())
+    }
 }
 
 /// vLLM's dumps as one container: one tensor per layer, the row tables, and in `meta` the request of each sample.
@@ -349,86 +420,20 @@ fn requests(plan: &Plan, inputs: &Inputs, arrays: &[Vec<Array>]) -> Result<(Head
     let mut rows = 0u64;
     for (sample, arrays) in arrays.iter().enumerate() {
         let (name, _) = &inputs.files[sample];
-        let request = as_request(arrays);
-        let (states, tokens) = request.ok_or_else(|| {
-            Error::input(
-                name,
-                "not a vLLM dump: hidden_states (tokens, layers, width) and token_ids (tokens)",
-            )
-        })?;
-        let [count, layers, width] = states.shape[..] else {
-            return Err(Error::bug(name, "a rank that was checked"));
-        };
-        if tokens.shape[0] != count {
+        let request = Request::new(name, arrays)?;
+        let known = *form.get_or_insert(request.form);
+        if known != request.form {
+            let [found, first] =
+                [request.form, known].map(|(layers, width, dtype)| format!("{layers} layers of {width} {dtype}"));
             return Err(Error::input(
                 name,
-                format!("{} token ids for {count} rows of hidden states", tokens.shape[0]),
+                format!("{found} where the first request has {first}"),
             ));
         }
-        if !states.dtype.is_float() || !matches!(tokens.dtype, Dtype::I64 | Dtype::U32) {
-            return Err(Error::input(
-                name,
-                format!("hidden states of {} and token ids of {}", states.dtype, tokens.dtype),
-            ));
-        }
-        let (known_layers, known_width, dtype) = *form.get_or_insert((layers, width, states.dtype));
-        if (known_layers, known_width, dtype) != (layers, width, states.dtype) {
-            return Err(Error::input(
-                name,
-                format!(
-                    "{layers} layers of {width} {} where the first request has {known_layers} of {known_width} {dtype}",
-                    states.dtype
-                ),
-            ));
-        }
-        let row_bytes = array_bytes(name, dtype, &[width])?;
-        let layer_count = usize::try_from(layers).unwrap_or(usize::MAX).min(acts::limits::TENSORS);
-        for layer in 0..layer_count {
-            let offset = states.offset + layer as u64 * row_bytes;
-            parts.push(Part {
-                tensor: layer,
-                bytes: Bytes::Strided {
-                    file: sample,
-                    offset,
-                    length: row_bytes,
-                    stride: row_bytes * layers,
-                    count,
-                },
-            });
-        }
-        let token_ids = match tokens.dtype {
-            Dtype::U32 => Bytes::Run {
-                file: sample,
-                offset: tokens.offset,
-                length: count * 4,
-            },
-            _ => Bytes::Narrowed {
-                file: sample,
-                offset: tokens.offset,
-                count,
-            },
-        };
-        let number = u32::try_from(sample).map_err(|_| Error::input(name, "more than 2^32 requests"))?;
-        let last = u32::try_from(count).map_err(|_| Error::input(name, "more than 2^32 tokens"))?;
-        parts.push(Part {
-            tensor: layer_count,
-            bytes: token_ids,
-        });
-        parts.push(Part {
-            tensor: layer_count + 1,
-            bytes: Bytes::Made(vec![number; last as usize]),
-        });
-        parts.push(Part {
-            tensor: layer_count + 2,
-            bytes: Bytes::Made((0..last).collect()),
-        });
-        let stem = Path::new(name)
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        ids.push(stem);
-        rows += count;
+        parts.extend(request.parts(name, sample)?);
+        let stem = Path::new(name).file_stem().unwrap_or_default();
+        ids.push(stem.to_string_lossy().into_owned());
+        rows += request.count;
     }
     let (layers, width, dtype) = form.ok_or_else(|| Error::input("--from", "no request"))?;
     let mut specs: Vec<TensorSpec> = (0..layers)

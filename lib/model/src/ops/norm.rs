@@ -1,5 +1,7 @@
 //! Root-mean-square and layer normalisation over the last dimension.
 
+use std::mem::MaybeUninit;
+
 use candle_core::{D, DType, Result, Tensor};
 use products::wide;
 use rayon::prelude::*;
@@ -97,128 +99,35 @@ fn normalise(
     bias: Option<&Tensor>,
     norm: Norm,
 ) -> Result<Tensor> {
-    let width = x.dim(D::Minus1)?;
-    // the factor and the shift that are applied, whatever is stored
-    let scale = match weight {
-        Some(weight) => cpu::map(&cpu::view(&*cpu::wide(weight)?)?, |w| w + norm.offset),
-        None => vec![1.0; width],
+    let rows = Rows::new(name, x.dim(D::Minus1)?, weight, bias, norm)?;
+    let output = {
+        let wide = cpu::wide(x)?;
+        cpu::tensor(rows.forward(&cpu::view(&wide)?), x.shape(), x.dtype())?
     };
-    let shift = match bias {
-        Some(bias) => cpu::view(&*cpu::wide(bias)?)?.to_vec(),
-        None => vec![0.0; width],
-    };
-    if scale.len() != width || shift.len() != width {
-        return Err(candle_core::Error::Msg(format!(
-            "{name} of width {width} with a weight of {}",
-            scale.len()
-        )));
-    }
-    let wide = cpu::wide(x)?;
-    let values = cpu::view(&wide)?;
-    // SAFETY: every row of every chunk is written whole.
-    let output = unsafe {
-        cpu::fresh(values.len(), |out| {
-            out.par_chunks_mut(ROWS * width)
-                .zip(values.par_chunks(ROWS * width))
-                .for_each(|(out, x)| {
-                    wide!({
-                        for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                            let (mean, factor) = norm.moments(x);
-                            for i in 0..width {
-                                out[i].write((x[i] - mean) * factor * scale[i] + shift[i]);
-                            }
-                        }
-                    });
-                });
-        })
-    };
-    let output = cpu::tensor(output, x.shape(), x.dtype())?;
     let learning: Vec<&Tensor> = [Some(x), weight, bias].into_iter().flatten().collect();
     if tape.tracks_any(&learning) {
-        drop(values);
         let (x, weight, bias) = (x.clone(), weight.cloned(), bias.cloned());
         tape.record(name, &output, move |gradient, backward| {
-            let weight = weight.filter(|weight| backward.learns(weight));
-            let bias = bias.filter(|bias| backward.learns(bias));
             let wide = cpu::wide(&x)?;
             let gradient = cpu::wide(&gradient)?;
             let (values, g) = (cpu::view(&wide)?, cpu::view(&gradient)?);
-            let chunk = ROWS * width;
             if backward.wants(&x) {
                 // the residual's gradient usually waits here already: added in the same pass
                 let pending = backward.take(&x);
                 let pending = pending.as_ref().map(cpu::wide).transpose()?;
                 let pending = pending.as_deref().map(cpu::view).transpose()?;
-                // SAFETY: every row of every chunk is written whole.
-                let dx = unsafe {
-                    cpu::fresh(values.len(), |dx| {
-                        dx.par_chunks_mut(chunk)
-                            .zip(values.par_chunks(chunk))
-                            .zip(g.par_chunks(chunk))
-                            .enumerate()
-                            .for_each(|(index, ((dx, x), g))| {
-                                let pending = pending.as_ref().map(|pending| &pending[index * chunk..][..x.len()]);
-                                wide!({
-                                    for row in 0..x.len() / width {
-                                        let range = row * width..(row + 1) * width;
-                                        let (dx, x, g) = (&mut dx[range.clone()], &x[range.clone()], &g[range.clone()]);
-                                        let (mean, factor) = norm.moments(x);
-                                        // with x̂ = (x - mean)·factor and u = g·scale: dx = factor·(u - [mean u] - x̂·mean(u·x̂))
-                                        let along = simd::dot3_centred(g, &scale, x, mean) * factor / width as f32;
-                                        let level = if norm.centred {
-                                            simd::dot(g, &scale) / width as f32
-                                        } else {
-                                            0.0
-                                        };
-                                        match pending {
-                                            None => {
-                                                for i in 0..width {
-                                                    let normed = (x[i] - mean) * factor;
-                                                    dx[i].write(factor * (g[i] * scale[i] - level - normed * along));
-                                                }
-                                            }
-                                            Some(pending) => {
-                                                let pending = &pending[range];
-                                                for i in 0..width {
-                                                    let normed = (x[i] - mean) * factor;
-                                                    let own = factor * (g[i] * scale[i] - level - normed * along);
-                                                    dx[i].write(own + pending[i]);
-                                                }
-                                            }
-                                        }
-                                    }
-                                });
-                            });
-                    })
-                };
+                let dx = rows.gradient(&values, &g, pending.as_deref());
                 backward.send(&x, cpu::tensor(dx, x.shape(), x.dtype())?)?;
             }
+            let weight = weight.filter(|weight| backward.learns(weight));
+            let bias = bias.filter(|bias| backward.learns(bias));
             if weight.is_none() && bias.is_none() {
                 return Ok(());
             }
-            // one partial sum per chunk, added in their order
-            let partials: Vec<(Vec<f32>, Vec<f32>)> = values
-                .par_chunks(chunk)
-                .zip(g.par_chunks(chunk))
-                .map(|(x, g)| {
-                    let (mut of_weight, mut of_bias) = (vec![0.0; width], vec![0.0; width]);
-                    wide!({
-                        for (x, g) in x.chunks_exact(width).zip(g.chunks_exact(width)) {
-                            let (mean, factor) = norm.moments(x);
-                            for i in 0..width {
-                                of_weight[i] += g[i] * (x[i] - mean) * factor;
-                                of_bias[i] += g[i];
-                            }
-                        }
-                    });
-                    (of_weight, of_bias)
-                })
-                .collect();
-            for (parameter, second) in [(weight, false), (bias, true)] {
-                if let Some(parameter) = parameter {
-                    let into = backward.gradients.sum(&parameter);
-                    for (of_weight, of_bias) in &partials {
-                        cpu::add_into(into, if second { of_bias } else { of_weight });
+            for (of_weight, of_bias) in rows.parameter_gradients(&values, &g) {
+                for (parameter, part) in [(&weight, of_weight), (&bias, of_bias)] {
+                    if let Some(parameter) = parameter {
+                        cpu::add_into(backward.gradients.sum(parameter), &part);
                     }
                 }
             }
@@ -226,4 +135,140 @@ fn normalise(
         });
     }
     Ok(output)
+}
+
+/// Rows of one width, normalised, and what that does to gradients.
+struct Rows {
+    width: usize,
+    norm: Norm,
+    /// The factor and the shift that are applied, whatever is stored.
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+}
+
+impl Rows {
+    fn new(name: &str, width: usize, weight: Option<&Tensor>, bias: Option<&Tensor>, norm: Norm) -> Result<Rows> {
+        let scale = match weight {
+            Some(weight) => cpu::map(&cpu::view(&*cpu::wide(weight)?)?, |w| w + norm.offset),
+            None => vec![1.0; width],
+        };
+        let shift = match bias {
+            Some(bias) => cpu::view(&*cpu::wide(bias)?)?.to_vec(),
+            None => vec![0.0; width],
+        };
+        if scale.len() != width || shift.len() != width {
+            return Err(candle_core::Error::Msg(format!(
+                "{name} of width {width} with a weight of {}",
+                scale.len()
+            )));
+        }
+        Ok(Rows {
+            width,
+            norm,
+            scale,
+            shift,
+        })
+    }
+
+    fn forward(&self, values: &[f32]) -> Vec<f32> {
+        let Rows {
+            width,
+            norm,
+            scale,
+            shift,
+        } = self;
+        let (width, chunk) = (*width, ROWS * width);
+        // SAFETY: every row of every chunk is written whole.
+        unsafe {
+            cpu::fresh(values.len(), |out| {
+                out.par_chunks_mut(chunk)
+                    .zip(values.par_chunks(chunk))
+                    .for_each(|(out, x)| {
+                        wide!({
+                            for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                                let (mean, factor) = norm.moments(x);
+                                for i in 0..width {
+                                    out[i].write((x[i] - mean) * factor * scale[i] + shift[i]);
+                                }
+                            }
+                        });
+                    });
+            })
+        }
+    }
+
+    /// The gradient of x from that of the output, g; `pending` is added to it.
+    fn gradient(&self, values: &[f32], g: &[f32], pending: Option<&[f32]>) -> Vec<f32> {
+        let (width, chunk) = (self.width, ROWS * self.width);
+        // SAFETY: every row of every chunk is written whole.
+        unsafe {
+            cpu::fresh(values.len(), |dx| {
+                dx.par_chunks_mut(chunk)
+                    .zip(values.par_chunks(chunk))
+                    .zip(g.par_chunks(chunk))
+                    .enumerate()
+                    .for_each(|(index, ((dx, x), g))| {
+                        let pending = pending.map(|pending| &pending[index * chunk..][..x.len()]);
+                        wide!({
+                            for row in 0..x.len() / width {
+                                let range = row * width..(row + 1) * width;
+                                let pending = pending.map(|pending| &pending[range.clone()]);
+                                self.row_gradient(&mut dx[range.clone()], &x[range.clone()], &g[range], pending);
+                            }
+                        });
+                    });
+            })
+        }
+    }
+
+    /// With x̂ = (x - mean)·factor and u = g·scale: dx = factor·(u - [mean u] - x̂·mean(u·x̂)).
+    #[inline(always)]
+    fn row_gradient(&self, dx: &mut [MaybeUninit<f32>], x: &[f32], g: &[f32], pending: Option<&[f32]>) {
+        let (width, scale) = (self.width, &self.scale);
+        let (mean, factor) = self.norm.moments(x);
+        let along = simd::dot3_centred(g, scale, x, mean) * factor / width as f32;
+        let level = if self.norm.centred {
+            simd::dot(g, scale) / width as f32
+        } else {
+            0.0
+        };
+        let own = |i: usize| {
+            let normed = (x[i] - mean) * factor;
+            factor * (g[i] * scale[i] - level - normed * along)
+        };
+        match pending {
+            None => {
+                for i in 0..width {
+                    dx[i].write(own(i));
+                }
+            }
+            Some(pending) => {
+                for i in 0..width {
+                    dx[i].write(own(i) + pending[i]);
+                }
+            }
+        }
+    }
+
+    /// Gradients of weight and bias: a partial sum for each chunk, to be added in their order.
+    fn parameter_gradients(&self, values: &[f32], g: &[f32]) -> Vec<(Vec<f32>, Vec<f32>)> {
+        let (width, norm, chunk) = (self.width, self.norm, ROWS * self.width);
+        values
+            .par_chunks(chunk)
+            .zip(g.par_chunks(chunk))
+            .map(|(x, g)| {
+                let (mut of_weight, mut of_bias) = (vec![0.0; width], vec![0.0; width]);
+                wide!({
+                    for (x, g) in x.chunks_exact(width).zip(g.chunks_exact(width)) {
+                        let (mean, factor) = norm.moments(x);
+                        for i in 0..width {
+                            of_weight[i] += g[i] * (x[i] - mean) * factor;
+                            of_bias[i] += g[i];
+                        }
+                    }
+                });
+                (of_weight, of_bias)
+            })
+            .collect()
+    }
 }
