@@ -95,7 +95,8 @@ pub struct Args {
 
     /// Auxiliary loss, NAME or NAME:KEY=VALUE,…; may be given several times. vcl, the Variance Concentration Loss, has k (4),
     /// gamma (0, which only observes), window (0.3-0.5; layers as resid-dump takes them), sign (spread|concentrate),
-    /// rows (completion|last|all), pool (window|layer), hinge (TAU), warmup (STEPS).
+    /// rows (completion|last|all), pool (window|layer), hinge (TAU), warmup (STEPS). decorrelate, the mean squared correlation between
+    /// dimensions, has gamma (0), window (0.3-0.5), rows.
     #[arg(long, value_name = "SPEC", default_value = "none")]
     pub aux: Vec<Spec>,
 

@@ -1,5 +1,7 @@
 //! Auxiliary losses on the residual stream, none of them built in. One more is its own file here and a line of `KNOWN`.
 
+mod decorrelate;
+mod folded;
 mod list;
 mod options;
 mod vcl;
@@ -18,7 +20,7 @@ use crate::micro::{Micro, Rows};
 type Make = fn(&mut Options, usize) -> std::result::Result<Box<dyn Auxiliary>, String>;
 
 /// The names that `--aux` knows, and what makes each loss from its options, for a model of so many blocks.
-const KNOWN: &[(&str, Make)] = &[(vcl::NAME, vcl::make)];
+const KNOWN: &[(&str, Make)] = &[(decorrelate::NAME, decorrelate::make), (vcl::NAME, vcl::make)];
 
 /// A loss on the residual rows of some layers, over all micro-batches of a step.
 ///

@@ -18,11 +18,11 @@ use clap::ValueEnum;
 use model::Tensor;
 use ndarray::Array2;
 use numerics::leading::{leading, orthonormalise};
-use numerics::shifted::Shifted;
 use process::Layers;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::folded::{Folded, matrix, vector};
 use super::{Auxiliary, Doubt, Options};
 use crate::micro::{Micro, Rows};
 
@@ -89,11 +89,6 @@ struct Seen {
     folded: Option<Folded>,
 }
 
-struct Folded {
-    shift: Tensor, // (1, d)
-    sums: Shifted,
-}
-
 impl Seen {
     fn add(&mut self, rows: &Tensor) -> Result<()> {
         let (n, d) = rows.dims2()?;
@@ -131,31 +126,6 @@ impl Seen {
         mean.iter_mut().for_each(|mean| *mean /= self.count as f64);
         Ok(mean)
     }
-}
-
-impl Folded {
-    fn about(shift: Tensor) -> Result<Self> {
-        Ok(Self {
-            sums: Shifted::new(&vector(&shift.squeeze(0)?)?),
-            shift,
-        })
-    }
-
-    fn add(&mut self, rows: &Tensor) -> Result<()> {
-        let shifted = rows.broadcast_sub(&self.shift)?;
-        let second = matrix(&shifted.t()?.matmul(&shifted)?)?;
-        self.sums.add(rows.dim(0)?, &vector(&shifted.sum(0)?)?, second.view());
-        Ok(())
-    }
-}
-
-fn vector(tensor: &Tensor) -> Result<Vec<f32>> {
-    tensor.to_vec1()
-}
-
-fn matrix(tensor: &Tensor) -> Result<Array2<f32>> {
-    let values = vector(&tensor.flatten_all()?)?;
-    Array2::from_shape_vec(tensor.dims2()?, values).map_err(Error::wrap)
 }
 
 /// What is constant for a step: of one layer, or of the window.
