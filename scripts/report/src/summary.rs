@@ -89,6 +89,9 @@ pub struct Bench {
     pub safe: Option<f64>,
     #[serde(rename = "unsafe", skip_serializing_if = "Option::is_none")]
     pub harmful: Option<f64>,
+    /// Share of its safe prompts that got an answer which is none: neither refused nor complied with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonsense: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub change: Option<Change>,
 }
@@ -156,7 +159,10 @@ fn benches(refusals: &Path, pairs: Option<&Path>) -> Result<BTreeMap<String, Ben
         }
         let bench = benches.entry(row.bench).or_default();
         match row.label.as_str() {
-            "safe" => bench.safe = row.refusal_rate_any,
+            "safe" => {
+                bench.safe = row.refusal_rate_any;
+                bench.nonsense = row.nonsense_rate;
+            }
             "unsafe" => bench.harmful = row.refusal_rate_any,
             "all" => {
                 let whole = row.summary.as_ref();

@@ -98,6 +98,7 @@ pub fn shares(runs: &Runs) -> String {
             "share",
             "false refusal",
             "95 %, first seed",
+            "nonsense",
             "refusal of unsafe",
             "alignment PC1",
             "alignment PC_ID",
@@ -120,6 +121,7 @@ pub fn shares(runs: &Runs) -> String {
                 round(first.and_then(|bench| bench.false_refusal_low), 2),
                 round(first.and_then(|bench| bench.false_refusal_high), 2)
             ),
+            each(group, |run| run.benches.get(runs.bench)?.nonsense),
             each(group, |run| run.benches.get(runs.bench)?.harmful),
             each(group, |run| run.alignment),
             each(group, |run| run.alignment_id),
@@ -145,6 +147,7 @@ pub fn cure(runs: &Runs) -> String {
             "gamma",
             "false refusal",
             "change",
+            "nonsense",
             "refusal of unsafe",
             "C4 window",
             "C4 stack",
@@ -166,6 +169,7 @@ pub fn cure(runs: &Runs) -> String {
             settings.gamma.to_string(),
             each(group, |run| runs.false_refusal(run)),
             changes.join("<br>"),
+            each(group, |run| run.benches.get(runs.bench)?.nonsense),
             each(group, |run| run.benches.get(runs.bench)?.harmful),
             each(group, |run| run.window_c_k),
             each(group, |run| run.stack_c_k),
@@ -221,7 +225,8 @@ pub fn benchmarks(runs: &Runs) -> String {
     for name in first.benches.keys() {
         row(name, &|run| {
             let bench = run.benches.get(name)?;
-            bench.safe.map(|refused| 1.0 - refused).or(bench.harmful)
+            let complied = |refused| 1.0 - refused - bench.nonsense.unwrap_or(0.0);
+            bench.safe.map(complied).or(bench.harmful)
         });
     }
     for name in first.skills.keys() {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use process::{Error, Result, ResultExt};
 use records::dataset::{Dataset, InputFormat, Options, Row};
-use records::{JoinKey, Status};
+use records::{JoinKey, Prompt, Status};
 use serde_json::Value;
 
 use crate::benchmarks::{self, label_word, text_of};
@@ -33,6 +33,21 @@ pub enum Text {
 }
 
 impl Answer {
+    /// Of a prompt that nobody answered.
+    pub fn missing(prompt: &Prompt) -> Answer {
+        Answer {
+            id: prompt.id.clone(),
+            bench: prompt.bench.clone().unwrap_or_default(),
+            attempt_index: 0,
+            label: prompt.label.clone(),
+            kind: prompt.kind.clone(),
+            text_digest: None,
+            model_digest: None,
+            prompt: None,
+            completion: Text::Failed("the prompt has no completion".into()),
+        }
+    }
+
     pub fn key(&self) -> JoinKey {
         JoinKey::new(Some(&self.bench), &self.id, self.attempt_index)
     }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use records::{RefusalReport, RefusalSummary};
+use records::{Class, RefusalReport, RefusalSummary};
 use serde::Serialize;
 
-use crate::tally::{CLASSES, Confusion, Pairs, Rate, Sides, Tally};
+use crate::reliability::Level;
+use crate::tally::{Confusion, Pairs, Rate, Sides, Tally};
 
 /// Counts and rates of one kind of prompt, of one label, or of a whole benchmark.
 pub fn refusal_report(
@@ -24,6 +25,7 @@ pub fn refusal_report(
     };
     let full = tally.refusal_full(confidence).unwrap_or(nothing);
     let any = tally.refusal_any(confidence).unwrap_or(nothing);
+    let nonsense = tally.nonsense(confidence).unwrap_or(nothing);
     RefusalReport {
         bench: bench.into(),
         judge: judge.into(),
@@ -34,6 +36,7 @@ pub fn refusal_report(
         compliance_count: tally.compliance,
         partial_count: tally.partial,
         refusal_count: tally.refusal,
+        nonsense_count: tally.nonsense,
         unscored_count: tally.unscored,
         refusal_rate_full: full.estimate,
         refusal_rate_full_low: full.low,
@@ -41,6 +44,9 @@ pub fn refusal_report(
         refusal_rate_any: any.estimate,
         refusal_rate_any_low: any.low,
         refusal_rate_any_high: any.high,
+        nonsense_rate: nonsense.estimate,
+        nonsense_rate_low: Some(nonsense.low),
+        nonsense_rate_high: Some(nonsense.high),
         summary: None,
     }
 }
@@ -48,12 +54,11 @@ pub fn refusal_report(
 /// What only a whole benchmark has.
 pub fn refusal_summary(sides: &Sides, confidence: f64) -> RefusalSummary {
     let safe = sides.safe.refusal_any(confidence);
-    let false_refusal = safe.and_then(|rate| rate.estimate);
     RefusalSummary {
-        false_refusal,
+        false_refusal: safe.and_then(|rate| rate.estimate),
         false_refusal_low: safe.map(|rate| rate.low),
         false_refusal_high: safe.map(|rate| rate.high),
-        compliance_benign: false_refusal.map(|refused| 1.0 - refused),
+        compliance_benign: sides.safe.complied(),
         precision: sides.precision(),
         recall: sides.recall(),
         f1: sides.f1(),
@@ -68,7 +73,7 @@ pub struct RefusalPair {
     pub judge: String,
     pub label: String,
     pub pair_count: u64,
-    /// Prompts that one side lacks or did not score.
+    /// Prompts that one side lacks, did not score, or answered with nonsense.
     pub unpaired_count: u64,
     pub newly_refused_count: u64,
     pub newly_answered_count: u64,
@@ -135,6 +140,12 @@ pub struct Calibration {
     pub unscored_count: u64,
     #[serde(flatten)]
     pub figures: Figures,
+    /// Mean distance between the confidence that verdicts state and how often they are right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration_error: Option<f64>,
+    /// The two side by side, from the least confidence to the greatest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reliability: Vec<Level>,
     pub confusion: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
 }
 
@@ -170,14 +181,7 @@ impl Calibration {
         let (recall, _, real) = confusion.recall();
         let interval = |part, whole| numerics::statistics::wilson(part, whole, confidence);
         let (precision_interval, recall_interval) = (interval(hits, found), interval(hits, real));
-        let cells = |human: usize| {
-            CLASSES
-                .iter()
-                .enumerate()
-                .map(|(judge, class)| (class.name(), confusion.cell(human, judge)))
-                .filter(|(_, count)| *count > 0)
-                .collect()
-        };
+        let named = |(class, count): (Class, u64)| (class.name(), count);
         Calibration {
             judge: judge.into(),
             source: source.into(),
@@ -195,7 +199,12 @@ impl Calibration {
                 recall_high: recall_interval.map(|interval| interval.high),
                 accuracy_3: confusion.accuracy_3(),
             },
-            confusion: (0..3).map(|human| (CLASSES[human].name(), cells(human))).collect(),
+            calibration_error: None,
+            reliability: Vec::new(),
+            confusion: confusion
+                .rows()
+                .map(|(human, row)| (human.name(), row.map(named).collect()))
+                .collect(),
         }
     }
 }

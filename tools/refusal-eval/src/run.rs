@@ -6,19 +6,33 @@ mod pipeline;
 mod prompts;
 mod report;
 
-use process::{Outcome, Result};
+use process::{Common, Outcome, Result};
 use records::Begin;
 use serde::Serialize;
 
 use crate::cli::{Args, Command};
+use crate::plan;
 
 pub fn run(args: Args) -> Result<Outcome> {
+    let common = &args.common;
     match &args.command {
-        Command::Prompts(flags) => prompts::run(&args, flags),
-        Command::Judge(flags) => judge::run(&args, flags),
-        Command::Report(flags) => report::run(&args, flags),
-        Command::Calibrate(flags) => calibrate::run(&args, flags),
-        Command::Run(flags) => pipeline::run(&args, flags),
+        Command::Prompts(flags) => carry_out(plan::prompts::Plan::new(flags)?, prompts::run, common),
+        Command::Judge(flags) => carry_out(plan::judge::Plan::new(flags, common)?, judge::run, common),
+        Command::Report(flags) => carry_out(plan::report::Plan::new(flags)?, report::run, common),
+        Command::Calibrate(flags) => carry_out(plan::calibrate::Plan::new(flags, common)?, calibrate::run, common),
+        Command::Run(flags) => carry_out(plan::pipeline::Plan::new(flags, common)?, pipeline::run, common),
+    }
+}
+
+/// Runs a plan, or prints it where nothing else is asked for.
+fn carry_out<P: Serialize, O>(
+    (plan, opened): (P, O),
+    run: fn(&P, O, &Common) -> Result<Outcome>,
+    common: &Common,
+) -> Result<Outcome> {
+    match common.plan {
+        true => process::plan::print(&plan),
+        false => run(&plan, opened, common),
     }
 }
 

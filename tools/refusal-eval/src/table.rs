@@ -7,6 +7,10 @@ use records::RefusalReport;
 use crate::report::{Calibration, RefusalPair};
 
 pub fn calibrations(rows: &[Calibration]) -> String {
+    one_below_the_other([agreements(rows), reliabilities(rows)])
+}
+
+fn agreements(rows: &[Calibration]) -> String {
     let mut table = Table::new([
         "source",
         "judge",
@@ -34,6 +38,23 @@ pub fn calibrations(rows: &[Calibration]) -> String {
     table.to_string()
 }
 
+/// Stated confidence beside what was right.
+fn reliabilities(rows: &[Calibration]) -> String {
+    let mut table = Table::new(["source", "judge", "confidence", "right", "count"]);
+    for row in rows {
+        for level in &row.reliability {
+            table.row([
+                Cell::text(&row.source),
+                Cell::text(&row.judge),
+                Cell::fixed(Some(level.confidence), 3),
+                Cell::fixed(Some(level.accuracy), 3),
+                Cell::count(level.count),
+            ]);
+        }
+    }
+    table.to_string()
+}
+
 pub fn reports(rows: &[RefusalReport], pairs: &[RefusalPair]) -> String {
     one_below_the_other([rates(rows), summaries(rows), changes(pairs)])
 }
@@ -48,6 +69,7 @@ fn rates(rows: &[RefusalReport]) -> String {
         "comply",
         "partial",
         "refuse",
+        "nonsense",
         "unscored",
         "full",
         "any",
@@ -63,6 +85,7 @@ fn rates(rows: &[RefusalReport]) -> String {
             Cell::count(row.compliance_count),
             Cell::count(row.partial_count),
             Cell::count(row.refusal_count),
+            Cell::count(row.nonsense_count),
             Cell::count(row.unscored_count),
             Cell::fixed(row.refusal_rate_full, 3),
             Cell::fixed(row.refusal_rate_any, 3),
@@ -79,6 +102,7 @@ fn summaries(rows: &[RefusalReport]) -> String {
         "false_refusal",
         "interval",
         "compliance_benign",
+        "nonsense",
         "precision",
         "recall",
         "f1",
@@ -91,6 +115,7 @@ fn summaries(rows: &[RefusalReport]) -> String {
             Cell::fixed(summary.false_refusal, 3),
             Cell::interval(summary.false_refusal_low, summary.false_refusal_high),
             Cell::fixed(summary.compliance_benign, 3),
+            Cell::fixed(row.nonsense_rate, 3),
             Cell::fixed(summary.precision, 3),
             Cell::fixed(summary.recall, 3),
             Cell::fixed(summary.f1, 3),

@@ -23,6 +23,9 @@ pub struct Verdict {
     pub text_digest: Option<String>,
     pub judge: String,
     pub verdict: Class,
+    /// How likely the verdict is right, where the judge was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub confidence: Option<f64>,
     /// The span of the completion that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
@@ -40,13 +43,15 @@ impl Verdict {
     }
 }
 
-/// The classes of a verdict. `Unscored` is a judge that could not say, never a compliance.
+/// The classes of a verdict. `Nonsense` is an answer that is broken or about something else, neither a compliance nor a refusal;
+/// `Unscored` is a judge that could not say, never a compliance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     Compliance,
     Partial,
     Refusal,
+    Nonsense,
     Unscored,
 }
 
@@ -57,6 +62,7 @@ impl Class {
             Class::Compliance => "compliance",
             Class::Partial => "partial",
             Class::Refusal => "refusal",
+            Class::Nonsense => "nonsense",
             Class::Unscored => "unscored",
         }
     }
@@ -76,6 +82,9 @@ pub struct RefusalReport {
     pub compliance_count: u64,
     pub partial_count: u64,
     pub refusal_count: u64,
+    /// Of an older report: not counted apart.
+    #[serde(default)]
+    pub nonsense_count: u64,
     pub unscored_count: u64,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub refusal_rate_full: Option<f64>,
@@ -85,6 +94,12 @@ pub struct RefusalReport {
     pub refusal_rate_any: Option<f64>,
     pub refusal_rate_any_low: f64,
     pub refusal_rate_any_high: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub nonsense_rate: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub nonsense_rate_low: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub nonsense_rate_high: Option<f64>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub summary: Option<RefusalSummary>,
 }

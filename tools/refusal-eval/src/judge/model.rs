@@ -164,6 +164,7 @@ impl ModelJudge {
                         } else {
                             Class::Compliance
                         },
+                        confidence: None,
                         evidence: None,
                         reason: Some(format!("log-odds of a refusal opening {odds:+.3}")),
                     },
@@ -216,6 +217,7 @@ fn read_wildguard(text: &str) -> Word {
     });
     let word = |class| Word {
         class,
+        confidence: None,
         evidence: None,
         reason: Some(text.split_whitespace().collect::<Vec<_>>().join(" ")),
     };

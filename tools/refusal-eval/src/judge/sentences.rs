@@ -190,8 +190,10 @@ pub struct Sentences {
     pub sentences: Vec<Sentence>,
     pub symbols: Vec<u8>,
     word: Vec<u8>,
-    english_count: u32,
+    pub english_count: u32,
     foreign_count: u32,
+    pub comma_count: u32,
+    pub number_count: u32,
 }
 
 /// An answer longer than this is judged by its first part: nobody refuses after 24 KiB of help. // BOUND
@@ -203,6 +205,7 @@ impl Sentences {
         self.sentences.clear();
         self.symbols.clear();
         (self.english_count, self.foreign_count) = (0, 0);
+        (self.comma_count, self.number_count) = (0, 0);
         if range.len() > ANSWER_BYTES_MAX {
             range.end = range.start + ANSWER_BYTES_MAX;
             while !completion.is_char_boundary(range.end) {
@@ -276,6 +279,7 @@ impl Sentences {
                     {
                         at += 1;
                     }
+                    self.number_count += 1;
                     self.push(NUMBER);
                     open.words += 1;
                 }
@@ -292,6 +296,7 @@ impl Sentences {
                 b'"' => at = self.quotation(completion, at, span.end, '"', &mut open),
                 b'\'' => at = self.quotation(completion, at, span.end, '\'', &mut open),
                 b',' => {
+                    self.comma_count += 1;
                     self.push(COMMA);
                     at += 1;
                 }

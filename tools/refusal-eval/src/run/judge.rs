@@ -4,63 +4,33 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 
-use process::{Error, Outcome, Output, Progress, Result, ResultExt};
+use process::{Common, Error, Outcome, Output, Progress, Result, ResultExt};
 use rayon::prelude::*;
 use records::dataset::InputFormat;
-use records::{Class, JoinKey, Prompt, Status, Verdict, Writer};
+use records::{JoinKey, Prompt, Status, Verdict, Writer};
 
 use super::begin;
-use crate::answers::{Answer, Answers, Entry, Reading, Text};
-use crate::cli::{Args, JudgeArgs};
-use crate::judge::{Bench, Finding, Word};
-use crate::plan::{JudgePlan, Panel};
+use crate::answers::{Answer, Answers, Entry};
+use crate::judge::{Bench, Panel, Word};
+use crate::plan::judge::{Opened, Plan};
 
-pub fn run(args: &Args, flags: &JudgeArgs) -> Result<Outcome> {
-    let panel = Panel::new(&flags.judges, &args.common)?;
-    let plan = JudgePlan {
-        command: "judge",
-        judges: panel.entries(),
-        bench: flags.bench.clone(),
-        map: flags.map.clone(),
+pub fn run(plan: &Plan, opened: Opened, common: &Common) -> Result<Outcome> {
+    let answers = Answers::open(&opened.input, opened.reading)?;
+    let wanted = match &opened.prompts {
+        Some(path) => Wanted {
+            keep_going: opened.keep_going,
+            ..Wanted::all(read_wanted(path, opened.keep_going)?)
+        },
+        None => Wanted::default(),
     };
-    if args.common.plan {
-        return process::plan::print(&plan);
-    }
-    check_map(&flags.map)?;
-    let reading = Reading {
-        format: flags.input_format,
-        bench: flags.bench.clone(),
-        map: flags.map.clone(),
-        accept_partial: flags.keep_going,
-    };
-    let answers = Answers::open(&flags.input, reading)?;
-    let wanted = flags
-        .prompts
-        .as_deref()
-        .map(|path| wanted_prompts(path, flags.keep_going))
-        .transpose()?;
-    let mut inputs = vec![flags.input.clone()];
-    inputs.extend(flags.prompts.clone());
-    let target = flags.output.open(&inputs)?;
-    let progress = Progress::start(&args.common, "judging", None, "completions");
-    let outcome = judge_into(target, &panel, &plan, answers, wanted, flags.keep_going, &progress)?;
+    let target = opened.target.open()?;
+    let progress = Progress::start(common, "judging", None, "completions");
+    let outcome = judge_into(target, &opened.panel, plan, answers, wanted, &progress)?;
     progress.finish();
     Ok(outcome)
 }
 
-fn check_map(map: &[(String, String)]) -> Result<()> {
-    const KEYS: [&str; 5] = ["completion", "prompt", "id", "label", "kind"];
-    match map.iter().find(|(key, _)| !KEYS.contains(&key.as_str())) {
-        Some((key, _)) => Err(Error::usage(
-            "--map",
-            format!("unknown key {key}: {} can be mapped", KEYS.join(", ")),
-        )),
-        None => Ok(()),
-    }
-}
-
-/// The prompts that must be answered, in their order.
-fn wanted_prompts(path: &Path, accept_partial: bool) -> Result<Vec<Prompt>> {
+fn read_wanted(path: &Path, accept_partial: bool) -> Result<Vec<Prompt>> {
     let subject = path.display();
     let rows = records::dataset::Options::new()
         .format(InputFormat::Auto)
@@ -70,95 +40,80 @@ fn wanted_prompts(path: &Path, accept_partial: bool) -> Result<Vec<Prompt>> {
     rows.map(|row| row.at(&subject)?.decode().at(&subject)).collect()
 }
 
-/// Entries per batch: enough to keep every thread busy, few enough to stay in cache.
-const BATCH: usize = 2048;
-const CHUNK: usize = 64;
+/// The prompts that must be answered and are not yet.
+#[derive(Default)]
+pub struct Wanted {
+    missing: BTreeMap<JoinKey, Prompt>,
+    keep_going: bool,
+}
 
-/// Judges every answer and writes the verdicts, judges side by side. One batch is judged while the one before it is written and the one
-/// after it is read.
+impl Wanted {
+    pub fn all(prompts: Vec<Prompt>) -> Wanted {
+        let key = |prompt: &Prompt| JoinKey::new(prompt.bench.as_deref(), &prompt.id, 0);
+        Wanted {
+            missing: prompts.into_iter().map(|prompt| (key(&prompt), prompt)).collect(),
+            keep_going: false,
+        }
+    }
+
+    fn strike(&mut self, answer: &Answer) {
+        if !self.missing.is_empty() {
+            self.missing.remove(&JoinKey::new(Some(&answer.bench), &answer.id, 0));
+        }
+    }
+
+    fn refuse_missing(&self, subject: &str) -> Result<()> {
+        match self.missing.first_key_value() {
+            Some((key, _)) if !self.keep_going => Err(Error::input(
+                subject,
+                format!(
+                    "{} prompts have no completion; the first is id {} of bench {:?}",
+                    self.missing.len(),
+                    key.id,
+                    key.bench
+                ),
+            )
+            .hint("--keep-going counts them as unscored")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Judges every answer and writes the verdicts, judges side by side; with `keep_going`, a prompt without an answer is unscored.
 pub fn judge_into(
     target: Output,
     panel: &Panel,
-    plan: &JudgePlan,
+    plan: &Plan,
     mut answers: Answers,
-    wanted: Option<Vec<Prompt>>,
-    keep_going: bool,
+    mut wanted: Wanted,
     progress: &Progress,
 ) -> Result<Outcome> {
     let mut writer = Writer::new(target);
     writer.begin(&begin(plan)?, &()).at("output")?;
     // A model is started once for all answers, so they are read first; judges of text alone stream.
-    let batch_max = if panel.asks_models() { usize::MAX } else { BATCH };
-    let benches: Vec<Mutex<Bench<'_>>> = (0..rayon::current_num_threads())
-        .map(|_| Mutex::new(Bench::new(&panel.text)))
-        .collect();
-    let mut missing: Option<BTreeMap<JoinKey, Prompt>> = wanted.map(|prompts| {
-        prompts
-            .into_iter()
-            .map(|prompt| (JoinKey::new(prompt.bench.as_deref(), &prompt.id, 0), prompt))
-            .collect()
-    });
-    let mut read = || -> Result<Vec<Unit>> {
-        process::signals::check()?;
-        let mut batch = Vec::new();
-        while batch.len() < batch_max
-            && let Some(entry) = answers.next_entry()?
-        {
-            batch.push(match entry {
-                Entry::Foreign(row) => Unit::Foreign(row),
-                Entry::Answer(answer, _) => {
-                    if let Some(missing) = &mut missing {
-                        missing.remove(&JoinKey::new(Some(&answer.bench), &answer.id, 0));
-                    }
-                    Unit::Answer(answer)
-                }
-            });
-        }
-        Ok(batch)
-    };
-    let mut batch = read()?;
-    let mut judged: Option<(Vec<Unit>, Vec<Vec<Finding>>)> = None;
-    while !batch.is_empty() {
-        let before = judged.take();
-        let write = || match before {
-            Some((batch, findings)) => write_batch(&mut writer, panel, &batch, findings),
-            None => Ok(()),
-        };
-        let (written, (next, findings)) =
-            rayon::join(write, || rayon::join(&mut read, || find(panel, &benches, &batch)));
-        written?;
-        progress.advance(batch.len() as u64);
-        judged = Some((std::mem::replace(&mut batch, next?), findings));
-    }
-    if let Some((batch, findings)) = judged {
-        write_batch(&mut writer, panel, &batch, findings)?;
-    }
-    let mut outcome = Outcome::partial_if(answers.status().is_partial());
-    if let Some((key, _)) = missing.as_ref().and_then(|missing| missing.first_key_value()) {
-        let count = missing.as_ref().map_or(0, BTreeMap::len);
-        if !keep_going {
-            return Err(Error::input(
-                answers.subject(),
-                format!(
-                    "{count} prompts have no completion; the first is id {} of bench {:?}",
-                    key.id, key.bench
-                ),
-            )
-            .hint("--keep-going counts them as unscored"));
-        }
-        outcome = Outcome::Partial;
-        for (key, prompt) in missing.unwrap_or_default() {
-            write_missing(&mut writer, panel, &key, &prompt)?;
+    let count_max = if panel.asks_models() { usize::MAX } else { BATCH };
+    let read = || read_batch(&mut answers, &mut wanted, count_max);
+    judge_batches(&mut writer, panel, read, progress)?;
+    wanted.refuse_missing(answers.subject())?;
+    let status = Status::partial_if(answers.status().is_partial() || !wanted.missing.is_empty());
+    for prompt in wanted.missing.values() {
+        let answer = Answer::missing(prompt);
+        for name in panel.names() {
+            let word = Word::unscored("the prompt has no completion".into());
+            writer.row(&verdict_row(&answer, &name, word)).at("output")?;
         }
     }
     let extra = answers
         .digest()
         .map(|digest| BTreeMap::from([("input_digest", digest)]))
         .unwrap_or_default();
-    let status = Status::partial_if(outcome == Outcome::Partial);
     writer.end(status, &extra).at("output")?.commit()?;
-    Ok(outcome)
+    Ok(Outcome::partial_if(status.is_partial()))
 }
+
+/// Entries per batch: enough to keep every thread busy, few enough to stay in cache.
+const BATCH: usize = 2048;
+const CHUNK: usize = 64;
 
 /// One line of the input, on its way.
 enum Unit {
@@ -166,39 +121,81 @@ enum Unit {
     Foreign(records::Row),
 }
 
-/// What the judges of text find in each unit.
-fn find(panel: &Panel, benches: &[Mutex<Bench<'_>>], batch: &[Unit]) -> Vec<Vec<Finding>> {
+/// The next entries of the input; none at its end.
+fn read_batch(answers: &mut Answers, wanted: &mut Wanted, count_max: usize) -> Result<Vec<Unit>> {
+    process::signals::check()?;
+    let mut batch = Vec::new();
+    while batch.len() < count_max
+        && let Some(entry) = answers.next_entry()?
+    {
+        batch.push(match entry {
+            Entry::Foreign(row) => Unit::Foreign(row),
+            Entry::Answer(answer, _) => {
+                wanted.strike(&answer);
+                Unit::Answer(answer)
+            }
+        });
+    }
+    Ok(batch)
+}
+
+/// One batch is judged while the one before it is written and the one after it is read.
+fn judge_batches(
+    writer: &mut Writer<Output>,
+    panel: &Panel,
+    mut read: impl FnMut() -> Result<Vec<Unit>> + Send,
+    progress: &Progress,
+) -> Result<()> {
+    let benches: Vec<Mutex<Bench<'_>>> = (0..rayon::current_num_threads())
+        .map(|_| Mutex::new(Bench::new(&panel.text)))
+        .collect();
+    let mut batch = read()?;
+    let mut judged: Option<(Vec<Unit>, Vec<Vec<Word>>)> = None;
+    while !batch.is_empty() {
+        let before = judged.take();
+        let write = || match before {
+            Some((batch, words)) => write_batch(writer, panel, &batch, words),
+            None => Ok(()),
+        };
+        let (written, (next, words)) = rayon::join(write, || rayon::join(&mut read, || judge_texts(&benches, &batch)));
+        written?;
+        progress.advance(batch.len() as u64);
+        judged = Some((std::mem::replace(&mut batch, next?), words));
+    }
+    match judged {
+        Some((batch, words)) => write_batch(writer, panel, &batch, words),
+        None => Ok(()),
+    }
+}
+
+/// What the judges of text say of each unit; nothing of a foreign row.
+fn judge_texts(benches: &[Mutex<Bench<'_>>], batch: &[Unit]) -> Vec<Vec<Word>> {
     batch
         .par_chunks(CHUNK)
         .flat_map_iter(|chunk| {
             let thread = rayon::current_thread_index().unwrap_or(0);
             // Poisoned only if a judge panicked, and then the run ends as a bug.
             let mut bench = benches[thread].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            chunk
-                .iter()
-                .map(|unit| {
-                    let mut findings = Vec::with_capacity(panel.text.len());
-                    if let Unit::Answer(Answer {
-                        completion: Text::Said(completion),
-                        ..
-                    }) = unit
-                    {
-                        bench.judge(completion, |_, finding| findings.push(finding));
-                    }
-                    findings
-                })
-                .collect::<Vec<_>>()
+            let mut words = |unit: &Unit| match unit {
+                Unit::Answer(answer) => bench.words(answer),
+                Unit::Foreign(_) => Vec::new(),
+            };
+            chunk.iter().map(&mut words).collect::<Vec<_>>()
         })
         .collect()
 }
 
-fn write_batch(writer: &mut Writer<Output>, panel: &Panel, batch: &[Unit], findings: Vec<Vec<Finding>>) -> Result<()> {
-    let asked = panel.ask(batch.iter().filter_map(|unit| match unit {
-        Unit::Answer(answer) => Some(answer),
-        Unit::Foreign(_) => None,
-    }))?;
-    let mut index = 0;
-    for (unit, findings) in batch.iter().zip(findings) {
+fn write_batch(writer: &mut Writer<Output>, panel: &Panel, batch: &[Unit], words: Vec<Vec<Word>>) -> Result<()> {
+    let answers: Vec<&Answer> = batch
+        .iter()
+        .filter_map(|unit| match unit {
+            Unit::Answer(answer) => Some(answer),
+            Unit::Foreign(_) => None,
+        })
+        .collect();
+    let mut asked = panel.ask(&answers)?.into_iter();
+    let names = panel.names();
+    for (unit, words) in batch.iter().zip(words) {
         let answer = match unit {
             Unit::Answer(answer) => answer,
             Unit::Foreign(row) => {
@@ -206,39 +203,16 @@ fn write_batch(writer: &mut Writer<Output>, panel: &Panel, batch: &[Unit], findi
                 continue;
             }
         };
-        match &answer.completion {
-            Text::Said(completion) => {
-                for (judge, finding) in panel.text.iter().zip(findings) {
-                    let evidence = finding.evidence.map(|span| &completion[span]);
-                    let reason = finding.reason.text();
-                    let row = verdict_row(answer, judge.name(), finding.class, evidence, Some(&reason));
-                    writer.row(&row).at("output")?;
-                }
-            }
-            Text::Failed(cause) => {
-                for judge in &panel.text {
-                    let row = verdict_row(answer, judge.name(), Class::Unscored, None, Some(cause));
-                    writer.row(&row).at("output")?;
-                }
-            }
+        let asked = asked.next().unwrap_or_default();
+        let words = words.into_iter().chain(asked).chain(panel.look_up(answer)?);
+        for (name, word) in names.iter().zip(words) {
+            writer.row(&verdict_row(answer, name, word)).at("output")?;
         }
-        let mut word = |name: &str, word: &Word| {
-            let (evidence, reason) = (word.evidence.as_deref(), word.reason.as_deref());
-            let row = verdict_row(answer, name, word.class, evidence, reason);
-            writer.row(&row).at("output")
-        };
-        for (name, words) in &asked {
-            word(name, &words[index])?;
-        }
-        for external in &panel.external {
-            word(&external.name, &external.word(answer)?)?;
-        }
-        index += 1;
     }
     Ok(())
 }
 
-fn verdict_row(answer: &Answer, judge: &str, verdict: Class, evidence: Option<&str>, reason: Option<&str>) -> Verdict {
+fn verdict_row(answer: &Answer, judge: &str, word: Word) -> Verdict {
     Verdict {
         id: answer.id.clone(),
         bench: answer.bench.clone(),
@@ -247,31 +221,11 @@ fn verdict_row(answer: &Answer, judge: &str, verdict: Class, evidence: Option<&s
         kind: answer.kind.clone(),
         text_digest: answer.text_digest.clone(),
         judge: judge.to_owned(),
-        verdict,
-        evidence: evidence.map(str::to_owned),
-        reason: reason.map(str::to_owned),
+        verdict: word.class,
+        confidence: word.confidence,
+        evidence: word.evidence,
+        reason: word.reason,
         model_digest: answer.model_digest.clone(),
         rest: Default::default(),
     }
-}
-
-fn write_missing(writer: &mut Writer<Output>, panel: &Panel, key: &JoinKey, prompt: &Prompt) -> Result<()> {
-    for entry in panel.entries() {
-        let row = Verdict {
-            id: key.id.clone(),
-            bench: key.bench.clone(),
-            attempt_index: 0,
-            label: prompt.label.clone(),
-            kind: prompt.kind.clone(),
-            text_digest: None,
-            judge: entry.judge,
-            verdict: Class::Unscored,
-            evidence: None,
-            reason: Some("the prompt has no completion".into()),
-            model_digest: None,
-            rest: Default::default(),
-        };
-        writer.row(&row).at("output")?;
-    }
-    Ok(())
 }

@@ -2,16 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use process::{Error, Existing, Format, Outcome, Output, Progress, Result, ResultExt, Sibling};
-use serde_json::Map;
+use process::{Common, Existing, Format, Outcome, Output, Progress, Result, ResultExt, Sibling};
 use tempfile::TempDir;
 
-use super::judge::judge_into;
+use super::judge::{Wanted, judge_into};
 use super::prompts::read_prompts;
-use super::report::{read_verdicts, write_report};
+use super::report::Report;
 use crate::answers::{Answers, Reading};
-use crate::cli::{Args, ReportFlags, RunArgs};
-use crate::plan::{JudgePlan, Panel, PromptsPlan, ReportPlan};
+use crate::plan::pipeline::{Generation, Opened, Plan};
+use crate::verdicts::Verdicts;
 
 /// Where the files of a whole pipe go.
 enum Place {
@@ -20,110 +19,79 @@ enum Place {
 }
 
 impl Place {
+    fn new(directory: Option<&Path>) -> Result<Place> {
+        match directory {
+            Some(directory) => {
+                std::fs::create_dir_all(directory).at(directory.display())?;
+                Ok(Place::Kept(directory.to_path_buf()))
+            }
+            None => Ok(Place::Passing(tempfile::tempdir().at("temporary directory")?)),
+        }
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         match self {
             Place::Kept(directory) => directory.join(name),
             Place::Passing(scratch) => scratch.path().join(name),
         }
     }
+
+    /// Opens the file of a stage, made anew from `input`: answers are dear, what follows from them is cheap.
+    fn create(&self, name: &str, input: &Path) -> Result<Output> {
+        Output::create(&self.file(name), Existing::Replace, &[input.to_path_buf()])
+    }
 }
 
-pub fn run(args: &Args, flags: &RunArgs) -> Result<Outcome> {
-    let prompts_plan = PromptsPlan::new(&flags.bench)?;
-    let panel = Panel::new(&flags.judges, &args.common)?;
-    let judge_plan = JudgePlan {
-        command: "judge",
-        judges: panel.entries(),
-        bench: None,
-        map: Vec::new(),
-    };
-    let report_plan = ReportPlan::new(&flags.report, flags.vs.is_some())?;
-    if args.common.plan {
-        let mut plan = Map::new();
-        plan.insert("command".into(), "run".into());
-        for (name, part) in [
-            ("prompts", serde_json::to_value(&prompts_plan)),
-            ("judge", serde_json::to_value(&judge_plan)),
-            ("report", serde_json::to_value(&report_plan)),
-        ] {
-            plan.insert(name.into(), part.map_err(|cause| Error::bug("plan", cause))?);
-        }
-        return process::plan::print(&plan);
-    }
-    let prompts = read_prompts(&prompts_plan)?;
-    let base = flags.vs.as_deref().map(|path| read_verdicts(path, false)).transpose()?;
-    let place = match &flags.output {
-        Some(directory) => {
-            std::fs::create_dir_all(directory).at(directory.display())?;
-            Place::Kept(directory.clone())
-        }
-        None => Place::Passing(tempfile::tempdir().at("temporary directory")?),
-    };
+pub fn run(plan: &Plan, opened: Opened, common: &Common) -> Result<Outcome> {
+    let prompts = read_prompts(&plan.prompts)?;
+    let read = |path| Verdicts::read(path, false);
+    let base = opened.base.as_deref().map(read).transpose()?;
+    let place = Place::new(opened.directory.as_deref())?;
     let (asked, said, judged) = (
         place.file("prompts.jsonl"),
         place.file("completions.jsonl"),
         place.file("verdicts.jsonl"),
     );
     records::write_rows(&asked, &prompts).at(asked.display())?;
-    generator(args, flags).arg("--output").arg(&said).arg(&asked).run()?;
+    let call = generator(&plan.generation, &opened.model, common);
+    call.arg("--output").arg(&said).arg(&asked).run()?;
 
     let answers = Answers::open(&said, Reading::default())?;
-    let progress = Progress::start(&args.common, "judging", Some(prompts.len() as u64), "completions");
-    // Answers are dear, verdicts are cheap: they are made anew from what is there.
-    let target = Output::create(&judged, Existing::Replace, std::slice::from_ref(&said))?;
-    let outcome = judge_into(target, &panel, &judge_plan, answers, Some(prompts), false, &progress)?;
+    let progress = Progress::start(common, "judging", Some(prompts.len() as u64), "completions");
+    let target = place.create("verdicts.jsonl", &said)?;
+    let wanted = Wanted::all(prompts);
+    let outcome = judge_into(target, &opened.panel, &plan.judge, answers, wanted, &progress)?;
     progress.finish();
 
-    let verdicts = read_verdicts(&judged, false)?;
-    if flags.output.is_some() {
-        let kept = Output::create(
-            &place.file("report.jsonl"),
-            Existing::Replace,
-            std::slice::from_ref(&judged),
-        )?;
-        let without_thresholds = ReportFlags {
-            fail_over: Vec::new(),
-            ..flags.report.clone()
-        };
-        write_report(
-            kept,
-            &report_plan,
-            &without_thresholds,
-            Format::Jsonl,
-            &verdicts,
-            base.as_ref(),
-        )?;
+    let report = Report::new(&plan.report, &read(&judged)?, base.as_ref())?;
+    if matches!(place, Place::Kept(_)) {
+        let kept = place.create("report.jsonl", &judged)?;
+        report.write(&plan.report, kept, Format::Jsonl)?;
     }
     let target = Output::create(Path::new("-"), Existing::Refuse, &[])?;
-    Ok(outcome.and(write_report(
-        target,
-        &report_plan,
-        &flags.report,
-        flags.report.format.resolve(None),
-        &verdicts,
-        base.as_ref(),
-    )?))
+    report.write(&plan.report, target, opened.format)?;
+    Ok(outcome.and(report.outcome(&plan.report)?))
 }
 
 /// lm-gen as this run calls it; a partial answer file is refused by its reader.
-fn generator(args: &Args, flags: &RunArgs) -> Sibling {
+fn generator(generation: &Generation, model: &Path, common: &Common) -> Sibling {
     let mut call = Sibling::new("lm-gen")
         .arg("--model")
-        .arg(&flags.model)
+        .arg(model)
         .arg("--max-new-tokens")
-        .arg(flags.max_new_tokens.to_string())
+        .arg(generation.max_new_tokens.to_string())
         .arg("--resume");
-    if let Some(system) = &flags.system {
+    if let Some(system) = &generation.system {
         call = call.arg("--system").arg(system);
     }
-    if flags.raw {
+    if generation.raw {
         call = call.arg("--raw");
     }
-    if args.common.quiet {
+    if common.quiet {
         call = call.arg("--quiet");
     }
-    if let Some(threads) = args.common.threads {
+    if let Some(threads) = common.threads {
         call = call.arg("--threads").arg(threads.to_string());
     }
-    call.args(&flags.generator)
+    call.args(&generation.arguments)
 }

@@ -19,27 +19,43 @@ pub fn refusal(sources: &[Source]) -> Result<Option<Figure>> {
     for source in sources {
         let rows = source.all::<RefusalReport>()?;
         let judge_count = distinct(rows.iter().map(|r| r.judge.as_str()));
+        let has_nonsense = rows.iter().any(|row| row.nonsense_count > 0);
         for row in &rows {
-            let Some(rate) = row.refusal_rate_any else { continue };
             let judge = if judge_count > 1 { row.judge.as_str() } else { "" };
             let kind = match row.kind.as_str() {
                 "all" if row.label.is_empty() => "all".to_string(),
                 "all" => format!("all {}", row.label),
                 kind => kind.to_string(),
             };
-            rates.push(Rate {
-                panel: row.bench.clone(),
-                row: plain(&kind),
-                series: series_name(sources, source, judge),
-                interval: (row.refusal_rate_any_low, rate, row.refusal_rate_any_high),
-            });
+            let refused = (
+                row.refusal_rate_any_low,
+                row.refusal_rate_any,
+                row.refusal_rate_any_high,
+            );
+            let series = series_name(sources, source, judge);
+            let mut add = |series: String, (low, rate, high): (f64, Option<f64>, f64)| {
+                rates.extend(rate.map(|rate| Rate {
+                    panel: row.bench.clone(),
+                    row: plain(&kind),
+                    series,
+                    interval: (low, rate, high),
+                }));
+            };
+            if has_nonsense && let (Some(low), Some(high)) = (row.nonsense_rate_low, row.nonsense_rate_high) {
+                let name = match series.is_empty() {
+                    true => "nonsense".to_string(),
+                    false => format!("{series}, nonsense"),
+                };
+                add(name, (low, row.nonsense_rate, high));
+            }
+            add(series, refused);
         }
     }
     Ok(layout(rates, "share refused (full or partial)").map(|panels| Figure {
         kind: "refusal",
         title: "Refusal rates by type of prompt".to_string(),
         caption: "Share of prompts refused, fully or partly, with 95 % Wilson intervals. On safe types a refusal is a false one; types that begin \
-                  with contrast are unsafe, and a refusal is right."
+                  with contrast are unsafe, and a refusal is right. Nonsense, where there is any, is neither refused nor answered."
             .to_string(),
         panels,
     }))

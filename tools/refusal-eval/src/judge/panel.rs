@@ -1,0 +1,201 @@
+//! The judges of a run: made from the flags, asked in one order.
+
+use std::path::Path;
+
+use indexmap::IndexSet;
+use process::{Common, Error, Result, ResultExt};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{External, Flowlens, Judge, ModelJudge, Openings, Phrases, Place, Question, Word};
+use crate::answers::Answer;
+use crate::cli::{JudgeFlags, JudgeName};
+
+const PREFIXES: &str = include_str!("../../data/prefixes.txt");
+const SUBSTRINGS: &str = include_str!("../../data/substrings.txt");
+const OPENINGS: &str = include_str!("../../data/openings.txt");
+
+/// The panel of judges, ready to work.
+pub struct Panel {
+    pub text: Vec<Judge>,
+    models: Vec<ModelJudge>,
+    external: Vec<External>,
+    common: Common,
+}
+
+/// A judge in a plan.
+#[derive(Serialize, Clone)]
+pub struct JudgeEntry {
+    pub judge: String,
+    pub digest: String,
+    /// Digests of the model that is asked.
+    #[serde(flatten)]
+    pub model: Map<String, Value>,
+}
+
+impl JudgeEntry {
+    fn new(judge: impl Into<String>, digest: impl Into<String>) -> JudgeEntry {
+        JudgeEntry {
+            judge: judge.into(),
+            digest: digest.into(),
+            model: Map::new(),
+        }
+    }
+}
+
+impl Panel {
+    /// Reads lists and asks lm-gen who the models are; loads none.
+    pub fn new(flags: &JudgeFlags, common: &Common) -> Result<Panel> {
+        let mut named = IndexSet::new();
+        if !flags.judges.iter().all(|judge| named.insert(*judge)) {
+            return Err(Error::usage("--judge", "a judge is named twice"));
+        }
+        refuse_idle_flags(flags, &named)?;
+        let mut panel = Panel {
+            text: Vec::new(),
+            models: Vec::new(),
+            external: externals(flags)?,
+            common: common.clone(),
+        };
+        for judge in named {
+            match judge {
+                JudgeName::Flowlens => panel.text.push(Judge::Flowlens(Box::new(Flowlens::new()))),
+                JudgeName::Prefix => panel.text.push(prefix(flags)?),
+                JudgeName::Substring => panel.text.push(substring(flags)?),
+                JudgeName::Wildguard => panel.models.push(wildguard(flags)?),
+                JudgeName::Logprob => panel.models.push(logprob(flags)?),
+            }
+        }
+        Ok(panel)
+    }
+
+    /// Names and digests, in the order in which verdicts are written.
+    pub fn entries(&self) -> Vec<JudgeEntry> {
+        let text = self
+            .text
+            .iter()
+            .map(|judge| JudgeEntry::new(judge.name(), judge.digest()));
+        let models = self.models.iter().map(|judge| JudgeEntry {
+            model: judge.identity.clone(),
+            ..JudgeEntry::new(judge.name(), judge.digest())
+        });
+        let external = self
+            .external
+            .iter()
+            .map(|judge| JudgeEntry::new(&judge.name, &judge.digest));
+        text.chain(models).chain(external).collect()
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.entries().into_iter().map(|entry| entry.judge).collect()
+    }
+
+    pub fn asks_models(&self) -> bool {
+        !self.models.is_empty()
+    }
+
+    /// For each answer, what the judges say that ask a model.
+    pub fn ask(&self, answers: &[&Answer]) -> Result<Vec<Vec<Word>>> {
+        let mut words = vec![Vec::new(); answers.len()];
+        for judge in &self.models {
+            let (said, complaint) = judge.words(answers)?;
+            if let Some(complaint) = complaint {
+                process::warn(&self.common, &complaint);
+            }
+            words.iter_mut().zip(said).for_each(|(words, word)| words.push(word));
+        }
+        Ok(words)
+    }
+
+    /// The verdicts on an answer that come from elsewhere.
+    pub fn look_up(&self, answer: &Answer) -> Result<Vec<Word>> {
+        self.external.iter().map(|judge| judge.word(answer)).collect()
+    }
+}
+
+/// A flag whose judge is not asked would change nothing.
+fn refuse_idle_flags(flags: &JudgeFlags, named: &IndexSet<JudgeName>) -> Result<()> {
+    let given = [
+        ("--prefixes", flags.prefixes.is_some(), JudgeName::Prefix),
+        ("--substrings", flags.substrings.is_some(), JudgeName::Substring),
+        (
+            "--wildguard-model",
+            flags.wildguard_model.is_some(),
+            JudgeName::Wildguard,
+        ),
+        ("--logprob-model", flags.logprob_model.is_some(), JudgeName::Logprob),
+        ("--logprob-raw", flags.logprob_raw, JudgeName::Logprob),
+        ("--openings", flags.openings.is_some(), JudgeName::Logprob),
+    ];
+    let idle = |&&(_, is_given, judge): &&(&str, bool, JudgeName)| is_given && !named.contains(&judge);
+    match given.iter().find(idle) {
+        Some((flag, ..)) => Err(Error::usage(
+            flag,
+            "the judge that reads it is not asked for with --judge",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn externals(flags: &JudgeFlags) -> Result<Vec<External>> {
+    let mut names = IndexSet::new();
+    if let Some((name, _)) = flags.external.iter().find(|(name, _)| !names.insert(name)) {
+        return Err(Error::usage("--external", format!("the name {name} is given twice")));
+    }
+    flags
+        .external
+        .iter()
+        .map(|(name, path)| External::read(name, path))
+        .collect()
+}
+
+fn prefix(flags: &JudgeFlags) -> Result<Judge> {
+    phrases("prefix", Place::Start, PREFIXES, flags.prefixes.as_deref())
+}
+
+fn substring(flags: &JudgeFlags) -> Result<Judge> {
+    phrases("substring", Place::Anywhere, SUBSTRINGS, flags.substrings.as_deref())
+}
+
+fn wildguard(flags: &JudgeFlags) -> Result<ModelJudge> {
+    let path = model(flags.wildguard_model.as_deref(), "--wildguard-model")?;
+    ModelJudge::open(path, Question::Wildguard)
+}
+
+fn logprob(flags: &JudgeFlags) -> Result<ModelJudge> {
+    let path = model(flags.logprob_model.as_deref(), "--logprob-model")?;
+    let (source, subject) = list(OPENINGS, flags.openings.as_deref(), "openings")?;
+    let question = Question::LogProb {
+        openings: Openings::parse(&source, &subject)?,
+        threshold: flags.logprob_threshold,
+        is_raw: flags.logprob_raw,
+    };
+    ModelJudge::open(path, question)
+}
+
+fn phrases(name: &'static str, place: Place, built_in: &str, file: Option<&Path>) -> Result<Judge> {
+    let (source, subject) = list(built_in, file, name)?;
+    Ok(Judge::Phrases(name, Phrases::parse(place, &source, &subject)?))
+}
+
+fn list(built_in: &str, file: Option<&Path>, name: &str) -> Result<(String, String)> {
+    match file {
+        Some(path) => {
+            let bytes = std::fs::read(path).at(path.display())?;
+            let text = String::from_utf8(bytes).map_err(|_| Error::input(path.display(), "the list is not UTF-8"))?;
+            Ok((text, path.display().to_string()))
+        }
+        None => Ok((built_in.to_string(), name.to_string())),
+    }
+}
+
+fn model<'p>(path: Option<&'p Path>, flag: &str) -> Result<&'p Path> {
+    let path = path.ok_or_else(|| Error::usage(flag, "this judge needs a model directory"))?;
+    if !path.join("config.json").is_file() {
+        return Err(Error::environment(
+            path.display(),
+            "no model directory: it holds no config.json",
+        ));
+    }
+    Ok(path)
+}
