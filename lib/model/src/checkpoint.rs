@@ -27,6 +27,9 @@ use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::directory::Directory;
 use crate::error::{Error, Result};
+        let digest = digest(&config_text, &*source, |hasher, bytes| {
+            hasher.update_rayon(bytes);
+        });
 use crate::safetensors::Safetensors;
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
@@ -67,11 +70,10 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
-        let directory = Directory::open(path, options.follow_links)?;
+        let (directory, source) = open(path, options)?;
         let config_text = directory.read("config.json")?;
         let config = Config::parse(&config_text)?;
-        let source = Safetensors::open(&directory, options.dtype, &options.device)?;
-        let digest = digest(&config_text, &source, |hasher, bytes| {
+        let digest = digest(&config_text, &*source, |hasher, bytes| {
             hasher.update_rayon(bytes);
         });
         match &options.digest {
@@ -82,7 +84,7 @@ impl Checkpoint {
                 directory,
                 config,
                 config_text,
-                source: Box::new(source),
+                source,
                 digest,
             }),
         }
@@ -176,6 +178,20 @@ impl Checkpoint {
     pub fn load(&self) -> Result<Decoder> {
         Decoder::new(self.config.clone(), &*self.source)
     }
+}
+
+/// The files and the weights that `path` names: a directory, a GGUF file, or a name of the hub.
+fn open(path: &Path, options: &Options) -> Result<(Directory, Box<dyn Source + Send + Sync>)> {
+    let found = hub::find(path)?;
+    let path = found.as_deref().unwrap_or(path);
+    if Gguf::is_at(path) {
+        let source = Gguf::open(path, options.dtype, &options.device)?;
+        let directory = Directory::made(path, source.stands_for()?);
+        return Ok((directory, Box::new(source)));
+    }
+    let directory = Directory::open(path, options.follow_links)?;
+    let source = Safetensors::open(&directory, options.dtype, &options.device)?;
+    Ok((directory, Box::new(source)))
 }
 
 fn digest(config_text: &[u8], source: &dyn Source, update: impl Fn(&mut blake3::Hasher, &[u8])) -> String {

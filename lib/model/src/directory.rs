@@ -3,8 +3,9 @@
 //! A Hugging Face cache (`models--org--name/`, or one of its `snapshots/REV/`) is a model directory too; its links into
 //! `blobs/` are followed. Any other link that leaves the directory is refused unless its owner says `follow_links`.
 //! A member that is no regular file is refused before it is opened: reading a fifo would wait for ever.
+//! A model of another format is a directory whose files were made in memory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Component, Path, PathBuf};
@@ -24,6 +25,8 @@ const WEIGHTS: &str = "model.safetensors";
 pub struct Directory {
     root: PathBuf,
     follow_links: bool,
+    /// Files that lie in memory instead.
+    made: Option<BTreeMap<&'static str, Vec<u8>>>,
 }
 
 impl Directory {
@@ -52,7 +55,20 @@ impl Directory {
     /// A directory that need not hold a model (a tokenizer or a template alone).
     pub fn any(path: &Path, follow_links: bool) -> Result<Self> {
         let root = path.canonicalize().map_err(|cause| Error::io("", cause))?;
-        Ok(Self { root, follow_links })
+        Ok(Self {
+            root,
+            follow_links,
+            made: None,
+        })
+    }
+
+    /// The files of a directory that `path`, a model in another format, stands for.
+    pub fn made(path: &Path, files: BTreeMap<&'static str, Vec<u8>>) -> Self {
+        Self {
+            root: path.to_owned(),
+            follow_links: false,
+            made: Some(files),
+        }
     }
 
     /// The resolved directory.
@@ -62,6 +78,9 @@ impl Directory {
 
     /// Whether a file of this name can be opened; a link that leads outside is an error.
     pub fn has(&self, name: &str) -> Result<bool> {
+        if let Some(files) = &self.made {
+            return Ok(files.contains_key(name));
+        }
         match self.root.join(name).symlink_metadata() {
             Ok(_) => self.resolve(name).map(|_| true),
             Err(_) => Ok(false),
@@ -109,6 +128,10 @@ impl Directory {
 
     /// Reads a small file whole.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
+        if let Some(files) = &self.made {
+            let found = files.get(name).cloned();
+            return found.ok_or_else(|| Error::file(name, "is missing"));
+        }
         let mut bytes = Vec::new();
         self.open_file(name)?
             .take(TEXT_BYTES_MAX + 1)
@@ -200,6 +223,7 @@ fn snapshot(cache: &Path) -> Result<PathBuf> {
     let main = Directory {
         root: cache.to_owned(),
         follow_links: false,
+        made: None,
     }
     .read_optional("refs/main")?;
     if let Some(revision) = main.and_then(|bytes| String::from_utf8(bytes).ok()) {

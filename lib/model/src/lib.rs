@@ -68,6 +68,10 @@ mod families;
 #[cfg(feature = "decoder")]
 mod loader;
 #[cfg(feature = "decoder")]
+mod gguf;
+#[cfg(feature = "decoder")]
+mod hub;
+#[cfg(feature = "decoder")]
 pub mod memory;
 #[cfg(feature = "decoder")]
 mod names;
