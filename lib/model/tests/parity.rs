@@ -2,7 +2,7 @@
 //! `scripts/parity/models.py` and committed. One line per family is printed (`--nocapture`).
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use model::ops::Learning;
 use model::{
@@ -32,8 +32,13 @@ struct Case {
 }
 
 fn case(name: &str, dtype: DType) -> Case {
-    let path = fixtures().join(name);
-    let golden = candle_core::safetensors::load(path.join("golden.safetensors"), &Device::Cpu).unwrap();
+    case_of(name, &fixtures().join(name), dtype)
+}
+
+/// The checkpoint at `path`, to be held to the golden of `name`.
+fn case_of(name: &str, path: &Path, dtype: DType) -> Case {
+    let golden =
+        candle_core::safetensors::load(fixtures().join(name).join("golden.safetensors"), &Device::Cpu).unwrap();
     let ids: Vec<i64> = golden["token_ids"].to_vec1().unwrap();
     let mut ids = ids.into_iter().map(|id| id as u32);
     let lengths: Vec<i64> = golden["lengths"].to_vec1().unwrap();
@@ -46,7 +51,7 @@ fn case(name: &str, dtype: DType) -> Case {
         ..Options::default()
     };
     Case {
-        decoder: Checkpoint::open(&path, &options).unwrap().load().unwrap(),
+        decoder: Checkpoint::open(path, &options).unwrap().load().unwrap(),
         batch: Batch::pack(&sequences),
         golden,
     }
@@ -95,6 +100,17 @@ fn every_family_equals_transformers_at_every_site_in_f32() {
     for name in cases() {
         let (most, at) = largest(&case(&name, DType::F32));
         println!("{name:22} {most:.1e} at {at}");
+        assert!(most <= 1e-5, "{name}: {most} at {at}");
+    }
+}
+
+/// The same weights, written as GGUF by `scripts/parity/gguf_fixtures.py`.
+#[test]
+fn a_gguf_file_equals_transformers_at_every_site() {
+    let folder = fixtures().join("../gguf");
+    for name in ["llama", "qwen2", "qwen3", "gemma", "gemma2", "olmo2", "gpt2"] {
+        let (most, at) = largest(&case_of(name, &folder.join(format!("{name}.gguf")), DType::F32));
+        println!("{name:22} {most:.1e} at {at}, from GGUF");
         assert!(most <= 1e-5, "{name}: {most} at {at}");
     }
 }

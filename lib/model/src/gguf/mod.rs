@@ -146,3 +146,54 @@ fn undo(tensor: Tensor, change: Change) -> Result<Tensor> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/gguf").join(name)
+    }
+
+    /// `types.safetensors` holds what the `gguf` package makes of the same blocks.
+    #[test]
+    fn every_stored_type_has_the_values_of_the_reference() {
+        let file = File::open(&fixture("types.gguf")).unwrap();
+        let golden = candle_core::safetensors::load(fixture("types.safetensors"), &Device::Cpu).unwrap();
+        assert_eq!(golden.len(), 13);
+        for (name, expected) in &golden {
+            let entry = &file.entries()[name];
+            let values = blocks::dequantise(file.bytes_of(entry), entry.stored).unwrap();
+            let expected: Vec<f32> = expected.flatten_all().unwrap().to_vec1().unwrap();
+            assert_eq!(values, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_in_its_header_or_tensors_is_refused() {
+        let bytes = std::fs::read(fixture("llama.gguf")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cut.gguf");
+        let lengths = (0..bytes.len()).step_by(bytes.len() / 97).chain([bytes.len() - 1]);
+        for length in lengths {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            assert!(File::open(&path).is_err(), "cut at {length} of {}", bytes.len());
+        }
+    }
+
+    /// Every byte of the header changed, one at a time: refused or read, never a panic.
+    #[test]
+    fn a_header_with_any_byte_changed_is_no_panic() {
+        let bytes = std::fs::read(fixture("llama.gguf")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("changed.gguf");
+        for at in 4..2_000.min(bytes.len()) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0xff;
+            std::fs::write(&path, &changed).unwrap();
+            if let Ok(gguf) = Gguf::open(&path, DType::F32, &Device::Cpu) {
+                let _ = gguf.stands_for();
+            }
+        }
+    }
+}
