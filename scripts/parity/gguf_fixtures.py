@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 fixtures = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "tests/fixtures")
 out = fixtures / "gguf"
 out.mkdir(exist_ok=True)
-ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma": "gemma", "gemma2": "gemma2", "olmo2": "olmo2", "gpt2": "gpt2"}
+ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma": "gemma", "olmo2": "olmo2", "gpt2": "gpt2"}
 
 
 def paired(weights, heads):
@@ -40,11 +40,6 @@ def write(name, arch):
         writer.add_rope_freq_base((config.get("rope_parameters") or config).get("rope_theta", 10000.0))
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
-    if arch == "gemma2":
-        writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
-        writer.add_final_logit_softcapping(config["final_logit_softcapping"])
-        writer.add_sliding_window(config["sliding_window"])
-        assert config["query_pre_attn_scalar"] == head_dim, "the file cannot say this"
     for key, add in (("bos_token_id", writer.add_bos_token_id), ("eos_token_id", writer.add_eos_token_id)):
         if isinstance(config.get(key), int):
             add(config[key])

@@ -27,9 +27,8 @@ use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::directory::Directory;
 use crate::error::{Error, Result};
-        let digest = digest(&config_text, &*source, |hasher, bytes| {
-            hasher.update_rayon(bytes);
-        });
+use crate::gguf::Gguf;
+use crate::hub;
 use crate::safetensors::Safetensors;
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;

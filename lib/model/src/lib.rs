@@ -66,11 +66,11 @@ mod error;
 #[cfg(feature = "decoder")]
 mod families;
 #[cfg(feature = "decoder")]
-mod loader;
-#[cfg(feature = "decoder")]
 mod gguf;
 #[cfg(feature = "decoder")]
 mod hub;
+#[cfg(feature = "decoder")]
+mod loader;
 #[cfg(feature = "decoder")]
 pub mod memory;
 #[cfg(feature = "decoder")]

@@ -156,11 +156,7 @@ impl File {
         // taken from the map, which callers compare before they publish anything.
         let map = unsafe { Mmap::map(&file) }.map_err(|cause| Error::io("", cause))?;
         let (metadata, entries) = header(&map).map_err(|cause| Error::file("", cause))?;
-        Ok(Self {
-            map,
-            metadata,
-            entries,
-        })
+        Ok(Self { map, metadata, entries })
     }
 
     /// The whole file.

@@ -152,7 +152,9 @@ mod tests {
     use super::*;
 
     fn fixture(name: &str) -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/gguf").join(name)
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../tests/fixtures/gguf")
+            .join(name)
     }
 
     /// `types.safetensors` holds what the `gguf` package makes of the same blocks.
