@@ -242,6 +242,8 @@ fn llama(keys: &Keys) -> Result<Vec<(&'static str, Json)>> {
         ("rms_norm_eps", json!(keys.number("attention.layer_norm_rms_epsilon")?)),
         ("rope_theta", json!(keys.number("rope.freq_base")?)),
         ("rope_scaling", rope_scaling(keys)?),
+        ("attention_bias", json!(keys.has_tensor("blk.0.attn_output.bias"))),
+        ("mlp_bias", json!(keys.has_tensor("blk.0.ffn_up.bias"))),
     ])
 }
 
@@ -302,10 +304,20 @@ fn phi3(keys: &Keys) -> Result<Vec<(&'static str, Json)>> {
 }
 
 fn gpt2(keys: &Keys) -> Result<Vec<(&'static str, Json)>> {
+    let head_count = keys.needed("attention.head_count")?;
+    if keys
+        .count("attention.head_count_kv")?
+        .is_some_and(|count| count != head_count)
+    {
+        return Err(keys.refuse(
+            "attention.head_count_kv",
+            "differs from head_count, which is not computed",
+        ));
+    }
     Ok(vec![
         ("n_embd", json!(keys.needed("embedding_length")?)),
         ("n_layer", json!(keys.needed("block_count")?)),
-        ("n_head", json!(keys.needed("attention.head_count")?)),
+        ("n_head", json!(head_count)),
         ("n_inner", json!(keys.needed("feed_forward_length")?)),
         ("n_positions", json!(keys.needed("context_length")?)),
         (
@@ -423,6 +435,10 @@ impl<'f> Keys<'f> {
             Some(Value::Flag(flag)) => Ok(Some(*flag)),
             Some(_) => Err(self.refuse(suffix, "is neither true nor false")),
         }
+    }
+
+    fn has_tensor(&self, name: &str) -> bool {
+        self.file.entries().contains_key(name)
     }
 
     /// A small tensor of factors.
