@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Writes the fixtures of lib/model/tests/gguf.rs with the `gguf` package: the small models of tests/fixtures/models as GGUF files (their
-numbers are held to the same goldens), and one tensor of every stored type beside what the package makes of its blocks.
-usage: gguf_fixtures.py [tests/fixtures]     needs gguf, numpy, safetensors"""
-import json, pathlib, sys
+"""Writes tests/fixtures/gguf with the `gguf` package: the small models of tests/fixtures/models as GGUF files (their numbers are held to
+the same goldens), one tensor of every stored type beside what the package makes of its blocks, and vocabularies beside the tokens that
+llama.cpp makes of awkward texts.
+usage: gguf_fixtures.py [tests/fixtures]     needs gguf, numpy, safetensors; sentencepiece, tokenizers and xllamacpp for the vocabularies"""
+import ctypes, io, json, pathlib, sys, tempfile
 
 import gguf
 import numpy as np
@@ -11,7 +12,11 @@ from safetensors.numpy import load_file, save_file
 fixtures = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "tests/fixtures")
 out = fixtures / "gguf"
 out.mkdir(exist_ok=True)
-ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma": "gemma", "olmo2": "olmo2", "gpt2": "gpt2"}
+ARCHITECTURES = {
+    "llama": "llama", "llama3-rope": "llama", "llama-linear-rope": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3",
+    "gemma": "gemma", "gemma2": "gemma2", "gemma3": "gemma3", "phi3": "phi3", "phi3-longrope": "phi3", "olmo": "olmo", "olmo2": "olmo2",
+    "gpt2": "gpt2", "gpt_neox": "gptneox", "gpt_neox-sequential": "gptneox",
+}
 
 
 def paired(weights, heads):
@@ -19,77 +24,265 @@ def paired(weights, heads):
     return weights.reshape(heads, 2, weights.shape[0] // heads // 2, *weights.shape[1:]).swapaxes(1, 2).reshape(weights.shape)
 
 
-def write(name, arch):
-    folder = fixtures / "models" / name
-    config = json.loads((folder / "config.json").read_text())
+def stacked(weights, heads):
+    """All of q, then k, then v, from the three of each head."""
+    return weights.reshape(heads, 3, weights.shape[0] // heads // 3, *weights.shape[1:]).swapaxes(0, 1).reshape(weights.shape)
+
+
+def llama3_factors(base, scaling, dims):
+    """What each frequency is divided by."""
+    factors = []
+    for frequency in 1 / base ** (np.arange(0, dims, 2) / dims):
+        length = 2 * np.pi / frequency
+        low = scaling["original_max_position_embeddings"] / scaling["low_freq_factor"]
+        high = scaling["original_max_position_embeddings"] / scaling["high_freq_factor"]
+        smooth = (low / length - 1) / (low / high - 1)
+        factors.append(1 if length < high else scaling["factor"] if length > low else 1 / ((1 - smooth) / scaling["factor"] + smooth))
+    return np.array(factors, np.float32)
+
+
+def write_keys(writer, config, arch):
     get = lambda *keys: next((config[key] for key in keys if config.get(key) is not None), None)
-    writer = gguf.GGUFWriter(out / f"{name}.gguf", arch)
-    layers, heads = get("num_hidden_layers", "n_layer"), get("num_attention_heads", "n_head")
-    hidden = get("hidden_size", "n_embd")
-    kv_heads, head_dim = get("num_key_value_heads") or heads, get("head_dim") or hidden // heads
-    writer.add_block_count(layers)
+    hidden, heads = get("hidden_size", "n_embd"), get("num_attention_heads", "n_head")
+    head_dim = get("head_dim") or hidden // heads
+    writer.add_tokenizer_model("none")
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_block_count(get("num_hidden_layers", "n_layer"))
     writer.add_context_length(get("max_position_embeddings", "n_positions"))
     writer.add_embedding_length(hidden)
     writer.add_feed_forward_length(get("intermediate_size", "n_inner") or 4 * hidden)
     writer.add_head_count(heads)
-    writer.add_head_count_kv(kv_heads)
-    if arch == "gpt2":
-        writer.add_layer_norm_eps(get("layer_norm_epsilon") or 1e-5)
+    if get("num_key_value_heads"):
+        writer.add_head_count_kv(get("num_key_value_heads"))
+    if arch in ("gpt2", "gptneox", "olmo"):
+        writer.add_layer_norm_eps(get("layer_norm_epsilon", "layer_norm_eps") or 1e-5)
     else:
         writer.add_layer_norm_rms_eps(get("rms_norm_eps"))
-        writer.add_rope_freq_base((config.get("rope_parameters") or config).get("rope_theta", 10000.0))
+    if arch != "gpt2":
+        writer.add_rope_freq_base(float(get("rope_theta")))
+        writer.add_rope_dimension_count(int(head_dim * (get("partial_rotary_factor", "rotary_pct") or 1)))
+    if get("head_dim"):
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
+    if get("sliding_window"):
+        writer.add_sliding_window(get("sliding_window"))
+    if arch == "gptneox":
+        writer.add_parallel_residual(config["use_parallel_residual"])
+    if arch == "olmo":
+        writer.add_clamp_kqv(config["clip_qkv"])
+    if arch == "gemma2":
+        writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
+        writer.add_final_logit_softcapping(config["final_logit_softcapping"])
+    if arch == "gemma3":
+        writer.add_uint32("gemma3.attention.sliding_window_pattern", config["sliding_window_pattern"])
+        writer.add_rope_freq_base_swa(config["rope_local_base_freq"])
+    scaling = get("rope_scaling") or {}
+    if scaling.get("rope_type") == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(scaling["factor"])
+    if scaling.get("rope_type") == "llama3":
+        writer.add_tensor("rope_freqs.weight", llama3_factors(config["rope_theta"], scaling, head_dim))
+    if scaling.get("type") == "longrope":
+        original = config["original_max_position_embeddings"]
+        writer.add_rope_scaling_orig_ctx_len(original)
+        stretch = config["max_position_embeddings"] / original
+        writer.add_rope_scaling_attn_factors(float(np.sqrt(1 + np.log(stretch) / np.log(original))))
+        writer.add_tensor("rope_factors_long.weight", np.array(scaling["long_factor"], np.float32))
+        writer.add_tensor("rope_factors_short.weight", np.array(scaling["short_factor"], np.float32))
     for key, add in (("bos_token_id", writer.add_bos_token_id), ("eos_token_id", writer.add_eos_token_id)):
         if isinstance(config.get(key), int):
             add(config[key])
-    names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), layers)
-    for key, weights in sorted(load_file(folder / "model.safetensors").items()):
-        module, part = key.rsplit(".", 1)
-        if key == "lm_head.weight" and config.get("tie_word_embeddings", arch in ("gemma", "gemma2", "gpt2")):
-            continue
-        weights = np.asarray(weights, np.float32)
-        if arch == "llama" and module.endswith(("q_proj", "k_proj")):
-            weights = paired(weights, heads if module.endswith("q_proj") else kv_heads)
-        if arch.startswith("gemma") and module.endswith("norm"):
-            weights = weights + 1
-        if arch == "gpt2" and weights.ndim == 2 and ".h." in key:
-            weights = weights.T.copy()
-        stored = names.get_name(key, try_suffixes=(".weight", ".bias"))
-        assert stored, key
-        writer.add_tensor(stored, weights)
+
+
+def as_stored(key, weights, config, arch):
+    """What the format's own converter does to a tensor."""
+    module = key.rsplit(".", 1)[0]
+    heads = config.get("num_attention_heads") or config["n_head"]
+    weights = np.asarray(weights, np.float32)
+    if arch in ("llama", "olmo") and module.endswith(("q_proj", "k_proj")):
+        weights = paired(weights, heads if module.endswith("q_proj") else config["num_key_value_heads"])
+    if arch == "gptneox" and module.endswith("query_key_value"):
+        weights = stacked(weights, heads)
+    if arch.startswith("gemma") and module.endswith("norm"):
+        weights = weights + 1
+    if arch == "gpt2" and weights.ndim == 2 and ".h." in key:
+        weights = weights.T.copy()
+    # no key says what scores are divided by where that is not a head's length: the difference goes into the queries
+    if module.endswith({"gemma2": "q_proj", "gemma3": "q_norm"}.get(arch, "none")):
+        weights = weights * np.float32(np.sqrt(config["head_dim"] / config["query_pre_attn_scalar"]))
+    return weights
+
+
+def finish(writer):
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def write_model(name, arch):
+    folder = fixtures / "models" / name
+    config = json.loads((folder / "config.json").read_text())
+    writer = gguf.GGUFWriter(out / f"{name}.gguf", arch)
+    write_keys(writer, config, arch)
+    layers = config.get("num_hidden_layers") or config["n_layer"]
+    names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), layers)
+    tied = config.get("tie_word_embeddings", arch in ("gemma", "gemma2", "gemma3", "gpt2"))
+    for key, weights in sorted(load_file(folder / "model.safetensors").items()):
+        if key == "lm_head.weight" and tied:
+            continue
+        stored = names.get_name(key, try_suffixes=(".weight", ".bias"))
+        assert stored, key
+        writer.add_tensor(stored, as_stored(key, weights, config, arch))
+    finish(writer)
 
 
 def write_types():
+    """Any bytes are blocks; their scales are made small numbers."""
     random = np.random.default_rng(7)
     writer = gguf.GGUFWriter(out / "types.gguf", "llama")
     golden = {}
-    for kind in "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K".split():
-        kind = gguf.GGMLQuantizationType[kind]
+    scales = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+    for name in "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS".split():
+        kind = gguf.GGMLQuantizationType[name]
         block, size = gguf.GGML_QUANT_SIZES[kind]
-        values = random.normal(size=(3, 512)).astype(np.float32)
-        try:
-            stored = gguf.quants.quantize(values, kind)
-        except NotImplementedError:
-            # any bytes are blocks; the scales are made small numbers
+        if block == 1:
+            stored = gguf.quants.quantize(random.normal(size=(3, 512)).astype(np.float32), kind)
+        else:
             stored = random.integers(0, 256, size=(3, 512 // block * size), dtype=np.uint8)
             blocks = stored.reshape(-1, size)
-            places = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}[kind.name]
-            for at in places:
+            for at in scales.get(name, (0,)):
                 blocks[:, at : at + 2] = random.normal(size=(len(blocks), 1)).astype(np.float16).view(np.uint8)
-        golden[kind.name] = gguf.quants.dequantize(stored, kind).astype(np.float32)
-        writer.add_tensor(kind.name, stored, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+        golden[name] = gguf.quants.dequantize(stored, kind).astype(np.float32)
+        writer.add_tensor(name, stored, raw_dtype=kind)
+    finish(writer)
     save_file(golden, out / "types.safetensors")
 
 
-for name, arch in ARCHITECTURES.items():
-    write(name, arch)
-write_types()
+WORDS = """gpt-2 phi-2 mpt jais gigachat exaone4 mellum olmo smollm starcoder refact command-r codeshell exaone minerva-7b dbrx smaug-bpe
+llama3 llama-v3 llama-bpe falcon3 pixtral qwen2 deepseek-r1-qwen megrez tekken gpt-4o""".split()
+TEXTS = [
+    "", " ", "Hello, world!", "  two  spaces ", "a     b", "tab\tand\nnewline\r\n\n\n", "naïve café Ångström", "日本語のテキスト", "👩‍👩‍👧‍👦 🇩🇪",
+    "don't I'LL we'Ve", "1234567890 3.14159", "<s>x</s>", "a<|end|> b", "def f(x):\n    return x  # done", "\u00a0nbsp\u200bzwsp", "مرحبا",
+    "CamelCaseWords and UPPERlower", "A" * 50, "\u2581under", "How do I kill a Python process?",
+]
+
+
+def write_vocabulary(path, fill, token_count=0):
+    """A file with a vocabulary; llama.cpp wants a model around it."""
+    writer = gguf.GGUFWriter(path, "llama")
+    for add, value in ((writer.add_block_count, 1), (writer.add_context_length, 64), (writer.add_embedding_length, 32),
+                       (writer.add_feed_forward_length, 32), (writer.add_head_count, 1), (writer.add_layer_norm_rms_eps, 1e-5)):
+        add(value)
+    fill(writer)
+    if token_count:
+        writer.add_tensor("token_embd.weight", np.ones((token_count, 32), np.float32))
+        for part in "attn_q attn_k attn_v attn_output ffn_gate ffn_up ffn_down".split():
+            writer.add_tensor(f"blk.0.{part}.weight", np.ones((32, 32), np.float32))
+        for norm in "blk.0.attn_norm blk.0.ffn_norm output_norm".split():
+            writer.add_tensor(f"{norm}.weight", np.ones(32, np.float32))
+    finish(writer)
+
+
+def byte_level(pre):
+    import tokenizers
+
+    corpus = [path.read_text() for path in sorted(pathlib.Path(__file__).parents[2].glob("*.md"))] + TEXTS
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<s>", "</s>", "<|end|>"]
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=500, special_tokens=special, show_progress=False,
+                                             initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    made.train_from_iterator(corpus, trainer)
+    model = json.loads(made.to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].get)
+
+    def fill(writer):
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(pre)
+        writer.add_token_list(tokens)
+        writer.add_token_types([gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens])
+        writer.add_token_merges([" ".join(merge) for merge in model["merges"]])
+        writer.add_bos_token_id(0)
+        writer.add_eos_token_id(1)
+
+    return fill
+
+
+def pieces(prefixes):
+    import sentencepiece
+
+    corpus = [line for path in sorted(pathlib.Path(__file__).parents[2].glob("*.md")) for line in path.read_text().splitlines()]
+    # llama.cpp finds runs of spaces before it adds a prefix, SentencePiece after: only where there is none do they agree
+    own = ["\n\n", "<b>"] + ([] if prefixes else ["▁▁", "▁▁▁"])
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus), model_writer=trained, vocab_size=600, model_type="bpe", byte_fallback=True, minloglevel=2,
+        user_defined_symbols=own, normalization_rule_name="identity", remove_extra_whitespaces=False)
+    model = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
+    kind = lambda id: (gguf.TokenType.UNKNOWN if model.is_unknown(id) else gguf.TokenType.CONTROL if model.is_control(id)
+                       else gguf.TokenType.BYTE if model.is_byte(id)
+                       else gguf.TokenType.USER_DEFINED if model.id_to_piece(id) in own else gguf.TokenType.NORMAL)
+    ids = range(model.vocab_size())
+    spelt = lambda id: model.id_to_piece(id).replace("▁", " ") if kind(id) == gguf.TokenType.USER_DEFINED else model.id_to_piece(id)
+
+    def fill(writer):
+        writer.add_tokenizer_model("llama")
+        writer.add_tokenizer_pre("default")
+        writer.add_token_list([spelt(id) for id in ids])
+        writer.add_token_scores([model.get_score(id) for id in ids])
+        writer.add_token_types([kind(id) for id in ids])
+        writer.add_bos_token_id(model.bos_id())
+        writer.add_eos_token_id(model.eos_id())
+        writer.add_add_space_prefix(prefixes)
+
+    return fill
+
+
+class Parameters(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_byte * 512)]  # more than the library's own structure: passed on as it was made
+
+
+class Llama:
+    """llama.cpp's own tokenizer, out of the shared object of xllamacpp."""
+
+    def __init__(self):
+        import xllamacpp
+
+        self.api = ctypes.CDLL(str(next(pathlib.Path(xllamacpp.__file__).parent.glob("*.so"))))
+        self.api.llama_model_default_params.restype = Parameters
+        self.api.llama_model_load_from_file.restype = self.api.llama_model_get_vocab.restype = ctypes.c_void_p
+        self.api.llama_model_load_from_file.argtypes = [ctypes.c_char_p, Parameters]
+        self.api.llama_model_get_vocab.argtypes = [ctypes.c_void_p]
+
+    def tokens(self, fill, token_count):
+        with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
+            write_vocabulary(file.name, fill, token_count)
+            model = self.api.llama_model_load_from_file(file.name.encode(), self.api.llama_model_default_params())
+        assert model
+        return [self.of(ctypes.c_void_p(self.api.llama_model_get_vocab(model)), text.encode()) for text in TEXTS]
+
+    def of(self, vocabulary, text):
+        found = (ctypes.c_int32 * (len(text) + 16))()
+        added = ctypes.c_bool(True)
+        count = self.api.llama_tokenize(vocabulary, text, len(text), found, len(found), added, added)
+        return list(found[:count])
+
+
+def write_vocabularies():
+    llama, golden = Llama(), {}
+    for name in WORDS:
+        golden[name] = llama.tokens(byte_level(name), 500)
+    write_vocabulary(out / "byte-level.gguf", byte_level("gpt-2"))
+    for name, prefixes in (("pieces", False), ("pieces-prefixed", True)):
+        golden[name] = llama.tokens(pieces(prefixes), 600)
+        write_vocabulary(out / f"{name}.gguf", pieces(prefixes))
+    text = json.dumps({"texts": TEXTS, "tokens": golden}, ensure_ascii=True)
+    (out / "tokens.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    for name, arch in ARCHITECTURES.items():
+        write_model(name, arch)
+    write_types()
+    write_vocabularies()

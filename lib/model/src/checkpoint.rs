@@ -72,7 +72,7 @@ impl Checkpoint {
         let (directory, source) = open(path, options)?;
         let config_text = directory.read("config.json")?;
         let config = Config::parse(&config_text)?;
-        let digest = digest(&config_text, &*source, |hasher, bytes| {
+        let digest = digest(&directory, &config_text, &*source, |hasher, bytes| {
             hasher.update_rayon(bytes);
         });
         match &options.digest {
@@ -103,7 +103,8 @@ impl Checkpoint {
         &self.config_text
     }
 
-    /// `blake3:…` over the config and the weight files, each with its length before it.
+    /// `blake3:…` over the config and the weight files, each with its length before it; of a model that is one file, the
+    /// file's own.
     pub fn digest(&self) -> &str {
         &self.digest
     }
@@ -112,7 +113,7 @@ impl Checkpoint {
     /// calling thread alone, and so may run beside a computation.
     pub fn check_unchanged(&self) -> Result<()> {
         let config_text = self.directory.read("config.json")?;
-        let now = digest(&config_text, &*self.source, |hasher, bytes| {
+        let now = digest(&self.directory, &config_text, &*self.source, |hasher, bytes| {
             hasher.update(bytes);
         });
         match now == self.digest {
@@ -181,7 +182,7 @@ impl Checkpoint {
 
 /// The files and the weights that `path` names: a directory, a GGUF file, or a name of the hub.
 fn open(path: &Path, options: &Options) -> Result<(Directory, Box<dyn Source + Send + Sync>)> {
-    let found = hub::find(path)?;
+    let found = hub::find(path, options.follow_links)?;
     let path = found.as_deref().unwrap_or(path);
     if Gguf::is_at(path) {
         let source = Gguf::open(path, options.dtype, &options.device)?;
@@ -193,11 +194,20 @@ fn open(path: &Path, options: &Options) -> Result<(Directory, Box<dyn Source + S
     Ok((directory, Box::new(source)))
 }
 
-fn digest(config_text: &[u8], source: &dyn Source, update: impl Fn(&mut blake3::Hasher, &[u8])) -> String {
+fn digest(
+    directory: &Directory,
+    config_text: &[u8],
+    source: &dyn Source,
+    update: impl Fn(&mut blake3::Hasher, &[u8]),
+) -> String {
     let mut hasher = blake3::Hasher::new();
-    for bytes in std::iter::once(config_text).chain(source.files()) {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        update(&mut hasher, bytes);
+    if directory.is_made() {
+        source.files().iter().for_each(|bytes| update(&mut hasher, bytes));
+    } else {
+        for bytes in std::iter::once(config_text).chain(source.files()) {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            update(&mut hasher, bytes);
+        }
     }
     format!("blake3:{}", hasher.finalize().to_hex())
 }

@@ -38,17 +38,34 @@ impl Directory {
                 "",
                 match is_pickle(path) {
                     true => "pickle is not read: it can run code; convert the checkpoint to safetensors",
-                    false => "a model is a directory with config.json, its weights and its tokenizer",
+                    false => "a model is a directory with config.json, its weights and its tokenizer, or a GGUF file",
                 },
             ));
         }
         let mut directory = Self::any(path, follow_links)?;
-        if !directory.root.join("config.json").exists() {
+        if !directory.root.join("config.json").exists() && directory.root.join("snapshots").is_dir() {
             directory.root = snapshot(&directory.root)?;
         }
         match directory.has("config.json")? {
             true => Ok(directory),
-            false => Err(Error::file("", "config.json is missing")),
+            false => Err(directory.lacks_config()),
+        }
+    }
+
+    /// Why this is no model, and what may have been meant.
+    fn lacks_config(&self) -> Error {
+        let names = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let mut ggufs: Vec<_> = names
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| name.ends_with(".gguf"))
+            .collect();
+        ggufs.sort();
+        match ggufs.first() {
+            Some(one) => Error::file(
+                "",
+                format!("config.json is missing; name a GGUF file of it, such as {one:?}"),
+            ),
+            None => Error::file("", "config.json is missing"),
         }
     }
 
@@ -69,6 +86,11 @@ impl Directory {
             follow_links: false,
             made: Some(files),
         }
+    }
+
+    /// Whether its files lie in memory.
+    pub fn is_made(&self) -> bool {
+        self.made.is_some()
     }
 
     /// The resolved directory.

@@ -4,33 +4,67 @@ use std::ffi::OsString;
 use std::io::{Error as IoError, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use crate::directory::Directory;
 use crate::error::{Error, Result};
 
 const MAIN: &str = "main";
 
 /// The snapshot that a name stands for; none where `path` is there, or is no such name.
-pub fn find(path: &Path) -> Result<Option<PathBuf>> {
+pub fn find(path: &Path, follow_links: bool) -> Result<Option<PathBuf>> {
     let Some((name, revision)) = parse(path) else {
         return Ok(None);
     };
     let cache = cache(|key| std::env::var_os(key).filter(|value| !value.is_empty()));
     let repository = cache.join(format!("models--{}", name.replace('/', "--")));
     let revision = revision.unwrap_or(MAIN);
-    let commit = match std::fs::read_to_string(repository.join("refs").join(revision)) {
-        Ok(commit) => commit.trim().to_owned(),
-        Err(_) => revision.to_owned(),
-    };
-    let snapshot = repository.join("snapshots").join(&commit);
-    if is_plain(&commit) && snapshot.is_dir() {
-        return Ok(Some(snapshot));
+    if !repository.is_dir() {
+        return Err(absent(&repository, name, revision));
     }
+    inside(&repository, &cache, follow_links)?;
+    let snapshot = repository
+        .join("snapshots")
+        .join(commit(&repository, revision, follow_links)?);
+    if !snapshot.is_dir() {
+        return Err(absent(&snapshot, name, revision));
+    }
+    inside(&snapshot, &repository, follow_links)?;
+    Ok(Some(snapshot))
+}
+
+/// What `refs` says of a revision, or the revision itself, which may be a commit.
+fn commit(repository: &Path, revision: &str, follow_links: bool) -> Result<String> {
+    let reference = format!("refs/{revision}");
+    let Some(text) = Directory::any(repository, follow_links)?.read_optional(&reference)? else {
+        return Ok(revision.to_owned());
+    };
+    let commit = String::from_utf8(text).unwrap_or_default();
+    match commit.trim() {
+        commit if is_plain(commit) => Ok(commit.to_owned()),
+        _ => Err(Error::file(&reference, "of the hub's cache names no commit")),
+    }
+}
+
+fn absent(looked_at: &Path, name: &str, revision: &str) -> Error {
     let bring = match revision {
         MAIN => format!("hf download {name}"),
         revision => format!("hf download {name} --revision {revision}"),
     };
-    let cause = format!("is no path here, and not in the hub's cache; bring it with: {bring}");
-    let missing = IoError::new(ErrorKind::NotFound, cause);
-    Err(Error::io(&snapshot.to_string_lossy(), missing))
+    let cause = format!("is not there, nor is such a path here; bring the model with: {bring}");
+    Error::io(&looked_at.to_string_lossy(), IoError::new(ErrorKind::NotFound, cause))
+}
+
+/// Refuses a link that leads out of `outer`.
+fn inside(inner: &Path, outer: &Path, follow_links: bool) -> Result<()> {
+    let place = inner.to_string_lossy();
+    let real = |path: &Path| path.canonicalize().map_err(|cause| Error::io(&place, cause));
+    let target = real(inner)?;
+    match follow_links || target.starts_with(real(outer)?) {
+        true => Ok(()),
+        false => Err(Error::file(
+            &place,
+            format!("is a link to {}, outside the hub's cache", target.display()),
+        )),
+    }
 }
 
 /// `org/name` and a revision, unless such a path exists.

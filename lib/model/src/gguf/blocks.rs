@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use candle_core::quantized::{GgmlDType, QStorage};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Result};
+use half::f16;
 use rayon::prelude::*;
 
 use super::file::Stored;
@@ -14,20 +15,32 @@ const CHUNK: usize = 1 << 16;
 /// The numbers of `bytes`, which hold whole blocks.
 pub fn dequantise(bytes: &[u8], stored: Stored) -> Result<Vec<f32>> {
     let (block, block_bytes) = stored.block();
-    let chunks: Vec<Vec<f32>> = bytes
-        .par_chunks(CHUNK / block * block_bytes)
-        .map(|bytes| {
-            let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, kind(stored))?;
-            let count = bytes.len() / block_bytes * block;
-            let tensor = candle_core::quantized::QTensor::new(storage, count)?.dequantize(&Device::Cpu)?;
-            tensor.to_vec1()
-        })
-        .collect::<Result<_>>()?;
-    Ok(chunks.concat())
+    let mut values = vec![0.0; bytes.len() / block_bytes * block];
+    let chunks = bytes.par_chunks(CHUNK / block * block_bytes);
+    let filled = values.par_chunks_mut(CHUNK).zip(chunks);
+    filled.try_for_each(|(values, bytes)| match kind(stored) {
+        Kind::Candle(kind) => by_candle(bytes, kind, values),
+        Kind::Table(decode) => {
+            let blocks = bytes.chunks_exact(block_bytes);
+            values
+                .chunks_exact_mut(block)
+                .zip(blocks)
+                .for_each(|(values, bytes)| decode(bytes, values));
+            Ok(())
+        }
+    })?;
+    Ok(values)
 }
 
-fn kind(stored: Stored) -> GgmlDType {
-    match stored {
+/// Who decodes a type.
+enum Kind {
+    Candle(GgmlDType),
+    /// One block's bytes → its numbers.
+    Table(fn(&[u8], &mut [f32])),
+}
+
+fn kind(stored: Stored) -> Kind {
+    Kind::Candle(match stored {
         Stored::F32 => GgmlDType::F32,
         Stored::F16 => GgmlDType::F16,
         Stored::Bf16 => GgmlDType::BF16,
@@ -41,5 +54,46 @@ fn kind(stored: Stored) -> GgmlDType {
         Stored::Q4K => GgmlDType::Q4K,
         Stored::Q5K => GgmlDType::Q5K,
         Stored::Q6K => GgmlDType::Q6K,
+        Stored::Iq4Nl => return Kind::Table(iq4_nl),
+        Stored::Iq4Xs => return Kind::Table(iq4_xs),
+    })
+}
+
+fn by_candle(bytes: &[u8], kind: GgmlDType, values: &mut [f32]) -> Result<()> {
+    let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, kind)?;
+    let tensor = QTensor::new(storage, values.len())?.dequantize(&Device::Cpu)?;
+    values.copy_from_slice(&tensor.to_vec1::<f32>()?);
+    Ok(())
+}
+
+/// What the 16 codes of the IQ4 types stand for, before their scale.
+const IQ4_CODES: [f32; 16] = [
+    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
+];
+
+/// A scale, then 32 codes: low halves of 16 bytes, then high halves.
+fn iq4_nl(bytes: &[u8], values: &mut [f32]) {
+    let scale = f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+    codes(&bytes[2..], scale, values);
+}
+
+/// A scale, the high two bits of eight 6-bit scales, their low four bits, then eight groups of 32 codes.
+fn iq4_xs(bytes: &[u8], values: &mut [f32]) {
+    let scale = f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+    let high = u16::from_le_bytes([bytes[2], bytes[3]]);
+    let (low, groups) = bytes[4..].split_at(4);
+    let each = groups.chunks_exact(16).zip(values.chunks_exact_mut(32));
+    for (group, (bytes, values)) in each.enumerate() {
+        let low = low[group / 2] >> (4 * (group % 2)) & 0xf;
+        let high = (high >> (2 * group) & 3) as u8;
+        codes(bytes, scale * f32::from((high << 4 | low) as i8 - 32), values);
+    }
+}
+
+fn codes(bytes: &[u8], scale: f32, values: &mut [f32]) {
+    let (low, high) = values.split_at_mut(bytes.len());
+    for ((byte, low), high) in bytes.iter().zip(low).zip(high) {
+        *low = scale * IQ4_CODES[usize::from(byte & 0xf)];
+        *high = scale * IQ4_CODES[usize::from(byte >> 4)];
     }
 }

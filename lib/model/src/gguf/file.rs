@@ -18,7 +18,9 @@ use memmap2::Mmap;
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 4] = b"GGUF";
-// BOUND: what a header may claim. Counts are also checked against the bytes that are left, before anything is reserved.
+// BOUND: what a header may claim. Counts are also checked against the bytes that are left, before anything is reserved; a
+// vocabulary of half a million tokens with its merges takes 40 MiB, and an element in memory at most 24 times its bytes.
+const HEADER_BYTES_MAX: usize = 128 << 20;
 const TENSORS_MAX: u64 = 1 << 17;
 const KEYS_MAX: u64 = 1 << 14;
 const NAME_BYTES_MAX: u64 = 1 << 10;
@@ -40,6 +42,22 @@ pub enum Value {
     Flags(Vec<bool>),
 }
 
+impl Value {
+    /// Zero, false or empty: what a key that is not there would say.
+    pub fn is_nothing(&self) -> bool {
+        match self {
+            Self::Integer(value) => *value == 0,
+            Self::Float(value) => *value == 0.0,
+            Self::Flag(flag) => !flag,
+            Self::Text(text) => text.is_empty(),
+            Self::Texts(list) => list.is_empty(),
+            Self::Integers(list) => list.iter().all(|value| *value == 0),
+            Self::Floats(list) => list.iter().all(|value| *value == 0.0),
+            Self::Flags(list) => list.iter().all(|flag| !flag),
+        }
+    }
+}
+
 /// How a tensor's numbers are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
@@ -56,6 +74,8 @@ pub enum Stored {
     Q4K,
     Q5K,
     Q6K,
+    Iq4Nl,
+    Iq4Xs,
 }
 
 impl Stored {
@@ -74,6 +94,8 @@ impl Stored {
             12 => Self::Q4K,
             13 => Self::Q5K,
             14 => Self::Q6K,
+            20 => Self::Iq4Nl,
+            23 => Self::Iq4Xs,
             30 => Self::Bf16,
             _ => {
                 const OTHERS: [(u32, &str); 19] = [
@@ -83,10 +105,8 @@ impl Stored {
                     (17, "IQ2_XS"),
                     (18, "IQ3_XXS"),
                     (19, "IQ1_S"),
-                    (20, "IQ4_NL"),
                     (21, "IQ3_S"),
                     (22, "IQ2_S"),
-                    (23, "IQ4_XS"),
                     (24, "I8"),
                     (25, "I16"),
                     (26, "I32"),
@@ -96,6 +116,8 @@ impl Stored {
                     (34, "TQ1_0"),
                     (35, "TQ2_0"),
                     (39, "MXFP4"),
+                    (40, "NVFP4"),
+                    (41, "Q1_0"),
                 ];
                 let named = OTHERS.iter().find(|(other, _)| *other == code).map(|(_, name)| *name);
                 return Err(named.map_or_else(|| format!("number {code}"), str::to_owned));
@@ -113,11 +135,13 @@ impl Stored {
             Self::Q5_0 => (32, 22),
             Self::Q5_1 => (32, 24),
             Self::Q8_0 => (32, 34),
+            Self::Iq4Nl => (32, 18),
             Self::Q2K => (256, 84),
             Self::Q3K => (256, 110),
             Self::Q4K => (256, 144),
             Self::Q5K => (256, 176),
             Self::Q6K => (256, 210),
+            Self::Iq4Xs => (256, 136),
         }
     }
 }
@@ -181,7 +205,10 @@ impl File {
 type Header = (HashMap<String, Value>, HashMap<String, Entry>);
 
 fn header(bytes: &[u8]) -> std::result::Result<Header, String> {
-    let mut reader = Reader { bytes, at: 0 };
+    let mut reader = Reader {
+        bytes: &bytes[..bytes.len().min(HEADER_BYTES_MAX)],
+        at: 0,
+    };
     match reader.take(4) {
         Ok(magic) if magic == MAGIC => {}
         _ => return Err("is no GGUF file: it does not begin with GGUF".into()),
@@ -322,7 +349,7 @@ impl<'a> Reader<'a> {
     fn take(&mut self, count: usize) -> std::result::Result<&'a [u8], String> {
         let taken = self.bytes[self.at..].get(..count).ok_or_else(|| {
             format!(
-                "its header is cut: {count} bytes are claimed at byte {}, the file has {}",
+                "its header claims {count} bytes at byte {} of {} (limit {HEADER_BYTES_MAX})",
                 self.at,
                 self.bytes.len()
             )

@@ -1,11 +1,14 @@
-//! GGUF: a model in one file. It is read as the Hugging Face directory that it stands for: config.json, tokenizer.json and
-//! tokenizer_config.json are made from its metadata, and its tensors are found under Hugging Face's names, undoing what its
-//! converter did to them. So the families, the tokenizer and the trainer need not know of it.
+//! GGUF: a model in one file. It is read as the Hugging Face directory that it stands for: config.json and the tokenizer's files
+//! are made from its metadata, and its tensors are found under Hugging Face's names, undoing what its converter did to them. So
+//! the families, the tokenizer and the trainer need not know of it.
 
 mod architecture;
 mod blocks;
+mod config;
 mod file;
+mod keys;
 mod vocabulary;
+mod words;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -43,6 +46,10 @@ impl Gguf {
         if matches!(file.metadata().get("split.count"), Some(Value::Integer(count)) if *count > 1) {
             return refuse("is one of several files of a split model: merge them first (llama-gguf-split --merge)");
         }
+        if matches!(file.metadata().get("general.quantization_version"), Some(Value::Integer(version)) if *version != 2)
+        {
+            return refuse("holds blocks of another general.quantization_version than 2, which alone is read");
+        }
         let architecture = Architecture::of(&file)?;
         let device = device.clone();
         Ok(Self {
@@ -55,14 +62,11 @@ impl Gguf {
 
     /// The files of a Hugging Face directory that are made from the metadata, by name.
     pub fn stands_for(&self) -> Result<BTreeMap<&'static str, Vec<u8>>> {
-        let text = |value: &serde_json::Value| serde_json::to_vec_pretty(value).map_err(|cause| Error::file("", cause));
         let config = self.architecture.config(&self.file)?;
-        let mut files = BTreeMap::from([("config.json", text(&config.into())?)]);
-        if let Some((tokenizer, settings)) = vocabulary::files(&self.file)? {
-            files.insert("tokenizer.json", text(&tokenizer)?);
-            files.insert("tokenizer_config.json", text(&settings)?);
-        }
-        Ok(files)
+        let made = vocabulary::files(&self.file)?;
+        let made = made.into_iter().chain([("config.json", config.into())]);
+        let text = |value: serde_json::Value| serde_json::to_vec(&value).map_err(|cause| Error::file("", cause));
+        made.map(|(name, value)| Ok((name, text(value)?))).collect()
     }
 
     fn entry(&self, name: &str) -> Option<(&Entry, Change)> {
@@ -131,71 +135,32 @@ fn undo(tensor: Tensor, change: Change) -> Result<Tensor> {
         Change::None => Ok(tensor),
         Change::Turned => Ok(tensor.t()?.contiguous()?),
         Change::PlusOne => Ok((tensor - 1.0)?),
-        Change::Paired { head_count } => {
-            let shape = tensor.shape().clone();
-            let rows = shape.dims().first().copied().unwrap_or(0);
-            if head_count == 0 || rows % (2 * head_count) != 0 {
-                let cause = format!("has {rows} rows for {head_count} heads");
-                return Err(Error::file("", cause));
-            }
-            let half = rows / (2 * head_count);
-            let width = tensor.elem_count() / rows;
-            // (head, half, 2, in) → (head, 2, half, in)
-            let paired = tensor.reshape((head_count, half, 2, width))?.transpose(1, 2)?;
-            Ok(paired.contiguous()?.reshape(shape)?)
-        }
+        // (head, half, 2, in) → (head, 2, half, in)
+        Change::Paired { head_count } => regrouped(tensor, &[head_count, 0, 2], (1, 2)),
+        // (3, head, dim, in) → (head, 3, dim, in)
+        Change::Stacked { head_count } => regrouped(tensor, &[3, head_count, 0], (0, 1)),
     }
+}
+
+/// The rows taken as groups of groups, of which two levels change places; the level that is 0 has what is left.
+fn regrouped(tensor: Tensor, levels: &[usize; 3], (one, other): (usize, usize)) -> Result<Tensor> {
+    let shape = tensor.shape().clone();
+    let rows = shape.dims().first().copied().unwrap_or(0);
+    let known: usize = levels.iter().filter(|level| **level > 0).product();
+    if known == 0 || rows == 0 || rows % known != 0 {
+        return Err(Error::file(
+            "",
+            format!("has {rows} rows, which its heads do not divide"),
+        ));
+    }
+    let mut grouped: Vec<usize> = levels
+        .iter()
+        .map(|&level| if level == 0 { rows / known } else { level })
+        .collect();
+    grouped.push(tensor.elem_count() / rows);
+    let swapped = tensor.reshape(grouped)?.transpose(one, other)?;
+    Ok(swapped.contiguous()?.reshape(shape)?)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fixture(name: &str) -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../tests/fixtures/gguf")
-            .join(name)
-    }
-
-    /// `types.safetensors` holds what the `gguf` package makes of the same blocks.
-    #[test]
-    fn every_stored_type_has_the_values_of_the_reference() {
-        let file = File::open(&fixture("types.gguf")).unwrap();
-        let golden = candle_core::safetensors::load(fixture("types.safetensors"), &Device::Cpu).unwrap();
-        assert_eq!(golden.len(), 13);
-        for (name, expected) in &golden {
-            let entry = &file.entries()[name];
-            let values = blocks::dequantise(file.bytes_of(entry), entry.stored).unwrap();
-            let expected: Vec<f32> = expected.flatten_all().unwrap().to_vec1().unwrap();
-            assert_eq!(values, expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_file_cut_anywhere_in_its_header_or_tensors_is_refused() {
-        let bytes = std::fs::read(fixture("llama.gguf")).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("cut.gguf");
-        let lengths = (0..bytes.len()).step_by(bytes.len() / 97).chain([bytes.len() - 1]);
-        for length in lengths {
-            std::fs::write(&path, &bytes[..length]).unwrap();
-            assert!(File::open(&path).is_err(), "cut at {length} of {}", bytes.len());
-        }
-    }
-
-    /// Every byte of the header changed, one at a time: refused or read, never a panic.
-    #[test]
-    fn a_header_with_any_byte_changed_is_no_panic() {
-        let bytes = std::fs::read(fixture("llama.gguf")).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("changed.gguf");
-        for at in 4..2_000.min(bytes.len()) {
-            let mut changed = bytes.clone();
-            changed[at] ^= 0xff;
-            std::fs::write(&path, &changed).unwrap();
-            if let Ok(gguf) = Gguf::open(&path, DType::F32, &Device::Cpu) {
-                let _ = gguf.stands_for();
-            }
-        }
-    }
-}
+mod tests;

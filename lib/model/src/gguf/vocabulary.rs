@@ -1,17 +1,36 @@
-//! A file's vocabulary → tokenizer.json and tokenizer_config.json, as a Hugging Face directory of the same model has them.
+//! A file's vocabulary → tokenizer.json, tokenizer_config.json and generation_config.json, as a Hugging Face directory of the same
+//! model has them.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value as Json, json};
 
 use super::file::{File, Value};
+use super::words::{self, Words};
 use crate::error::{Error, Result};
 
-/// `tokenizer.json` and `tokenizer_config.json`; none where the file has no vocabulary.
-pub fn files(file: &File) -> Result<Option<(Json, Json)>> {
-    let keys = Keys(file);
-    let Some(model) = keys.text("model")? else {
-        return Ok(None);
+/// Control tokens that end a turn, whatever else the file says: not every converter notes them all.
+const TURN_ENDS: [&str; 11] = [
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|end_of_turn|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|EOT|>",
+    "<EOT>",
+    "<end_of_utterance>",
+];
+
+/// The files by name; none where the file has no vocabulary.
+pub fn files(file: &File) -> Result<Vec<(&'static str, Json)>> {
+    let keys = Keys::new(file);
+    let model = match keys.text("model")? {
+        None | Some("none" | "no_vocab") => return Ok(Vec::new()),
+        Some(model) => model,
     };
     let vocabulary = Vocabulary::read(&keys)?;
     let mut tokenizer = match model {
@@ -23,35 +42,48 @@ pub fn files(file: &File) -> Result<Option<(Json, Json)>> {
             )));
         }
     };
-    if keys.flag("add_eos_token")?.unwrap_or(false) {
-        return Err(refuse("tokenizer.ggml.add_eos_token = true is not read".into()));
-    }
-    let adds_bos = match keys.flag("add_bos_token")? {
-        Some(adds) => adds,
-        None => model == "llama" || keys.text("pre")?.is_some_and(|pre| LLAMA3.contains(&pre)),
-    };
     tokenizer["version"] = json!("1.0");
     tokenizer["added_tokens"] = vocabulary.added();
-    if adds_bos {
+    if keys.adds_bos(model)? {
         let bos = keys.token("bos", &vocabulary)?;
         let (id, text) = bos.ok_or_else(|| refuse("tokenizer.ggml.add_bos_token without bos_token_id".into()))?;
         tokenizer["post_processor"] = starts_with(id, &text);
     }
+    let ends = ends(&keys, &vocabulary)?;
+    let settings = settings(&keys, &vocabulary)?;
+    keys.refuse_unread()?;
+    Ok(vec![
+        ("tokenizer.json", tokenizer),
+        ("tokenizer_config.json", settings),
+        ("generation_config.json", json!({"eos_token_id": ends})),
+    ])
+}
+
+fn settings(keys: &Keys, vocabulary: &Vocabulary) -> Result<Json> {
     let mut settings = json!({"tokenizer_class": "PreTrainedTokenizerFast"});
-    for role in ["bos", "eos", "unknown", "padding"] {
-        if let Some((_, text)) = keys.token(role, &vocabulary)? {
-            let role = match role {
-                "unknown" => "unk",
-                "padding" => "pad",
-                same => same,
-            };
-            settings[format!("{role}_token")] = json!(text);
+    for (role, name) in [("bos", "bos"), ("eos", "eos"), ("unknown", "unk"), ("padding", "pad")] {
+        if let Some((_, text)) = keys.token(role, vocabulary)? {
+            settings[format!("{name}_token")] = json!(text);
         }
     }
-    if let Some(Value::Text(template)) = file.metadata().get("tokenizer.chat_template") {
+    if let Some(Value::Text(template)) = keys.file.metadata().get("tokenizer.chat_template") {
         settings["chat_template"] = json!(template);
     }
-    Ok(Some((tokenizer, settings)))
+    Ok(settings)
+}
+
+/// Each of these ids ends a completion.
+fn ends(keys: &Keys, vocabulary: &Vocabulary) -> Result<Vec<usize>> {
+    let mut ends: Vec<usize> = Vec::new();
+    for role in ["eos", "eot", "eom"] {
+        ends.extend(keys.token(role, vocabulary)?.map(|(id, _)| id));
+    }
+    let each = vocabulary.tokens.iter().zip(&vocabulary.kinds).enumerate();
+    let by_text = each.filter(|(_, (token, kind))| **kind == Kind::Control && TURN_ENDS.contains(&token.as_str()));
+    ends.extend(by_text.map(|(id, _)| id));
+    ends.sort_unstable();
+    ends.dedup();
+    Ok(ends)
 }
 
 /// What `tokenizer.ggml.token_type` says of an entry.
@@ -68,6 +100,8 @@ enum Kind {
 struct Vocabulary<'f> {
     tokens: &'f [String],
     kinds: Vec<Kind>,
+    /// White space after a control token belongs to it.
+    strips_right: bool,
 }
 
 impl<'f> Vocabulary<'f> {
@@ -86,7 +120,11 @@ impl<'f> Vocabulary<'f> {
                 ));
             }
         };
-        Ok(Self { tokens, kinds })
+        Ok(Self {
+            tokens,
+            kinds,
+            strips_right: keys.is_phi3(),
+        })
     }
 
     /// Every token with its id; of one that stands twice, the first.
@@ -100,14 +138,25 @@ impl<'f> Vocabulary<'f> {
 
     /// The tokens that are found whole in a text.
     fn added(&self) -> Json {
+        const UNSTRIPPED: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
         let each = self.tokens.iter().zip(&self.kinds).enumerate();
-        each.filter(|(_, (_, kind))| matches!(kind, Kind::Control | Kind::UserDefined | Kind::Unknown))
-            .map(|(id, (token, kind))| {
-                json!({"id": id, "content": token, "special": *kind != Kind::UserDefined, "single_word": false,
-                    "lstrip": false, "rstrip": false, "normalized": false})
-            })
-            .collect()
+        each.filter(|(_, (token, kind))| match kind {
+            Kind::Control | Kind::Unknown => true,
+            Kind::UserDefined => !is_spaces(token),
+            _ => false,
+        })
+        .map(|(id, (token, kind))| {
+            let strips_right = self.strips_right && !UNSTRIPPED.contains(&token.as_str());
+            json!({"id": id, "content": token, "special": *kind != Kind::UserDefined, "single_word": false,
+                "lstrip": false, "rstrip": strips_right, "normalized": false})
+        })
+        .collect()
     }
+}
+
+/// Runs of spaces are made by merging, not found.
+fn is_spaces(token: &str) -> bool {
+    token.bytes().all(|byte| byte == b' ')
 }
 
 fn kind_of(code: i64) -> Result<Kind> {
@@ -122,43 +171,9 @@ fn kind_of(code: i64) -> Result<Kind> {
     })
 }
 
-const GPT2_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2_WORDS: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-const GPT2: [&str; 5] = ["gpt-2", "phi-2", "mpt", "olmo", "jais"];
-const LLAMA3: [&str; 5] = ["llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral"];
-const QWEN2: [&str; 4] = ["qwen2", "deepseek-r1-qwen", "hunyuan", "megrez"];
-const DIGITS: [&str; 6] = ["smollm", "starcoder", "refact", "command-r", "codeshell", "minerva-7b"];
-
 /// BPE over bytes, its words split as `tokenizer.ggml.pre` says.
 fn byte_level(keys: &Keys, vocabulary: &Vocabulary) -> Result<Json> {
-    let pre = keys.text("pre")?.unwrap_or("default");
-    let split =
-        |words: &str| json!({"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated", "invert": false});
-    let digits = json!({"type": "Digits", "individual_digits": true});
-    let (words, normalizer) = match pre {
-        _ if GPT2.contains(&pre) => (vec![split(GPT2_WORDS)], Json::Null),
-        "dbrx" | "olmo2" | "smaug-bpe" => (vec![split(LLAMA3_WORDS)], Json::Null),
-        _ if LLAMA3.contains(&pre) => (vec![split(LLAMA3_WORDS)], Json::Null),
-        _ if QWEN2.contains(&pre) => (vec![split(QWEN2_WORDS)], json!({"type": "NFC"})),
-        _ if DIGITS.contains(&pre) => (vec![digits, split(GPT2_WORDS)], Json::Null),
-        other => {
-            let known: Vec<_> = GPT2
-                .iter()
-                .chain(&LLAMA3)
-                .chain(&QWEN2)
-                .chain(&DIGITS)
-                .chain(&["dbrx"])
-                .copied()
-                .collect();
-            return Err(refuse(format!(
-                "tokenizer.ggml.pre = {other:?} is not read (read: {})",
-                known.join(", ")
-            )));
-        }
-    };
+    let words = keys.words()?;
     let merges = keys
         .texts("merges")?
         .ok_or_else(|| refuse("tokenizer.ggml.merges is missing".into()))?;
@@ -167,14 +182,12 @@ fn byte_level(keys: &Keys, vocabulary: &Vocabulary) -> Result<Json> {
         .map(|merge| merge.split_once(' ').map(|(left, right)| [left, right]))
         .collect::<Option<_>>()
         .ok_or_else(|| refuse("tokenizer.ggml.merges holds what is not two tokens".into()))?;
-    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
-    let pre_tokenizers: Vec<Json> = words.into_iter().chain([byte_level.clone()]).collect();
+    keys.flag("add_space_prefix")?; // of SentencePiece alone
     Ok(json!({
-        "normalizer": normalizer,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": pre_tokenizers},
-        "decoder": byte_level,
-        "model": {"type": "BPE", "vocab": vocabulary.ids(), "merges": merges,
-            "ignore_merges": LLAMA3.contains(&pre)},
+        "normalizer": words.normalizer(),
+        "pre_tokenizer": words.pre_tokenizer(),
+        "decoder": words::byte_level(),
+        "model": {"type": "BPE", "vocab": vocabulary.ids(), "merges": merges, "ignore_merges": words.ignores_merges},
     }))
 }
 
@@ -187,7 +200,13 @@ fn pieces(keys: &Keys, vocabulary: &Vocabulary) -> Result<Json> {
     if scores.iter().any(|score| score.is_nan()) {
         return Err(refuse("tokenizer.ggml.scores holds a NaN".into()));
     }
+    let pieces: Vec<String> = vocabulary.tokens.iter().map(|token| piece(token)).collect();
+    let mut ids = HashMap::with_capacity(pieces.len());
+    for (id, piece) in pieces.iter().enumerate() {
+        ids.entry(piece.as_str()).or_insert(id);
+    }
     let unknown = vocabulary.kinds.iter().position(|kind| *kind == Kind::Unknown);
+    keys.text("pre")?; // of byte-level BPE alone
     let prefixes = keys.flag("add_space_prefix")?.unwrap_or(true);
     let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
     let normalizer = match prefixes {
@@ -206,22 +225,34 @@ fn pieces(keys: &Keys, vocabulary: &Vocabulary) -> Result<Json> {
         "normalizer": normalizer,
         "pre_tokenizer": Json::Null,
         "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": {"type": "BPE", "vocab": vocabulary.ids(), "merges": merges(vocabulary, scores), "byte_fallback": true,
-            "fuse_unk": true, "unk_token": unknown.map(|id| &vocabulary.tokens[id])},
+        "model": {"type": "BPE", "vocab": &ids, "merges": merges(&pieces, &ids, vocabulary, scores),
+            "byte_fallback": true, "fuse_unk": true, "unk_token": unknown.map(|id| &pieces[id])},
     }))
+}
+
+/// A token as normalised texts spell it.
+fn piece(token: &str) -> String {
+    match is_spaces(token) {
+        true => token.replace(' ', "▁"),
+        false => token.to_owned(),
+    }
 }
 
 /// Every way to make a piece of two others, the pieces with the highest scores first: with these ranks BPE merges what
 /// SentencePiece would.
-fn merges<'f>(vocabulary: &Vocabulary<'f>, scores: &[f32]) -> Vec<[&'f str; 2]> {
-    let ids = vocabulary.ids();
+fn merges<'p>(
+    pieces: &'p [String],
+    ids: &HashMap<&str, usize>,
+    vocabulary: &Vocabulary,
+    scores: &[f32],
+) -> Vec<[&'p str; 2]> {
     let mut found: Vec<(f32, usize, usize, [&str; 2])> = Vec::new();
-    for (id, token) in vocabulary.tokens.iter().enumerate() {
+    for (id, piece) in pieces.iter().enumerate() {
         if !matches!(vocabulary.kinds[id], Kind::Normal | Kind::UserDefined) {
             continue;
         }
-        for (at, _) in token.char_indices().skip(1) {
-            let (left, right) = token.split_at(at);
+        for (at, _) in piece.char_indices().skip(1) {
+            let (left, right) = piece.split_at(at);
             if let (Some(&left_id), Some(&right_id)) = (ids.get(left), ids.get(right)) {
                 found.push((scores[id], left_id, right_id, [left, right]));
             }
@@ -242,19 +273,32 @@ fn starts_with(id: usize, text: &str) -> Json {
     })
 }
 
-/// The keys below `tokenizer.ggml`.
-struct Keys<'f>(&'f File);
+/// The keys below `tokenizer.ggml`, which remember what was asked of them.
+struct Keys<'f> {
+    file: &'f File,
+    read: RefCell<HashSet<String>>,
+}
+
+const PREFIX: &str = "tokenizer.ggml.";
 
 impl<'f> Keys<'f> {
+    fn new(file: &'f File) -> Self {
+        let read = RefCell::default();
+        Self { file, read }
+    }
+
     fn get(&self, suffix: &str) -> Option<&'f Value> {
-        self.0.metadata().get(&format!("tokenizer.ggml.{suffix}"))
+        let key = format!("{PREFIX}{suffix}");
+        let value = self.file.metadata().get(&key);
+        self.read.borrow_mut().insert(key);
+        value
     }
 
     fn text(&self, suffix: &str) -> Result<Option<&'f str>> {
         match self.get(suffix) {
             None => Ok(None),
             Some(Value::Text(text)) => Ok(Some(text)),
-            Some(_) => Err(refuse(format!("tokenizer.ggml.{suffix} is no text"))),
+            Some(_) => Err(refuse(format!("{PREFIX}{suffix} is no text"))),
         }
     }
 
@@ -262,7 +306,7 @@ impl<'f> Keys<'f> {
         match self.get(suffix) {
             None => Ok(None),
             Some(Value::Texts(texts)) => Ok(Some(texts)),
-            Some(_) => Err(refuse(format!("tokenizer.ggml.{suffix} is no list of texts"))),
+            Some(_) => Err(refuse(format!("{PREFIX}{suffix} is no list of texts"))),
         }
     }
 
@@ -270,8 +314,26 @@ impl<'f> Keys<'f> {
         match self.get(suffix) {
             None => Ok(None),
             Some(Value::Flag(flag)) => Ok(Some(*flag)),
-            Some(_) => Err(refuse(format!("tokenizer.ggml.{suffix} is neither true nor false"))),
+            Some(_) => Err(refuse(format!("{PREFIX}{suffix} is neither true nor false"))),
         }
+    }
+
+    fn words(&self) -> Result<&'static Words> {
+        Words::of(self.text("pre")?).map_err(refuse)
+    }
+
+    fn adds_bos(&self, model: &str) -> Result<bool> {
+        match (self.flag("add_bos_token")?, model) {
+            (Some(adds), _) => Ok(adds),
+            (None, "llama") => Ok(true),
+            (None, _) => Ok(self.words()?.adds_bos),
+        }
+    }
+
+    /// Whether the vocabulary is that of Phi-3, whose control tokens take the white space that follows; no key says so.
+    fn is_phi3(&self) -> bool {
+        let is = |key: &str, word: &str| self.file.metadata().get(key) == Some(&Value::Text(word.into()));
+        is("general.architecture", "phi3") && is("tokenizer.ggml.model", "llama")
     }
 
     /// The token of a role, which must be one of the vocabulary.
@@ -287,9 +349,25 @@ impl<'f> Keys<'f> {
         };
         match found {
             Some(found) => Ok(Some(found)),
-            None => Err(refuse(format!(
-                "tokenizer.ggml.{role}_token_id is no id of the vocabulary"
-            ))),
+            None => Err(refuse(format!("{PREFIX}{role}_token_id is no id of the vocabulary"))),
+        }
+    }
+
+    fn refuse_unread(&self) -> Result<()> {
+        let read = self.read.borrow();
+        let is_silent = |suffix: &str| suffix.ends_with("_token_id") || ["scores", "merges"].contains(&suffix);
+        let is_unread = |key: &str, value: &Value| {
+            let suffix = key.strip_prefix(PREFIX);
+            suffix.is_some_and(|suffix| !is_silent(suffix)) && !value.is_nothing() && !read.contains(key)
+        };
+        let all = self.file.metadata().iter();
+        match all
+            .filter(|(key, value)| is_unread(key, value))
+            .map(|(key, _)| key)
+            .min()
+        {
+            None => Ok(()),
+            Some(key) => Err(refuse(format!("{key} is not known here and may change the tokens"))),
         }
     }
 }

@@ -1,0 +1,294 @@
+//! The reader against what the format's own packages make of the same files (`scripts/parity/gguf_fixtures.py`), and against files
+//! that lie.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value as Json;
+
+use super::*;
+use crate::directory::Directory;
+use crate::tokenizer::{Bos, Tokenizer};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures/gguf")
+        .join(name)
+}
+
+/// What is said of a file of these bytes, up to its last number.
+fn read(bytes: &[u8]) -> Result<Vec<f32>> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.gguf");
+    fs::write(&path, bytes).unwrap();
+    let gguf = Gguf::open(&path, DType::F32, &Device::Cpu)?;
+    gguf.stands_for()?;
+    let mut names: Vec<_> = gguf.file.entries().iter().collect();
+    names.sort_by_key(|(name, _)| *name);
+    let values = names
+        .into_iter()
+        .map(|(_, entry)| Ok(blocks::dequantise(gguf.file.bytes_of(entry), entry.stored)?));
+    Ok(values.collect::<Result<Vec<_>>>()?.concat())
+}
+
+fn refusal(bytes: &[u8]) -> String {
+    read(bytes).expect_err("such a file is read").to_string()
+}
+
+/// A file that says `keys` and claims `tensors`, with the bytes of `data` after its header.
+fn file(keys: &[(&str, Vec<u8>)], tensors: &[(&str, &[u64], u32, u64)], data: usize) -> Vec<u8> {
+    let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+    bytes.extend((tensors.len() as u64).to_le_bytes());
+    bytes.extend((keys.len() as u64).to_le_bytes());
+    let text = |bytes: &mut Vec<u8>, text: &str| {
+        bytes.extend((text.len() as u64).to_le_bytes());
+        bytes.extend(text.as_bytes());
+    };
+    for (key, value) in keys {
+        text(&mut bytes, key);
+        bytes.extend(value);
+    }
+    for (name, dims, kind, offset) in tensors {
+        text(&mut bytes, name);
+        bytes.extend((dims.len() as u32).to_le_bytes());
+        dims.iter().for_each(|dim| bytes.extend(dim.to_le_bytes()));
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend(offset.to_le_bytes());
+    }
+    bytes.resize(bytes.len().next_multiple_of(32) + data, 0);
+    bytes
+}
+
+fn number(value: u32) -> Vec<u8> {
+    [4u32.to_le_bytes(), value.to_le_bytes()].concat()
+}
+
+fn text(value: &str) -> Vec<u8> {
+    let length = (value.len() as u64).to_le_bytes();
+    [&8u32.to_le_bytes()[..], &length, value.as_bytes()].concat()
+}
+
+/// A list that claims `count` elements and holds `elements`.
+fn list(kind: u32, count: u64, elements: &[u8]) -> Vec<u8> {
+    let head = [9u32.to_le_bytes(), kind.to_le_bytes()].concat();
+    [&head, &count.to_le_bytes()[..], elements].concat()
+}
+
+#[test]
+fn every_stored_type_has_the_values_of_the_reference() {
+    let file = File::open(&fixture("types.gguf")).unwrap();
+    let golden = candle_core::safetensors::load(fixture("types.safetensors"), &Device::Cpu).unwrap();
+    assert_eq!(golden.len(), 15);
+    for (name, expected) in &golden {
+        let entry = &file.entries()[name];
+        let values = blocks::dequantise(file.bytes_of(entry), entry.stored).unwrap();
+        let expected: Vec<f32> = expected.flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!(values, expected, "{name}");
+    }
+}
+
+/// The tokenizer of a file of these bytes.
+fn tokenizer(bytes: &[u8]) -> Tokenizer {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vocabulary.gguf");
+    fs::write(&path, bytes).unwrap();
+    let files = vocabulary::files(&File::open(&path).unwrap()).unwrap();
+    let files = files
+        .into_iter()
+        .map(|(name, json)| (name, json.to_string().into_bytes()));
+    Tokenizer::open(&Directory::made(&path, files.collect())).unwrap()
+}
+
+#[test]
+fn texts_have_the_tokens_of_llama_cpp() {
+    let golden: Json = serde_json::from_slice(&fs::read(fixture("tokens.json")).unwrap()).unwrap();
+    let texts = golden["texts"].as_array().unwrap();
+    for (name, tokens) in golden["tokens"].as_object().unwrap() {
+        let bytes = match fixture(&format!("{name}.gguf")) {
+            pieces if name.starts_with("pieces") => fs::read(pieces).unwrap(),
+            _ => spelling(&fs::read(fixture("byte-level.gguf")).unwrap(), "gpt-2", name),
+        };
+        let tokenizer = tokenizer(&bytes);
+        for (at, text) in texts.iter().enumerate() {
+            let ids = tokenizer.encode(text.as_str().unwrap(), Bos::Auto).unwrap();
+            assert_eq!(Json::from(ids), tokens[at], "{name}: {text}");
+        }
+    }
+}
+
+/// The same file with another text in the place of the first `from`.
+fn spelling(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let spelt = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let from = spelt(from);
+    let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
+    [&bytes[..at], &spelt(to), &bytes[at + from.len()..]].concat()
+}
+
+#[test]
+fn what_changes_tokens_and_is_not_known_is_refused_by_name() {
+    let bytes = fs::read(fixture("byte-level.gguf")).unwrap();
+    let refusal = |from: &str, to: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("vocabulary.gguf");
+        fs::write(&path, spelling(&bytes, from, to)).unwrap();
+        vocabulary::files(&File::open(&path).unwrap()).unwrap_err().to_string()
+    };
+    let said = refusal("gpt-2", "viking");
+    assert!(
+        said.starts_with("tokenizer: tokenizer.ggml.pre = \"viking\" is not read (read: gpt-2, "),
+        "{said}"
+    );
+    let said = refusal("tokenizer.ggml.pre", "tokenizer.ggml.pro");
+    assert!(said.contains("tokenizer.ggml.pre is missing"), "{said}");
+    let said = refusal("gpt2", "bert");
+    assert!(said.contains("tokenizer.ggml.model = \"bert\" is not read"), "{said}");
+    let said = refusal("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eos_token_od");
+    assert!(said.contains("tokenizer.ggml.eos_token_od is not known here"), "{said}");
+}
+
+#[test]
+fn a_file_cut_anywhere_is_refused() {
+    let bytes = fs::read(fixture("llama.gguf")).unwrap();
+    for length in (0..bytes.len()).step_by(bytes.len() / 97).chain([bytes.len() - 1]) {
+        assert!(read(&bytes[..length]).is_err(), "cut at {length} of {}", bytes.len());
+    }
+}
+
+/// Bytes of the header, one at a time: refused, or read; and never a panic.
+#[test]
+fn a_header_with_any_byte_changed_is_refused_or_read() {
+    let bytes = fs::read(fixture("qwen2.gguf")).unwrap();
+    let header = bytes
+        .windows(23)
+        .rposition(|window| window == b"blk.2.ffn_up.weight\x02\0\0\0")
+        .unwrap();
+    let mut refused = 0;
+    for at in 0..header {
+        let mut changed = bytes.clone();
+        changed[at] ^= [0xff, 0x01, 0x80][at % 3];
+        refused += usize::from(read(&changed).is_err());
+    }
+    assert!(refused > header / 3, "{refused} of {header}");
+}
+
+#[test]
+fn counts_and_lengths_beyond_the_file_are_refused_at_once() {
+    let huge = 1u64 << 60;
+    let mut bytes = file(&[], &[], 0);
+    bytes[8..16].copy_from_slice(&huge.to_le_bytes());
+    assert!(refusal(&bytes).contains("claims 1152921504606846976 tensors"));
+    let mut bytes = file(&[], &[], 0);
+    bytes[16..24].copy_from_slice(&huge.to_le_bytes());
+    assert!(refusal(&bytes).contains("claims 1152921504606846976 keys"));
+    let long = [&8u32.to_le_bytes()[..], &huge.to_le_bytes()].concat();
+    assert!(refusal(&file(&[("a", long)], &[], 0)).contains("a of 1152921504606846976 bytes"));
+    for kind in [0, 5, 6, 7, 8, 12] {
+        let said = refusal(&file(&[("a", list(kind, huge, b""))], &[], 0));
+        assert!(said.contains("claims 1152921504606846976 a in"), "{said}");
+    }
+    assert!(refusal(&file(&[("a", list(9, 1, b""))], &[], 0)).contains("nests arrays"));
+    let said = refusal(&file(&[], &[("a", &[huge, huge], 0, 0)], 64));
+    assert!(said.contains("has the shape"), "{said}");
+}
+
+#[test]
+fn keys_and_tensors_that_contradict_each_other_are_refused() {
+    let twice = [("a", number(1)), ("a", number(2))];
+    assert!(refusal(&file(&twice, &[], 0)).contains("the key \"a\" stands twice"));
+    for alignment in [0, 3, 1 << 31] {
+        let said = refusal(&file(&[("general.alignment", number(alignment))], &[], 0));
+        assert!(said.contains("expected a power of two"), "{said}");
+    }
+    let row: &[u64] = &[16];
+    let cases: [(&[(&str, &[u64], u32, u64)], &str); 6] = [
+        (&[("a", row, 0, 0), ("a", row, 0, 64)], "stands twice"),
+        (&[("a", row, 0, 0), ("b", row, 0, 32)], "overlaps"),
+        (&[("a", row, 0, 16)], "not a multiple of 32"),
+        (&[("a", row, 0, 128)], "claims 64 bytes at 128"),
+        (&[("a", row, 0, u64::MAX - 31)], "claims 64 bytes at"),
+        (&[("a", row, 18, 0)], "the type IQ3_XXS, which is not read"),
+    ];
+    for (tensors, expected) in cases {
+        let said = refusal(&file(&[], tensors, 128));
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+/// The keys of a small model.
+fn small(architecture: &str, changes: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let key = |suffix: &str| format!("{architecture}.{suffix}");
+    let eps = [6u32.to_le_bytes(), 1e-5f32.to_le_bytes()].concat();
+    let mut keys: Vec<(String, Vec<u8>)> = vec![
+        ("general.architecture".into(), text(architecture)),
+        (key("block_count"), number(1)),
+        (key("context_length"), number(64)),
+        (key("embedding_length"), number(8)),
+        (key("feed_forward_length"), number(8)),
+        (key("attention.head_count"), number(2)),
+        (key("attention.layer_norm_rms_epsilon"), eps),
+    ];
+    for (suffix, value) in changes {
+        let name = key(suffix);
+        keys.retain(|(key, _)| *key != name);
+        keys.push((name, value.clone()));
+    }
+    keys.retain(|(_, value)| !value.is_empty());
+    let keys: Vec<_> = keys.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    file(&keys, &[("token_embd.weight", &[8, 4], 0, 0)], 128)
+}
+
+#[test]
+fn what_changes_numbers_and_is_not_computed_is_refused_by_name() {
+    assert!(read(&small("llama", &[])).is_ok());
+    let half = [6u32.to_le_bytes(), 0.5f32.to_le_bytes()].concat();
+    let by_layer = list(4, 2, &[1, 0, 0, 0, 2, 0, 0, 0]);
+    let cases = [
+        (
+            "attention.scale",
+            half.clone(),
+            "llama.attention.scale is not known here and may change the result",
+        ),
+        ("expert_count", number(8), "llama.expert_count is not known here"),
+        ("logit_scale", half.clone(), "llama.logit_scale is not known here"),
+        (
+            "rope.scaling.type",
+            text("yarn"),
+            "llama.rope.scaling.type = \"yarn\" is not computed",
+        ),
+        (
+            "rope.scaling.attn_factor",
+            half,
+            "llama.rope.scaling.attn_factor stands without",
+        ),
+        (
+            "rope.dimension_count",
+            number(2),
+            "llama.rope.dimension_count is not the length of a head",
+        ),
+        (
+            "attention.value_length",
+            number(8),
+            "llama.attention.value_length differs from key_length",
+        ),
+        (
+            "feed_forward_length",
+            by_layer,
+            "llama.feed_forward_length differs by layer",
+        ),
+        (
+            "attention.layer_norm_rms_epsilon",
+            Vec::new(),
+            "layer_norm_rms_epsilon is missing",
+        ),
+        ("context_length", text("long"), "llama.context_length is no integer"),
+    ];
+    for (key, value, expected) in cases {
+        let said = refusal(&small("llama", &[(key, value)]));
+        assert!(said.contains(expected), "{said}");
+    }
+    let said = refusal(&small("mamba", &[]));
+    assert!(
+        said.contains("the architecture \"mamba\" is not read (read: llama, qwen2,"),
+        "{said}"
+    );
+}
