@@ -96,6 +96,8 @@ def watch(model, config, ids):
         elif not getattr(config, "use_parallel_residual", False):
             norm = {"gpt2": "ln_2", "gemma2": "pre_feedforward_layernorm", "gemma3_text": "pre_feedforward_layernorm"}
             before(getattr(block, norm.get(kind, "post_attention_layernorm")), f"resid_mid.{l}")
+        before(getattr(attention, {"gpt2": "c_proj", "gpt_neox": "dense"}.get(kind, "o_proj")), f"attn_in.{l}")
+        before(getattr(block.mlp, {"gpt2": "c_proj", "gpt_neox": "dense_4h_to_h"}.get(kind, "down_proj")), f"mlp_in.{l}")
         if kind == "phi3":
             after(block.mlp.gate_up_proj, f"mlp_gate.{l}", lambda x: x.chunk(2, dim=-1)[0])
         else:

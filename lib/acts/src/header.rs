@@ -61,7 +61,9 @@ pub enum Site {
     ResidPre,
     ResidMid,
     ResidPost,
+    AttnIn,
     AttnOut,
+    MlpIn,
     MlpOut,
     MlpGate,
     FinalNorm,
@@ -69,12 +71,14 @@ pub enum Site {
 }
 
 impl Site {
-    pub const ALL: [Site; 9] = [
+    pub const ALL: [Site; 11] = [
         Site::Embed,
         Site::ResidPre,
         Site::ResidMid,
         Site::ResidPost,
+        Site::AttnIn,
         Site::AttnOut,
+        Site::MlpIn,
         Site::MlpOut,
         Site::MlpGate,
         Site::FinalNorm,
@@ -87,7 +91,9 @@ impl Site {
             Site::ResidPre => "resid_pre",
             Site::ResidMid => "resid_mid",
             Site::ResidPost => "resid_post",
+            Site::AttnIn => "attn_in",
             Site::AttnOut => "attn_out",
+            Site::MlpIn => "mlp_in",
             Site::MlpOut => "mlp_out",
             Site::MlpGate => "mlp_gate",
             Site::FinalNorm => "final_norm",

@@ -85,7 +85,14 @@ impl Attention {
         })
     }
 
-    fn forward(&self, tape: &Tape, x: &Tensor, pass: &Pass, cache: Option<&mut KvCache>) -> Result<Tensor> {
+    fn forward(
+        &self,
+        tape: &Tape,
+        x: &Tensor,
+        pass: &Pass,
+        probe: &mut dyn Probe,
+        cache: Option<&mut KvCache>,
+    ) -> Result<Tensor> {
         let [mut q, mut k, mut v] = self.project(tape, x)?;
         if let Some(limit) = self.clip {
             for part in [&mut q, &mut k, &mut v] {
@@ -107,6 +114,7 @@ impl Attention {
             }
         };
         let mixed = ops::reshape(tape, &mixed, (x.dim(0)?, self.heads * self.head_dim))?;
+        let mixed = visit(probe, Point::new(Site::AttnIn, self.layer), mixed)?;
         self.output.forward(tape, &mixed)
     }
 
@@ -189,6 +197,7 @@ impl Mlp {
             }
             Hidden::Plain(up) => ops::activate(tape, &seen(up.forward(tape, x)?)?, self.activation)?,
         };
+        let hidden = visit(probe, Point::new(Site::MlpIn, self.layer), hidden)?;
         self.down.forward(tape, &hidden)
     }
 }
@@ -245,7 +254,7 @@ impl Block {
         };
         let attended = self
             .attention
-            .forward(tape, &through(&self.before_attention, x)?, pass, cache)?;
+            .forward(tape, &through(&self.before_attention, x)?, pass, probe, cache)?;
         let attended = visit(probe, at(Site::AttnOut), through(&self.after_attention, &attended)?)?;
         if self.parallel {
             return ops::add(tape, &ops::add(tape, &mlp(x, probe)?, &attended)?, x);

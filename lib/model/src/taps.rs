@@ -24,7 +24,7 @@ enum Place {
 
 /// One row per site: its name in containers and flags, where it lies, and the length of its rows.
 macro_rules! sites {
-    ($($(#[doc = $doc:literal])+ $site:ident: $name:literal, $place:ident, $width:ident;)+) => {
+    ($($(#[doc = $doc:literal])+ $site:ident: $name:literal, $place:ident, $width:expr;)+) => {
         /// A named place of the decoder; the meaning is the same in every family.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Site {
@@ -48,9 +48,10 @@ macro_rules! sites {
 
             /// The length of one row.
             pub fn width(self, config: &Config) -> usize {
-                match self {
-                    $(Self::$site => config.$width,)+
-                }
+                let of: fn(&Config) -> usize = match self {
+                    $(Self::$site => $width,)+
+                };
+                of(config)
             }
         }
     };
@@ -58,23 +59,27 @@ macro_rules! sites {
 
 sites! {
     /// What enters block 0: embeddings, scaled, learned positions added.
-    Embed: "embed", BeforeBlocks, hidden_size;
+    Embed: "embed", BeforeBlocks, |model| model.hidden_size;
     /// The residual before block l.
-    ResidPre: "resid_pre", BeforeBlock, hidden_size;
+    ResidPre: "resid_pre", BeforeBlock, |model| model.hidden_size;
     /// The residual after block l's attention was added; absent in parallel blocks.
-    ResidMid: "resid_mid", InBlock, hidden_size;
+    ResidMid: "resid_mid", InBlock, |model| model.hidden_size;
     /// The residual after block l; the last one is before the final norm.
-    ResidPost: "resid_post", AfterBlock, hidden_size;
+    ResidPost: "resid_post", AfterBlock, |model| model.hidden_size;
+    /// What attention's output projection reads: the mixed values of all heads, one after another.
+    AttnIn: "attn_in", InBlock, Config::query_size;
     /// What attention adds to the residual, after any norm of its own.
-    AttnOut: "attn_out", InBlock, hidden_size;
+    AttnOut: "attn_out", InBlock, |model| model.hidden_size;
     /// What the MLP adds to the residual, after any norm of its own.
-    MlpOut: "mlp_out", InBlock, hidden_size;
+    MlpOut: "mlp_out", InBlock, |model| model.hidden_size;
+    /// What the MLP's output projection reads: its hidden layer, gate · up after the activation.
+    MlpIn: "mlp_in", InBlock, |model| model.mlp_size;
     /// The MLP's gate before its activation; the only hidden layer where there is no gate.
-    MlpGate: "mlp_gate", InBlock, mlp_size;
+    MlpGate: "mlp_gate", InBlock, |model| model.mlp_size;
     /// After the final norm.
-    FinalNorm: "final_norm", AfterBlocks, hidden_size;
+    FinalNorm: "final_norm", AfterBlocks, |model| model.hidden_size;
     /// Next-token scores.
-    Logits: "logits", AfterBlocks, vocab_size;
+    Logits: "logits", AfterBlocks, |model| model.vocab_size;
 }
 
 impl Site {

@@ -141,14 +141,16 @@ pub fn shown<'p>(plan: &'p Plan, opened: &Opened) -> Result<Shown<'p>> {
     })
 }
 
-/// The same nine names in both crates.
+/// The same names in both crates.
 fn acts_site(site: Site) -> acts::Site {
     match site {
         Site::Embed => acts::Site::Embed,
         Site::ResidPre => acts::Site::ResidPre,
         Site::ResidMid => acts::Site::ResidMid,
         Site::ResidPost => acts::Site::ResidPost,
+        Site::AttnIn => acts::Site::AttnIn,
         Site::AttnOut => acts::Site::AttnOut,
+        Site::MlpIn => acts::Site::MlpIn,
         Site::MlpOut => acts::Site::MlpOut,
         Site::MlpGate => acts::Site::MlpGate,
         Site::FinalNorm => acts::Site::FinalNorm,
