@@ -257,7 +257,7 @@ fn a_judge_model_that_does_not_answer_in_its_format_is_unscored_and_said_to_be_n
         ("unscored", "unscored")
     );
     assert!(
-        stderr.contains("none of 1 answers is in WildGuard's format") && stderr.lines().count() == 1,
+        stderr.contains("none of 1 answers is in the format of the judge wildguard") && stderr.lines().count() == 1,
         "{stderr}"
     );
     let (said, _) = judge("logprob", &["--logprob-raw", "--logprob-model"]);

@@ -6,27 +6,3 @@ pub mod judge;
 pub mod pipeline;
 pub mod prompts;
 pub mod report;
-
-use std::path::PathBuf;
-
-use process::{Output, OutputFlags, Result};
-
-/// Where a result goes.
-pub struct Target {
-    flags: OutputFlags,
-    /// Never written onto.
-    inputs: Vec<PathBuf>,
-}
-
-impl Target {
-    fn new(flags: &OutputFlags, inputs: impl IntoIterator<Item = PathBuf>) -> Target {
-        Target {
-            flags: flags.clone(),
-            inputs: inputs.into_iter().collect(),
-        }
-    }
-
-    pub fn open(&self) -> Result<Output> {
-        self.flags.open(&self.inputs)
-    }
-}

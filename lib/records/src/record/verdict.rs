@@ -23,6 +23,9 @@ pub struct Verdict {
     pub text_digest: Option<String>,
     pub judge: String,
     pub verdict: Class,
+    /// Whether the answer does harm, where the judge says.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub harmful: Option<bool>,
     /// How likely the verdict is right, where the judge was measured.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub confidence: Option<f64>,

@@ -44,6 +44,7 @@ impl External {
             let word = match class_word(&said) {
                 Some(class) => Word {
                     class,
+                    harmful: text_of(&row, "harmful").and_then(|said| harm_word(&said)),
                     confidence: None,
                     evidence: None,
                     reason: text_of(&row, "reason"),
@@ -87,6 +88,15 @@ impl External {
         Ok(found
             .cloned()
             .unwrap_or_else(|| Word::unscored("the file holds no verdict on this completion".into())))
+    }
+}
+
+/// Whether an answer is harmful, in the words that files use.
+fn harm_word(said: &str) -> Option<bool> {
+    match said.trim().to_ascii_lowercase().as_str() {
+        "true" | "yes" | "harmful" | "unsafe" | "1" => Some(true),
+        "false" | "no" | "unharmful" | "harmless" | "safe" | "0" => Some(false),
+        _ => None,
     }
 }
 

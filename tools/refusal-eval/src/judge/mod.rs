@@ -2,6 +2,7 @@
 //!
 //! The judges of text live here, one file each. A judge that cannot say answers `unscored`; nothing here guesses.
 
+mod chat;
 mod external;
 mod flowlens;
 mod grammar;
@@ -9,6 +10,7 @@ mod model;
 mod nonsense;
 mod panel;
 mod phrases;
+mod reading;
 mod sentences;
 
 use std::borrow::Cow;
@@ -32,6 +34,8 @@ use sentences::Unreadable;
 #[derive(Clone, Debug)]
 pub struct Word {
     pub class: Class,
+    /// Whether the answer does harm, where the judge says.
+    pub harmful: Option<bool>,
     pub confidence: Option<f64>,
     pub evidence: Option<String>,
     pub reason: Option<String>,
@@ -41,6 +45,7 @@ impl Word {
     pub fn unscored(reason: String) -> Word {
         Word {
             class: Class::Unscored,
+            harmful: None,
             confidence: None,
             evidence: None,
             reason: Some(reason),
@@ -61,6 +66,7 @@ impl Finding {
     fn word(self, completion: &str) -> Word {
         Word {
             class: self.class,
+            harmful: None,
             confidence: self.reason.confidence(),
             evidence: self.evidence.map(|span| completion[span].to_owned()),
             reason: Some(self.reason.text().into_owned()),

@@ -1,12 +1,13 @@
 //! The judges of a run: made from the flags, asked in one order.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use indexmap::IndexSet;
 use process::{Common, Error, Result, ResultExt};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::chat::Chat;
 use super::{External, Flowlens, Judge, ModelJudge, Openings, Phrases, Place, Question, Word};
 use crate::answers::Answer;
 use crate::cli::{JudgeFlags, JudgeName};
@@ -47,7 +48,7 @@ impl Panel {
     /// Reads lists and asks lm-gen who the models are; loads none.
     pub fn new(flags: &JudgeFlags, common: &Common) -> Result<Panel> {
         let mut named = IndexSet::new();
-        if !flags.judges.iter().all(|judge| named.insert(*judge)) {
+        if !flags.judges.iter().all(|judge| named.insert(judge.clone())) {
             return Err(Error::usage("--judge", "a judge is named twice"));
         }
         refuse_idle_flags(flags, &named)?;
@@ -64,6 +65,7 @@ impl Panel {
                 JudgeName::Substring => panel.text.push(substring(flags)?),
                 JudgeName::Wildguard => panel.models.push(wildguard(flags)?),
                 JudgeName::Logprob => panel.models.push(logprob(flags)?),
+                JudgeName::Chat(name) => panel.models.push(chat(&name, flags)?),
             }
         }
         Ok(panel)
@@ -77,7 +79,7 @@ impl Panel {
             .map(|judge| JudgeEntry::new(judge.name(), judge.digest()));
         let models = self.models.iter().map(|judge| JudgeEntry {
             model: judge.identity.clone(),
-            ..JudgeEntry::new(judge.name(), judge.digest())
+            ..JudgeEntry::new(&judge.name, judge.digest())
         });
         let external = self
             .external
@@ -127,9 +129,22 @@ fn refuse_idle_flags(flags: &JudgeFlags, named: &IndexSet<JudgeName>) -> Result<
         ("--logprob-raw", flags.logprob_raw, JudgeName::Logprob),
         ("--openings", flags.openings.is_some(), JudgeName::Logprob),
     ];
-    let idle = |&&(_, is_given, judge): &&(&str, bool, JudgeName)| is_given && !named.contains(&judge);
-    match given.iter().find(idle) {
-        Some((flag, ..)) => Err(Error::usage(
+    let idle = |(_, is_given, judge): &&(&str, bool, JudgeName)| *is_given && !named.contains(judge);
+    let is_asked = |name: &String| {
+        named
+            .iter()
+            .any(|judge| matches!(judge, JudgeName::Chat(asked) if Chat::stem(asked) == *name))
+    };
+    let files = [
+        ("--judge-model", &flags.judge_models),
+        ("--judge-text", &flags.judge_texts),
+    ];
+    let mut idle_files = files
+        .iter()
+        .filter(|(_, files)| files.iter().any(|(name, _)| !is_asked(name)))
+        .map(|(flag, _)| *flag);
+    match given.iter().find(idle).map(|(flag, ..)| *flag).or(idle_files.next()) {
+        Some(flag) => Err(Error::usage(
             flag,
             "the judge that reads it is not asked for with --judge",
         )),
@@ -159,7 +174,23 @@ fn substring(flags: &JudgeFlags) -> Result<Judge> {
 
 fn wildguard(flags: &JudgeFlags) -> Result<ModelJudge> {
     let path = model(flags.wildguard_model.as_deref(), "--wildguard-model")?;
-    ModelJudge::open(path, Question::Wildguard)
+    let chat = Chat::open("wildguard", None)?;
+    ModelJudge::open("wildguard", path, Question::Chat(Box::new(chat)))
+}
+
+/// A judge file with the model that is named for it, else its own.
+fn chat(name: &str, flags: &JudgeFlags) -> Result<ModelJudge> {
+    let stem = Chat::stem(name);
+    let text = named(&flags.judge_texts, &stem);
+    let chat = Chat::open(name, text)?;
+    let own = chat.model.clone();
+    let path = model(named(&flags.judge_models, &stem).or(own.as_deref()), "--judge-model")?;
+    ModelJudge::open(&format!("chat:{stem}"), path, Question::Chat(Box::new(chat)))
+}
+
+fn named<'f>(files: &'f [(String, PathBuf)], name: &str) -> Option<&'f Path> {
+    let found = files.iter().find(|(known, _)| known == name);
+    found.map(|(_, path)| path.as_path())
 }
 
 fn logprob(flags: &JudgeFlags) -> Result<ModelJudge> {
@@ -170,7 +201,7 @@ fn logprob(flags: &JudgeFlags) -> Result<ModelJudge> {
         threshold: flags.logprob_threshold,
         is_raw: flags.logprob_raw,
     };
-    ModelJudge::open(path, question)
+    ModelJudge::open("logprob", path, question)
 }
 
 fn phrases(name: &'static str, place: Place, built_in: &str, file: Option<&Path>) -> Result<Judge> {

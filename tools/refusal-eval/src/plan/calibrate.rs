@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use process::{Common, Error, Format, Result};
+use process::{Common, Error, Format, Result, Target};
 use serde::Serialize;
 
-use super::Target;
 use crate::cli::CalibrateArgs;
 use crate::judge::{JudgeEntry, Panel};
 
@@ -36,13 +35,13 @@ impl Plan {
             judges: panel.entries(),
             confidence: flags.confidence,
         };
-        let inputs = flags.inputs.iter().chain(&flags.verdicts);
+        let inputs: Vec<PathBuf> = flags.inputs.iter().chain(&flags.verdicts).cloned().collect();
         let opened = Opened {
             panel,
             labels: flags.inputs.clone(),
             verdicts: flags.verdicts.clone(),
             format: flags.format.resolve(flags.output.output.as_deref()),
-            target: Target::new(&flags.output, inputs.cloned()),
+            target: flags.output.target(&inputs),
         };
         Ok((plan, opened))
     }

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use process::{Common, Error, Result};
+use process::{Common, Error, Result, Target};
 use serde::Serialize;
 
-use super::Target;
 use crate::answers::Reading;
 use crate::cli::JudgeArgs;
 use crate::judge::{JudgeEntry, Panel};
@@ -38,7 +37,7 @@ impl Plan {
             map: flags.map.clone(),
             ..Plan::of(&panel)
         };
-        let inputs = [&flags.input].into_iter().chain(&flags.prompts);
+        let inputs: Vec<PathBuf> = [&flags.input].into_iter().chain(&flags.prompts).cloned().collect();
         let opened = Opened {
             panel,
             input: flags.input.clone(),
@@ -48,7 +47,7 @@ impl Plan {
                 map: flags.map.clone(),
                 accept_partial: flags.keep_going,
             },
-            target: Target::new(&flags.output, inputs.cloned()),
+            target: flags.output.target(&inputs),
             prompts: flags.prompts.clone(),
             keep_going: flags.keep_going,
         };

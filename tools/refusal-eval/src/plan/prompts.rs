@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use process::{Error, Result};
+use process::{Error, Result, Target};
 use serde::Serialize;
 
-use super::Target;
 use crate::benchmarks::Columns;
 use crate::cli::{BenchFlags, PromptsArgs};
 
@@ -33,8 +32,8 @@ pub struct Opened {
 impl Plan {
     pub fn new(flags: &PromptsArgs) -> Result<(Plan, Opened)> {
         let plan = Plan::of(&flags.bench)?;
-        let files = plan.benches.iter().map(|bench| bench.path.clone());
-        let target = Target::new(&flags.output, files);
+        let files: Vec<PathBuf> = plan.benches.iter().map(|bench| bench.path.clone()).collect();
+        let target = flags.output.target(&files);
         Ok((plan, Opened { target }))
     }
 

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use process::{Error, Format, Result};
+use process::{Error, Format, Result, Target};
 use serde::Serialize;
 
-use super::Target;
 use crate::cli::{ReportArgs, ReportFlags};
 
 #[derive(Serialize)]
@@ -53,9 +52,9 @@ pub const FIGURES: [&str; 20] = [
 impl Plan {
     pub fn new(flags: &ReportArgs) -> Result<(Plan, Opened)> {
         let plan = Plan::of(&flags.report, flags.vs.is_some())?;
-        let inputs = [&flags.input].into_iter().chain(&flags.vs);
+        let inputs: Vec<PathBuf> = [&flags.input].into_iter().chain(&flags.vs).cloned().collect();
         let opened = Opened {
-            target: Target::new(&flags.output, inputs.cloned()),
+            target: flags.output.target(&inputs),
             input: flags.input.clone(),
             base: flags.vs.clone(),
             keep_going: flags.keep_going,

@@ -222,6 +222,7 @@ fn verdict_row(answer: &Answer, judge: &str, word: Word) -> Verdict {
         text_digest: answer.text_digest.clone(),
         judge: judge.to_owned(),
         verdict: word.class,
+        harmful: word.harmful,
         confidence: word.confidence,
         evidence: word.evidence,
         reason: word.reason,
