@@ -5,7 +5,7 @@ use crate::{Error, File, Result, TensorSpec};
 impl File {
     /// The unit direction of a layer, of this width: the tensor `direction.<layer>`, else the only tensor of that layer and
     /// width, else the tensor `direction` of a file that holds one for all layers.
-    pub fn direction(&self, layer: usize, width: usize) -> Result<Vec<f32>> {
+    pub fn direction(&self, layer: usize, width: usize) -> Result<Vec<f64>> {
         let name = self.direction_name(layer, width)?;
         let refuse = |cause: String| Err(Error::NoDirection(format!("{name} {cause}")));
         let tensor = self.tensor(name)?;
@@ -20,9 +20,7 @@ impl File {
         if !norm.is_finite() || norm == 0.0 {
             return refuse(format!("has norm {norm}: no direction"));
         }
-        #[expect(clippy::as_conversions, reason = "the one rounding conversion that std offers")]
-        let unit = |x: f64| (x / norm) as f32;
-        Ok(values.into_iter().map(unit).collect())
+        Ok(values.into_iter().map(|x| x / norm).collect())
     }
 
     fn direction_name(&self, layer: usize, width: usize) -> Result<&str> {

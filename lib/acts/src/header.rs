@@ -140,6 +140,8 @@ pub enum Role {
     Moments,
     /// A fitted basis.
     Basis,
+    /// A plan of interventions in a model, and its vectors.
+    Steering,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -163,6 +163,7 @@ impl Decoder {
         cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
         let pass = self.pass(batch, cache.as_deref())?;
+        probe.begin(&pass.positions);
         let x = self.embed(tape, batch, &pass)?;
         let x = visit(probe, Point::new(Site::Embed, 0), x)?;
         self.run(tape, pass, 0..depth, x, probe, cache)
@@ -185,6 +186,7 @@ impl Decoder {
             let (shape, rows) = (residual.dims(), batch.row_count());
             return Err(candle_core::Error::Msg(format!("a residual of shape {shape:?} for {rows} rows")).into());
         }
+        probe.begin(&pass.positions);
         self.run(tape, pass, layers, residual, probe, cache)
     }
 

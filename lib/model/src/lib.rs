@@ -86,6 +86,8 @@ mod safetensors;
 #[cfg(feature = "decoder")]
 pub mod steering;
 #[cfg(feature = "decoder")]
+mod stream;
+#[cfg(feature = "decoder")]
 pub mod taps;
 pub mod template;
 pub mod tokenizer;
@@ -115,7 +117,9 @@ pub use loader::Parameter;
 #[cfg(feature = "decoder")]
 pub use ops::Tape;
 #[cfg(feature = "decoder")]
-pub use steering::Steering;
+pub use steering::{Steered, Steering};
+#[cfg(feature = "decoder")]
+pub use stream::StreamWriter;
 #[cfg(feature = "decoder")]
 pub use taps::{Patch, Point, Probe, ProbeResult, Site, Taps};
 pub use template::{Template, Turn};

@@ -172,6 +172,9 @@ pub fn read<T>(tensor: &Tensor, look: impl FnOnce(&[f32]) -> T) -> Result<T> {
 
 /// Something that watches, or changes, a forward pass.
 pub trait Probe {
+    /// Told before every pass where each of its rows stands in its sequence.
+    fn begin(&mut self, _positions: &[u32]) {}
+
     /// Whether `visit` is called at this point.
     fn wants(&self, point: Point) -> bool;
 
@@ -209,6 +212,10 @@ impl Probe for () {
 
 /// The second sees what the first made of it.
 impl<A: Probe, B: Probe> Probe for (A, B) {
+    fn begin(&mut self, positions: &[u32]) {
+        self.0.begin(positions);
+        self.1.begin(positions);
+    }
     fn wants(&self, point: Point) -> bool {
         self.0.wants(point) || self.1.wants(point)
     }
@@ -228,6 +235,9 @@ impl<A: Probe, B: Probe> Probe for (A, B) {
 }
 
 impl<P: Probe + ?Sized> Probe for &mut P {
+    fn begin(&mut self, positions: &[u32]) {
+        (**self).begin(positions);
+    }
     fn wants(&self, point: Point) -> bool {
         (**self).wants(point)
     }

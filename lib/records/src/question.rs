@@ -62,6 +62,18 @@ impl Prompt {
         system.into_iter().chain(given).collect()
     }
 
+    /// The same question without its system message.
+    pub fn without_system(&self) -> Prompt {
+        let mut prompt = self.clone();
+        prompt.system = None;
+        if let Some(messages) = &mut prompt.messages
+            && messages.first().is_some_and(|message| message.role == "system")
+        {
+            messages.remove(0);
+        }
+        prompt
+    }
+
     /// The text that runs where there is no chat template; what only a template can say is refused.
     pub fn bare(&self, system: Option<&str>) -> std::result::Result<&str, &'static str> {
         match &self.prompt {
@@ -122,6 +134,8 @@ mod tests {
         let begun =
             asked(r#"{"messages":[{"role":"system","content":"s"},{"role":"user","content":"u"}],"system":"own"}"#);
         assert_eq!(begun.turns(Some("flag")), [("system", "s"), ("user", "u")]);
+        assert_eq!(begun.without_system().turns(None), [("user", "u")]);
+        assert_eq!(prompt.without_system().turns(None), [("user", "p")]);
     }
 
     #[test]

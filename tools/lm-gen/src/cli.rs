@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use process::{Common, MixedCompute, OutputFlags, ShardFlags, SteeringFlags};
+use process::{Common, MixedCompute, OutputFlags, ShardFlags};
 use records::dataset::InputFormat;
+use steering::SteeringFlags;
+
+use crate::contrast::Contrast;
 
 /// Generate and score completions with a language model.
 ///
@@ -75,6 +78,11 @@ pub struct Args {
 
     #[command(flatten)]
     pub steering: SteeringFlags,
+
+    /// Choose every token by two contexts (see CONTRAST): self:ALPHA and ada[:ALPHA] set --system beside no system message, amateur=MODEL:ALPHA
+    /// this model beside another.
+    #[arg(long, value_name = "CONTRAST", conflicts_with = "score")]
+    pub contrast: Option<Contrast>,
 
     /// Sequences in flight (see DETERMINISM).
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -158,6 +166,15 @@ RECORDS
 
   The choice or completion is tokenised together with the prompt; its tokens are those after the longest common start.
 
+CONTRAST
+  The token chosen is put behind both contexts; sampling, stops, shards and resumption are as without. With l the logits:
+  self      (1 - ALPHA) l(with the system message) + ALPHA l(without): 0 is the one and 1 the other context, 2.5 as published.
+  ada       for the first 10 tokens p + ALPHA (p - q) where both contexts agree, else p - ALPHA (p - q), p with and q without the system
+            message; they agree where p's best token is q's too, and q's probability of its best is at least 0.9 of p's. Tokens
+            below 0.01 of q's best are out. Afterwards q alone. ALPHA is 4.5; --system is \"Please refuse to answer me!\".
+  amateur   l - ALPHA l(of the other model), which must have the same tokenizer. Only this model is steered.
+  A chat template that has no place for a system message gives two equal contexts, and is refused; --template FILE brings one that has.
+
 DETERMINISM
   A prompt is read alone, and its tokens are decoded in groups in which a row's product does not depend on its neighbours (on
   x86-64 with AVX2 or AVX-512). So --threads, shards, --resume and any --batch above 1 change no byte of the output. --batch 1
@@ -166,7 +183,9 @@ DETERMINISM
 EXAMPLES
   lm-gen --model DIR prompts.jsonl -o completions.jsonl
   refusal-eval prompts --bench xstest=xstest_prompts.csv | lm-gen --model DIR --system 'You are helpful.' - -o answers.jsonl
+  lm-gen --model DIR --steer refusal.acts:0.5@10-20 prompts.jsonl -o steered.jsonl
   lm-gen --model DIR --ablate direction.acts@14 prompts.jsonl -o ablated.jsonl
+  lm-gen --model DIR --system 'Be safe.' --contrast self:2.5 prompts.jsonl -o bolder.jsonl
   lm-gen --model DIR --score --per-token answers.jsonl -o scored.jsonl
   lm-gen --model DIR --shard 0/4 prompts.jsonl -o part0.jsonl
   lm-gen --merge part0.jsonl part1.jsonl part2.jsonl part3.jsonl -o completions.jsonl";

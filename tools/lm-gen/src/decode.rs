@@ -8,6 +8,7 @@
 use model::{Batch, Decoder, KvCache, Probe, Steering, Tape, Tensor, Tokenizer};
 use records::Finish;
 
+use crate::contrast::Rule;
 use crate::sample::Choice;
 
 /// Sequences per decoding step.
@@ -19,6 +20,8 @@ pub struct Job {
     pub order: u64,
     /// The prompt.
     pub ids: Vec<u32>,
+    /// The prompt of the second context; read where there is one.
+    pub second_ids: Vec<u32>,
     pub token_count_max: usize,
     pub stop: Vec<String>,
     /// The counter of its draws.
@@ -42,12 +45,28 @@ struct Slot {
 struct Group {
     slots: Vec<Slot>,
     cache: KvCache,
+    /// Of the second context; empty where there is none.
+    second: KvCache,
+}
+
+/// A model and what steers it.
+#[derive(Clone, Copy)]
+pub struct Speaker<'m> {
+    pub decoder: &'m Decoder,
+    pub steering: &'m Steering,
+}
+
+/// The second context, and how it counts.
+#[derive(Clone, Copy)]
+pub struct Second<'m> {
+    pub speaker: Speaker<'m>,
+    pub rule: Rule,
 }
 
 pub struct Engine<'m> {
-    decoder: &'m Decoder,
+    first: Speaker<'m>,
+    second: Option<Second<'m>>,
     tokenizer: &'m Tokenizer,
-    steering: &'m Steering,
     choice: Choice,
     ends: Vec<u32>,
     groups: Vec<Group>,
@@ -56,17 +75,17 @@ pub struct Engine<'m> {
 
 impl<'m> Engine<'m> {
     pub fn new(
-        decoder: &'m Decoder,
+        first: Speaker<'m>,
+        second: Option<Second<'m>>,
         tokenizer: &'m Tokenizer,
-        steering: &'m Steering,
         choice: Choice,
         ends: Vec<u32>,
         capacity: usize,
     ) -> Engine<'m> {
         Engine {
-            decoder,
+            first,
+            second,
             tokenizer,
-            steering,
             choice,
             ends,
             groups: Vec::new(),
@@ -84,15 +103,14 @@ impl<'m> Engine<'m> {
 
     /// Reads a prompt and takes its completion up; one that ends at once comes back.
     pub fn admit(&mut self, job: Job) -> model::Result<Option<Done>> {
-        let mut cache = KvCache::new();
-        let batch = Batch::pack(&[&job.ids]);
-        let logits = self.logits(&batch, &mut cache)?;
-        let slot = Slot {
+        let mut alone = Group::default();
+        let batches = [&job.ids, &job.second_ids].map(|ids| Batch::pack(&[ids]));
+        alone.slots.push(Slot {
             job,
             generated: Vec::new(),
-        };
-        let mut slot = slot;
-        if let Some(done) = self.extend(&mut slot, &logits[0])? {
+        });
+        let logits = self.logits(&batches, &mut alone)?;
+        if let Some(done) = self.extend(&mut alone.slots[0], &logits[0])? {
             return Ok(Some(done));
         }
         let group = match self.groups.iter().position(|group| group.slots.len() < GROUP) {
@@ -102,8 +120,9 @@ impl<'m> Engine<'m> {
                 self.groups.last_mut().expect("just pushed")
             }
         };
-        group.slots.push(slot);
-        group.cache.extend(cache);
+        group.slots.append(&mut alone.slots);
+        group.cache.extend(alone.cache);
+        group.second.extend(alone.second);
         Ok(None)
     }
 
@@ -117,7 +136,8 @@ impl<'m> Engine<'m> {
                 .iter()
                 .map(|slot| [*slot.generated.last().expect("a slot holds a token")])
                 .collect();
-            let logits = self.logits(&Batch::pack(&last), &mut group.cache)?;
+            let batch = Batch::pack(&last);
+            let logits = self.logits(&[batch.clone(), batch], &mut group)?;
             let mut stays = Vec::with_capacity(group.slots.len());
             for (slot, logits) in group.slots.iter_mut().zip(&logits) {
                 let done = self.extend(slot, logits)?;
@@ -125,6 +145,7 @@ impl<'m> Engine<'m> {
                 ended.extend(done);
             }
             group.cache.retain(|slot| stays[slot]);
+            group.second.retain(|slot| stays[slot]);
             let mut stays = stays.into_iter();
             group.slots.retain(|_| stays.next().expect("one for each slot"));
             self.groups[index] = group;
@@ -133,13 +154,26 @@ impl<'m> Engine<'m> {
         Ok(ended)
     }
 
+    /// The logits that choose the next token of every slot; the batches are those of the two contexts.
+    fn logits(&self, [batch, second_batch]: &[Batch; 2], group: &mut Group) -> model::Result<Vec<Vec<f32>>> {
+        let first = self.said(self.first, batch, &mut group.cache)?;
+        let Some(second) = self.second else {
+            return Ok(first);
+        };
+        let other = self.said(second.speaker, second_batch, &mut group.second)?;
+        let both = group.slots.iter().zip(first.iter().zip(&other));
+        Ok(both
+            .map(|(slot, (first, other))| second.rule.combine(first, other, slot.generated.len()))
+            .collect())
+    }
+
     /// The next-token logits of every sequence of the batch.
-    fn logits(&self, batch: &Batch, cache: &mut KvCache) -> model::Result<Vec<Vec<f32>>> {
+    fn said(&self, speaker: Speaker<'m>, batch: &Batch, cache: &mut KvCache) -> model::Result<Vec<Vec<f32>>> {
         let tape = match self.capacity {
             1 => Tape::off(),
             _ => Tape::off().steady(),
         };
-        last_logits(&tape, self.decoder, batch, &mut &*self.steering, cache)
+        last_logits(&tape, speaker.decoder, batch, &mut speaker.steering.probe(), cache)
     }
 
     /// Chooses a token; says whether the completion ends with it.

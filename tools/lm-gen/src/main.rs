@@ -1,6 +1,7 @@
 //! lm-gen: generate and score completions with a language model.
 
 mod cli;
+mod contrast;
 mod decode;
 mod merge;
 mod output;
@@ -11,7 +12,6 @@ mod resume;
 mod run;
 mod sample;
 mod score;
-mod steering;
 mod units;
 
 fn main() -> ! {

@@ -4,12 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use model::{Checkpoint, Compute, Options, Steering, Template, Tokenizer};
-use process::{Error, Existing, Intervention, MixedCompute, Result, ResultExt, Shard};
+use process::{Error, Existing, MixedCompute, Result, ResultExt, Shard};
 use serde::Serialize;
+use steering::Intervention;
 
 use crate::cli::Args;
+use crate::contrast::{ADA_SYSTEM, Contrast, Rule};
 use crate::prompts::{self, Input};
-use crate::steering;
 
 #[derive(Serialize)]
 pub struct Plan {
@@ -33,6 +34,8 @@ pub struct Plan {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
     pub interventions: Vec<Intervention>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contrast: Option<Contrasted>,
     pub compute: Compute,
     pub version: &'static str,
 }
@@ -48,6 +51,16 @@ pub struct Sampling {
     pub attempts: u32,
 }
 
+/// The second context.
+#[derive(Serialize, Clone)]
+pub struct Contrasted {
+    #[serde(flatten)]
+    pub rule: Rule,
+    /// Of the other model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_digest: Option<String>,
+}
+
 /// What a plan is carried out with.
 pub struct Opened {
     /// Not loaded yet.
@@ -55,6 +68,8 @@ pub struct Opened {
     pub tokenizer: Tokenizer,
     pub template: Option<Template>,
     pub steering: Steering,
+    /// The other model of a contrast, not loaded yet.
+    pub amateur: Option<Checkpoint>,
     pub input: Input,
     pub shard: Shard,
     /// Sequences in flight.
@@ -83,10 +98,11 @@ impl Plan {
             .as_deref()
             .ok_or_else(|| Error::usage("--model", "is needed"))?;
         let subject = model_path.display();
-        let checkpoint = open(args, model_path)?;
+        let checkpoint = open(args, model_path, args.model_digest.clone())?;
         let tokenizer = checkpoint.tokenizer().at(&subject)?;
         let template = template(args, model_path, &checkpoint)?;
-        let interventions = args.steering.resolve(checkpoint.config().layer_count())?;
+        let (interventions, steering) = args.steering.open(&checkpoint)?;
+        let amateur = amateur(args, &checkpoint, &tokenizer)?;
         let input = prompts::read(input_path, args, shard)?;
         let plan = Plan {
             model_digest: checkpoint.digest().to_owned(),
@@ -97,7 +113,7 @@ impl Plan {
             template_digest: template
                 .as_ref()
                 .map(|template| format!("blake3:{}", template.digest().to_hex())),
-            system: args.system.clone(),
+            system: system(args)?,
             max_new_tokens: args.max_new_tokens,
             stop: args.stop.clone(),
             end_token_ids: checkpoint.end_tokens(&tokenizer).at(&subject)?,
@@ -112,11 +128,16 @@ impl Plan {
                 attempts: args.attempts,
             }),
             interventions,
+            contrast: args.contrast.as_ref().map(|contrast| Contrasted {
+                rule: contrast.rule,
+                model_digest: amateur.as_ref().map(|amateur| amateur.digest().to_owned()),
+            }),
             compute: checkpoint.compute(),
             version: process::VERSION,
         };
         let opened = Opened {
-            steering: steering::load(&plan.interventions, &checkpoint)?,
+            steering,
+            amateur,
             checkpoint,
             tokenizer,
             template,
@@ -148,12 +169,43 @@ fn target(args: &Args) -> Result<Target> {
     })
 }
 
-fn open(args: &Args, path: &Path) -> Result<Checkpoint> {
+/// The system message; the adaptive contrast brings one.
+fn system(args: &Args) -> Result<Option<String>> {
+    let rule = args.contrast.as_ref().map(|contrast| contrast.rule);
+    match (rule, &args.system) {
+        (Some(rule), _) if args.raw && rule.drops_system() => Err(Error::usage(
+            "--contrast",
+            "contexts differ in their system message, and --raw has none",
+        )),
+        (Some(Rule::Ada { .. }), None) => Ok(Some(ADA_SYSTEM.to_owned())),
+        (Some(Rule::Itself { .. }), None) => Err(Error::usage("--contrast", "self needs --system TEXT")),
+        (_, system) => Ok(system.clone()),
+    }
+}
+
+/// The other model of a contrast: tokens must mean the same to both.
+fn amateur(args: &Args, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Option<Checkpoint>> {
+    let Some(path) = args.contrast.as_ref().and_then(|contrast| contrast.amateur.as_deref()) else {
+        return Ok(None);
+    };
+    let amateur = open(args, path, None)?;
+    let theirs = amateur.tokenizer().at(path.display())?;
+    let (ours, size) = (checkpoint.config().vocab_size, amateur.config().vocab_size);
+    if theirs.digest() != tokenizer.digest() || ours != size {
+        let cause = format!(
+            "has another tokenizer (or vocabulary: {size}, not {ours}) than --model, so its tokens mean others"
+        );
+        return Err(Error::input(path.display(), cause));
+    }
+    Ok(Some(amateur))
+}
+
+fn open(args: &Args, path: &Path, digest: Option<String>) -> Result<Checkpoint> {
     let options = Options {
         device: model::device::open(&args.device).map_err(|cause| Error::environment("--device", cause))?,
         dtype: model::device::dtype(&args.dtype).map_err(|cause| Error::usage("--dtype", cause))?,
         follow_links: args.follow_links,
-        digest: args.model_digest.clone(),
+        digest,
     };
     Checkpoint::open(path, &options).at(path.display())
 }
@@ -166,7 +218,12 @@ fn template(args: &Args, path: &Path, checkpoint: &Checkpoint) -> Result<Option<
         return Template::read(named, args.follow_links).at(named.display()).map(Some);
     }
     let found = checkpoint.template().at(path.display())?;
-    let needs = [("--chat", args.chat), ("--system", args.system.is_some())];
+    let drops_system = |contrast: &Contrast| contrast.rule.drops_system();
+    let needs = [
+        ("--chat", args.chat),
+        ("--system", args.system.is_some()),
+        ("--contrast", args.contrast.as_ref().is_some_and(drops_system)),
+    ];
     match needs.into_iter().find(|(_, is_given)| *is_given) {
         Some((flag, _)) if found.is_none() => Err(Error::input(
             path.display(),

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use model::Decoder;
+use model::Steering;
 use process::{Error, Manifest, Outcome, Progress, Result, ResultExt, Shard};
 use records::{Begin, Completion, Finish, Writer};
 use serde::Serialize;
 
 use crate::cli::Args;
-use crate::decode::{Done, Engine, Job};
+use crate::decode::{Done, Engine, Job, Second, Speaker};
 use crate::merge;
 use crate::output::Sink;
 use crate::plan::{Opened, Plan};
@@ -62,10 +62,27 @@ pub fn run(args: Args) -> Result<Outcome> {
     };
     let start = resume::open(target, &journaled, wanted)?;
     let decoder = opened.checkpoint.load().at("--model")?;
+    let amateur = opened
+        .amateur
+        .as_ref()
+        .map(|amateur| amateur.load().at("--contrast"))
+        .transpose()?;
+    let unsteered = Steering::new(decoder.config(), decoder.device());
+    let speaker = Speaker {
+        decoder: &decoder,
+        steering: &opened.steering,
+    };
+    let second = plan.contrast.as_ref().map(|contrast| Second {
+        rule: contrast.rule,
+        speaker: amateur.as_ref().map_or(speaker, |amateur| Speaker {
+            decoder: amateur,
+            steering: &unsteered,
+        }),
+    });
     let mut sink = Sink::open(start, &begin, &keys, opened.input.status)?;
     let progress = Progress::start(&args.common, "generating", Some(units.len() as u64), "completions");
     progress.advance(sink.done_count());
-    let mut run = Run::new(&plan, &opened, &speech, &decoder, &units);
+    let mut run = Run::new(&plan, &opened, &speech, (speaker, second), &units);
     run.all(units, &mut sink, &progress)?;
     progress.finish();
 
@@ -109,17 +126,19 @@ impl<'r> Run<'r> {
         plan: &'r Plan,
         opened: &'r Opened,
         speech: &'r Speech<'r>,
-        decoder: &'r Decoder,
+        (first, second): (Speaker<'r>, Option<Second<'r>>),
         units: &[Unit],
     ) -> Run<'r> {
-        let steering = &opened.steering;
         let choice = Choice::new(plan.sampling.as_ref());
         let ends = plan.end_token_ids.clone();
         Run {
             plan,
             speech,
-            engine: Engine::new(decoder, &opened.tokenizer, steering, choice, ends, opened.capacity),
-            scorer: Scorer { decoder, steering },
+            engine: Engine::new(first, second, &opened.tokenizer, choice, ends, opened.capacity),
+            scorer: Scorer {
+                decoder: first.decoder,
+                steering: first.steering,
+            },
             orders: units.iter().map(|unit| (unit.item, unit.attempt_index)).collect(),
             items: &opened.input.items,
         }
@@ -158,12 +177,14 @@ impl<'r> Run<'r> {
         match unit.work {
             Work::Generate {
                 ids,
+                second_ids,
                 token_count_max,
                 stop,
             } => {
                 let job = Job {
                     order,
                     ids,
+                    second_ids,
                     token_count_max,
                     stop,
                     unit: (item.sample_index << 20) | unit.attempt_index,

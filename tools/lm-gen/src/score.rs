@@ -94,7 +94,9 @@ impl Scorer<'_> {
     /// The logits of chosen rows.
     fn rows(&self, batch: &Batch, cache: &mut KvCache, wanted: &[u32]) -> model::Result<Vec<Vec<f32>>> {
         let tape = Tape::off().steady();
-        let normed = self.decoder.forward(&tape, batch, &mut &*self.steering, Some(cache))?;
+        let normed = self
+            .decoder
+            .forward(&tape, batch, &mut self.steering.probe(), Some(cache))?;
         let mut logits = Vec::with_capacity(wanted.len());
         // A vocabulary is wide: some rows at a time.
         for rows in wanted.chunks(256) {

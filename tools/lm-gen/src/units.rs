@@ -17,6 +17,8 @@ pub struct Unit {
 pub enum Work {
     Generate {
         ids: Vec<u32>,
+        /// Of the second context; empty where there is none.
+        second_ids: Vec<u32>,
         token_count_max: usize,
         stop: Vec<String>,
     },
@@ -58,6 +60,9 @@ fn name(item: &Item) -> String {
 
 fn work(plan: &Plan, item: &Item, speech: &Speech, room: usize) -> Result<Work, String> {
     if let Some(choices) = &item.prompt.choices {
+        if plan.contrast.is_some() {
+            return Err("has choices, which are scored, and a contrast is for completions".into());
+        }
         if choices.is_empty() {
             return Err("choices is empty".into());
         }
@@ -90,13 +95,12 @@ fn check_scored(item: &Item, text: &str, speech: &Speech, room: usize) -> Result
 }
 
 fn generation(plan: &Plan, item: &Item, speech: &Speech, room: usize) -> Result<Work, String> {
-    let ids = speech.ids(&item.prompt).map_err(|cause| cause.to_string())?;
-    if ids.len() > room {
-        return Err(format!(
-            "the prompt is {} tokens, the model's limit is {room}",
-            ids.len()
-        ));
-    }
+    let ids = checked(speech.ids(&item.prompt), room)?;
+    let second_ids = match &plan.contrast {
+        None => Vec::new(),
+        Some(contrast) if contrast.rule.drops_system() => without_system(&ids, item, speech, room)?,
+        Some(_) => ids.clone(),
+    };
     let wanted = item.prompt.max_new_tokens.unwrap_or(plan.max_new_tokens);
     if wanted == 0 {
         return Err("max_new_tokens is 0".into());
@@ -104,8 +108,36 @@ fn generation(plan: &Plan, item: &Item, speech: &Speech, room: usize) -> Result<
     let own_stop = item.prompt.stop.iter().flatten().filter(|stop| !stop.is_empty());
     Ok(Work::Generate {
         // The last token is written and not read.
-        token_count_max: (wanted as usize).min(room - ids.len() + 1),
+        token_count_max: (wanted as usize).min(room - ids.len().max(second_ids.len()) + 1),
         stop: plan.stop.iter().chain(own_stop).cloned().collect(),
         ids,
+        second_ids,
     })
+}
+
+/// The same prompt without its system message, which must make a difference.
+fn without_system(ids: &[u32], item: &Item, speech: &Speech, room: usize) -> Result<Vec<u32>, String> {
+    let without = Speech {
+        system: None,
+        ..*speech
+    };
+    let second_ids = checked(without.ids(&item.prompt.without_system()), room)?;
+    match second_ids == ids {
+        true => Err(
+            "the chat template has no place for a system message, so the two contexts of the contrast are the same"
+                .into(),
+        ),
+        false => Ok(second_ids),
+    }
+}
+
+fn checked(ids: model::Result<Vec<u32>>, room: usize) -> Result<Vec<u32>, String> {
+    let ids = ids.map_err(|cause| cause.to_string())?;
+    match ids.len() > room {
+        true => Err(format!(
+            "the prompt is {} tokens, the model's limit is {room}",
+            ids.len()
+        )),
+        false => Ok(ids),
+    }
 }

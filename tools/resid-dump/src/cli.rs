@@ -119,7 +119,7 @@ pub struct Args {
     pub positions: Positions,
 
     #[command(flatten)]
-    pub steering: process::SteeringFlags,
+    pub steering: steering::SteeringFlags,
 
     /// The type to store: f32, bf16 or f16 (default: as computed).
     #[arg(long, value_name = "TYPE", value_parser = ["f32", "bf16", "f16"], conflicts_with = "moments", help_heading = "Storage")]

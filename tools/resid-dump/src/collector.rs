@@ -47,7 +47,7 @@ pub fn forward(decoder: &Decoder, opened: &Opened, samples: &[&Sample]) -> Resul
         seen: vec![None; points.len()],
     };
     let tape = Tape::off().steady();
-    let mut probe = (&opened.steering, &mut collector);
+    let mut probe = (opened.steering.probe(), &mut collector);
     let needs_head = points
         .iter()
         .any(|point| matches!(point.site, Site::FinalNorm | Site::Logits));

@@ -11,7 +11,6 @@ mod prompts;
 mod report;
 mod run;
 mod selection;
-mod steering;
 mod verify;
 
 fn main() -> ! {

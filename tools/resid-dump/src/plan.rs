@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use acts::{Codec, Dtype};
 use model::{Bos, Checkpoint, Compute, Config, Device, Options, Point, Steering, Template, Tokenizer};
-use process::{Error, Existing, Intervention, Layers, MixedCompute, Result, ResultExt, Shard};
+use process::{Error, Existing, Layers, MixedCompute, Result, ResultExt, Shard};
 use serde::{Deserialize, Serialize};
+use steering::Intervention;
 
 use crate::cli::Args;
 use crate::prompts::{Encoding, Prompts, Sample};
 use crate::selection::Positions;
-use crate::steering;
 
 /// Everything that changes bytes. Its digest is the resume key; batch boundaries stand here because on some kernels a
 /// row's last bits depend on how many rows are multiplied with it.
@@ -124,6 +124,7 @@ impl Plan {
         let tokenizer = checkpoint.tokenizer().at(args.model.display())?;
         let template = template(args, &checkpoint)?;
         let points = points(args, config)?;
+        let (interventions, steering) = args.steering.open(&checkpoint)?;
         let prompts = Prompts::read(args, &encoding(args, config, &tokenizer, template.as_ref()))?;
         let plan = Plan {
             tool: "resid-dump".into(),
@@ -145,7 +146,7 @@ impl Plan {
             sites: args.sites.iter().map(|site| site.to_string()).collect(),
             layers: layers(args, config)?,
             positions: args.positions.to_string(),
-            interventions: args.steering.resolve(config.layer_count())?,
+            interventions,
             store_dtype: args.store_dtype.clone().unwrap_or_else(|| args.dtype.clone()),
             codec: args.codec.to_string(),
             keep_text: args.keep_text,
@@ -158,7 +159,7 @@ impl Plan {
         let opened = Opened {
             model_name: args.model.display().to_string(),
             prompts_name: args.prompts.display().to_string(),
-            steering: steering::load(&plan.interventions, &checkpoint)?,
+            steering,
             points,
             positions: args.positions,
             store_dtype: acts_dtype(&plan.store_dtype),

@@ -162,7 +162,7 @@ pub struct Args {
     pub device: String,
 
     #[command(flatten)]
-    pub steering: process::SteeringFlags,
+    pub steering: steering::SteeringFlags,
 
     /// Rows (pairs times α) in one pass
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(2..))]

@@ -35,7 +35,7 @@ impl<'m> Engine<'m> {
             &tape(),
             &Batch::pack(&heads),
             self.read_layer + 1,
-            &mut &*self.steering,
+            &mut self.steering.probe(),
             Some(&mut cache),
         )?;
         Ok(Prefixes {
@@ -49,7 +49,7 @@ impl<'m> Engine<'m> {
         let batch = Batch::pack(prompts);
         let residual = self
             .decoder
-            .residual(&tape(), &batch, layer + 1, &mut &*self.steering, None)?;
+            .residual(&tape(), &batch, layer + 1, &mut self.steering.probe(), None)?;
         let last = Tensor::new(batch.last_rows(), residual.device())?;
         rows(&residual.index_select(&last, 0)?)
     }
@@ -62,7 +62,7 @@ impl<'m> Engine<'m> {
         rows(
             &self
                 .decoder
-                .residual(&tape(), &batch, layer + 1, &mut &*self.steering, Some(&mut cache))?,
+                .residual(&tape(), &batch, layer + 1, &mut self.steering.probe(), Some(&mut cache))?,
         )
     }
 
@@ -77,7 +77,7 @@ impl<'m> Engine<'m> {
         scores: bool,
         mut take: impl FnMut(usize, Answer),
     ) -> model::Result<()> {
-        let residual = self.sweep(prefixes, owners, points, layer, &mut &*self.steering)?;
+        let residual = self.sweep(prefixes, owners, points, layer, &mut self.steering.probe())?;
         let vocabulary = self.decoder.config().vocab_size;
         let wants_scores = scores || self.scores || self.read == Read::Logits;
         let slice = if wants_scores {
@@ -125,7 +125,7 @@ impl<'m> Engine<'m> {
     ) -> model::Result<Vec<Vec<Vec<f32>>>> {
         let at = |block| Point::new(Site::MlpGate, block);
         let blocks = layer + 1..=self.read_layer;
-        let mut probe = (self.steering, Taps::new(blocks.clone().map(at)));
+        let mut probe = (self.steering.probe(), Taps::new(blocks.clone().map(at)));
         self.sweep(prefixes, owners, points, layer, &mut probe)?;
         blocks.filter_map(|block| probe.1.get(at(block))).map(rows).collect()
     }

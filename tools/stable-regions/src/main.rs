@@ -12,7 +12,6 @@ mod ready;
 mod report;
 mod run;
 mod slices;
-mod steering;
 mod summary;
 mod sweep;
 mod table;

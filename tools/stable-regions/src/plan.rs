@@ -2,13 +2,13 @@
 
 use crate::cli::{Args, Bos, Distance, PathKind, Read};
 use crate::pairs::{self, Pair, Prompt, Speller};
-use crate::steering;
 use crate::triples::{self, Triple};
 use crate::verdicts::Verdicts;
 use model::{Checkpoint, Compute, Options, Steering};
-use process::{Error, Existing, Format, Intervention, Layers, MixedCompute, Result, ResultExt, Shard};
+use process::{Error, Existing, Format, Layers, MixedCompute, Result, ResultExt, Shard};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use steering::Intervention;
 
 /// Everything that decides the numbers: what `--plan` prints and `plan_digest` covers.
 #[derive(Serialize)]
@@ -272,6 +272,7 @@ fn open(args: &Args, path: &Path, options: &Options) -> Result<(ModelPlan, Model
         false => None,
     };
     let (layers, read_layer) = layers(args, checkpoint.config().layer_count(), &name)?;
+    let (interventions, steering) = args.steering.open(&checkpoint)?;
     let plan = ModelPlan {
         model_digest: checkpoint.digest().to_owned(),
         tokenizer_digest: tokenizer
@@ -279,7 +280,7 @@ fn open(args: &Args, path: &Path, options: &Options) -> Result<(ModelPlan, Model
             .map(|tokenizer| format!("blake3:{}", tokenizer.digest().to_hex())),
         layers,
         read_layer,
-        interventions: args.steering.resolve(checkpoint.config().layer_count())?,
+        interventions,
         one_token_passes: 0,
     };
     let speller = Speller {
@@ -293,7 +294,7 @@ fn open(args: &Args, path: &Path, options: &Options) -> Result<(ModelPlan, Model
     };
     let model = Model {
         name,
-        steering: steering::load(&plan.interventions, &checkpoint)?,
+        steering,
         checkpoint,
         speller,
     };

@@ -1,18 +1,26 @@
-//! `--ablate` and `--add`: which directions are taken out of, or added to, the residual stream of which layers. What a direction
-//! is, and how a model is run with it, other crates know.
+//! The flags of every tool that runs a model: `--steer`, and `--ablate` and `--add` for directions that are not yet a plan.
 
 use std::path::PathBuf;
 
 use clap::Args;
+use model::steering::{Edit, Step};
+use model::{Checkpoint, Point, Site, Steering};
+use process::{Error, Layers, Result, ResultExt};
 use serde::{Deserialize, Serialize};
 
-use crate::exit::{Error, Result, ResultExt};
-use crate::layers::Layers;
-use crate::text::sha256;
+use crate::plan::{How, Plan};
 
-/// The flags of every tool that runs a model.
+/// Interventions; plans come first, then ablations, then additions, each kind as typed.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SteeringFlags {
+    /// Steer by a plan (an .acts of steer-vec): PLAN[:SCALE][@LAYERS]. SCALE multiplies its coefficients; LAYERS keeps those of its layers.
+    #[arg(long, value_name = "PLAN[:SCALE][@LAYERS]", value_parser = Steer::planned)]
+    pub steer: Vec<Steer>,
+
+    /// Take a plan that was made for another model of the same family, width and layer count (a fine-tuned one, say).
+    #[arg(long, requires = "steer")]
+    pub allow_other_model: bool,
+
     /// Take a direction out of the residual stream: FILE[@LAYER][:LAYERS]. FILE is an .acts of flowlens-pca --direction; @LAYER takes that
     /// layer's direction everywhere (else each layer its own); LAYERS is such as 4-12, 3,5,7 or -1 (else all).
     #[arg(long, value_name = "DIRECTION[:LAYERS]", value_parser = Steer::ablating)]
@@ -24,30 +32,45 @@ pub struct SteeringFlags {
 }
 
 impl SteeringFlags {
-    /// What the flags mean for a model of so many layers: ablations first, each kind as typed.
-    pub fn resolve(&self, layer_count: usize) -> Result<Vec<Intervention>> {
-        let ablate = self.ablate.iter().map(|steer| ("--ablate", steer));
-        let add = self.add.iter().map(|steer| ("--add", steer));
-        ablate
-            .chain(add)
-            .map(|(flag, steer)| steer.resolve(flag, layer_count))
-            .collect()
+    /// Reads everything for the model that it steers: what a run's plan says of it, and what its passes are run with.
+    pub fn open(&self, checkpoint: &Checkpoint) -> Result<(Vec<Intervention>, Steering)> {
+        let mut steering = Steering::new(checkpoint.config(), checkpoint.device());
+        let mut interventions = Vec::new();
+        for (flag, steer) in self.all() {
+            let intervention = steer.resolve(flag, checkpoint.config().layer_count())?;
+            intervention.act(&mut steering, checkpoint, self.allow_other_model)?;
+            interventions.push(intervention);
+        }
+        Ok((interventions, steering))
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&'static str, &Steer)> {
+        let kinds = [
+            ("--steer", &self.steer),
+            ("--ablate", &self.ablate),
+            ("--add", &self.add),
+        ];
+        kinds
+            .into_iter()
+            .flat_map(|(flag, steers)| steers.iter().map(move |steer| (flag, steer)))
     }
 
     /// The files that are read.
     pub fn inputs(&self) -> impl Iterator<Item = &PathBuf> {
-        self.ablate.iter().chain(&self.add).map(|steer| &steer.path)
+        self.all().map(|(_, steer)| &steer.path)
     }
 }
 
-/// What is done with a direction.
+/// What is done with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Take it out, wherever a block reads or writes.
+    /// Its direction is taken out, wherever a block reads or writes.
     Ablate,
-    /// Add so many times a unit of it, after a block.
+    /// So many times a unit of its direction is added after a block.
     Add(f64),
+    /// Its plan is followed, its coefficients so many times.
+    Steer(f64),
 }
 
 /// One flag, as typed.
@@ -60,6 +83,24 @@ pub struct Steer {
 }
 
 impl Steer {
+    /// `PLAN[:SCALE][@LAYERS]`, read from the right.
+    fn planned(text: &str) -> std::result::Result<Self, String> {
+        let with_layers = text.rsplit_once('@');
+        let (rest, layers) = with_layers
+            .and_then(|(rest, layers)| Some((rest, layers.parse().ok()?)))
+            .unwrap_or((text, Layers::All));
+        let (path, scale) = split_scale(rest).unwrap_or((rest, 1.0));
+        match scale.is_finite() {
+            true => Ok(Self {
+                path: path.into(),
+                from_layer: None,
+                layers,
+                action: Action::Steer(scale),
+            }),
+            false => Err(format!("{text:?}: the scale is not finite")),
+        }
+    }
+
     /// `FILE[@LAYER][:LAYERS]`, read from the right.
     fn ablating(text: &str) -> std::result::Result<Self, String> {
         let (rest, layers) = split_layers(text).unwrap_or((text, Layers::All));
@@ -99,7 +140,7 @@ impl Steer {
         let bytes = std::fs::read(&self.path).at(self.path.display())?;
         Ok(Intervention {
             path: self.path.clone(),
-            digest: sha256(&bytes),
+            digest: process::sha256(&bytes),
             from_layer: self.from_layer,
             layers,
             action: self.action,
@@ -132,11 +173,43 @@ pub struct Intervention {
 }
 
 impl Intervention {
-    /// Each layer at which it acts, with the layer whose direction it takes there.
-    pub fn steps(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.layers
-            .iter()
-            .map(|&layer| (layer, self.from_layer.unwrap_or(layer)))
+    fn act(&self, steering: &mut Steering, checkpoint: &Checkpoint, allow_other_model: bool) -> Result<()> {
+        let subject = self.path.display();
+        match self.action {
+            Action::Steer(scale) => {
+                let how = How {
+                    scale,
+                    layers: &self.layers,
+                    allow_other_model,
+                };
+                Plan::read(&self.path)?
+                    .steer(steering, checkpoint, how)
+                    .map_err(|cause| Error::input(&subject, cause))
+            }
+            Action::Ablate => self.each_direction(checkpoint, |layer, direction| {
+                steering.ablate(layer, &direction).at(&subject)
+            }),
+            Action::Add(scale) => self.each_direction(checkpoint, |layer, direction| {
+                let vector = direction.iter().map(|x| x * scale).collect();
+                let step = Step::everywhere(Edit::Add(vector));
+                steering.push(Point::new(Site::ResidPost, layer), step).at(&subject)
+            }),
+        }
+    }
+
+    /// Each layer at which it acts, with the direction that it takes there.
+    fn each_direction(
+        &self,
+        checkpoint: &Checkpoint,
+        mut act: impl FnMut(usize, Vec<f64>) -> Result<()>,
+    ) -> Result<()> {
+        let subject = self.path.display();
+        let width = checkpoint.config().hidden_size;
+        let file = acts::File::open(&self.path, acts::OpenOptions::default()).at(&subject)?;
+        self.layers.iter().try_for_each(|&layer| {
+            let direction = file.direction(self.from_layer.unwrap_or(layer), width).at(&subject)?;
+            act(layer, direction)
+        })
     }
 }
 
@@ -171,6 +244,15 @@ mod tests {
         ] {
             assert_eq!(Steer::adding(text), Ok(expected), "{text}");
         }
+        for (text, expected) in [
+            ("p", steer("p", None, "all", Action::Steer(1.0))),
+            ("p:0.5", steer("p", None, "all", Action::Steer(0.5))),
+            ("p@4-6", steer("p", None, "4-6", Action::Steer(1.0))),
+            ("a@b:x:-2@-1", steer("a@b:x", None, "-1", Action::Steer(-2.0))),
+        ] {
+            assert_eq!(Steer::planned(text), Ok(expected), "{text}");
+        }
+        assert!(Steer::planned("p:inf").is_err());
         for text in ["f", "f:x", "f:inf", "f:4:x"] {
             assert!(Steer::adding(text).is_err(), "{text}");
         }
