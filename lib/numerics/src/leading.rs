@@ -145,6 +145,34 @@ fn turned(turns: &Array2<f64>, block: &Array2<f64>) -> Array2<f64> {
     sums
 }
 
+/// The first principal component of rows, centred, by their Gram matrix: for few rows. `None` where the rows are all the same. Of its
+/// two directions it is the one whose largest entry is positive.
+pub fn principal(rows: &[Vec<f64>]) -> Option<Vec<f64>> {
+    let count = rows.len() as f64;
+    let width = rows.first()?.len();
+    let mut centred = rows.to_vec();
+    for at in 0..width {
+        let mean = rows.iter().map(|row| row[at]).sum::<f64>() / count;
+        centred.iter_mut().for_each(|row| row[at] -= mean);
+    }
+    let gram = Array2::from_shape_fn((rows.len(), rows.len()), |(i, j)| dot(&centred[i], &centred[j]));
+    let scale: f64 = rows.iter().map(|row| dot(row, row)).sum();
+    let (values, vectors) = jacobi(gram);
+    if values[0] <= 1e-24 * scale {
+        return None;
+    }
+    let mut component = vec![0.0; width];
+    for (weight, row) in vectors.row(0).iter().zip(&centred) {
+        add(&mut component, *weight, row);
+    }
+    let largest = component
+        .iter()
+        .copied()
+        .fold(0.0, |most: f64, x| if x.abs() > most.abs() { x } else { most });
+    let length = dot(&component, &component).sqrt().copysign(largest);
+    Some(component.iter().map(|x| x / length).collect())
+}
+
 /// Gram–Schmidt on the rows, twice over for accuracy; a row that vanishes is replaced by a random one.
 pub fn orthonormalise(rows: &mut Array2<f64>) {
     let rng = Rng::new(1, "subspace");
@@ -229,6 +257,18 @@ fn rotate(matrix: &mut Array2<f64>, first: [usize; 2], second: [usize; 2], c: f6
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_principal_component_of_a_line_is_its_direction() {
+        let row = |t: f64| vec![1.0 + 3.0 * t, 2.0, -4.0 * t];
+        let component = principal(&[row(-1.0), row(0.5), row(2.0)]).unwrap();
+        for (found, wanted) in component.iter().zip([-0.6, 0.0, 0.8]) {
+            assert!((found - wanted).abs() < 1e-12, "{component:?}");
+        }
+        assert_eq!(principal(&[row(1.0), row(1.0)]), None);
+        assert_eq!(principal(&[]), None);
+    }
+
     use crate::rng::Rng;
     use proptest::prelude::*;
 

@@ -8,6 +8,7 @@
 #[cfg(feature = "lapack")]
 mod band;
 pub mod classes;
+pub mod clusters;
 pub mod dimension;
 pub mod entropy;
 #[cfg(feature = "lapack")]

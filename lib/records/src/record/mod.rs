@@ -9,6 +9,7 @@ mod path;
 mod prompt;
 mod region;
 mod score;
+mod steering;
 mod training;
 mod verdict;
 
@@ -25,6 +26,7 @@ pub use path::RecordPath;
 pub use prompt::Prompt;
 pub use region::{Measured, Region, RegionOutcome, RegionSlopes, RegionSummary, Slice};
 pub use score::{Score, SkillReport, Versus};
+pub use steering::Candidate;
 pub use training::{Eval, Metric};
 pub use verdict::{Class, RefusalReport, RefusalSummary, Verdict};
 
@@ -50,6 +52,7 @@ record_types! {
         Prompt = "prompt", Completion = "completion",
         Verdict = "verdict", RefusalReport = "refusal_report",
         Score = "score", SkillReport = "skill_report",
+        Candidate = "candidate",
         Metric = "metric", Eval = "eval",
         Region = "region", RegionSummary = "region_summary", Slice = "slice",
     }
@@ -60,6 +63,7 @@ record_types! {
         "region_compare", "region_verdict", "pair",
         "probe",
         "figure",
+        "refusal_token", "prompt_set", "dimension", "clustering", "plane_layer",
         "header", "content", "row", "missing",
         "container", "damage",
     }

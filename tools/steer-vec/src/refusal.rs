@@ -1,0 +1,98 @@
+//! Refusal without generation: by the probability of the tokens that open one.
+
+use crate::report::RefusalToken;
+use model::Tokenizer;
+
+/// A token opens refusals if at least this share of harmful prompts is answered with it first, and twice as many as of harmless ones.
+const SHARE_MIN: f64 = 0.1;
+
+pub fn softmax(logits: &[f32]) -> Vec<f64> {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights: Vec<f64> = logits.iter().map(|x| f64::from(x - top).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    weights.iter().map(|weight| weight / total).collect()
+}
+
+/// ln P − ln (1 − P), P being the probability of the tokens.
+pub fn score(logits: &[f32], tokens: &[u32]) -> f64 {
+    let probabilities = softmax(logits);
+    let p: f64 = tokens.iter().map(|&id| probabilities[id as usize]).sum();
+    (p + 1e-8).ln() - (1.0 - p + 1e-8).ln()
+}
+
+pub fn mean_score(logits: &[Vec<f32>], tokens: &[u32]) -> f64 {
+    logits.iter().map(|logits| score(logits, tokens)).sum::<f64>() / logits.len() as f64
+}
+
+/// Σ p (ln (p + 1e-6) − ln (q + 1e-6)).
+pub fn divergence(base: &[f32], other: &[f32]) -> f64 {
+    let pairs = softmax(base).into_iter().zip(softmax(other));
+    pairs.map(|(p, q)| p * ((p + 1e-6).ln() - (q + 1e-6).ln())).sum()
+}
+
+pub fn mean_divergence(base: &[Vec<f32>], others: &[Vec<f32>]) -> f64 {
+    let pairs = base.iter().zip(others);
+    pairs.map(|(base, other)| divergence(base, other)).sum::<f64>() / base.len() as f64
+}
+
+/// The tokens with which the model opens its answers to harmful prompts, and seldom those to harmless ones; the most frequent first.
+pub fn found(harmful: &[Vec<f32>], harmless: &[Vec<f32>], tokenizer: &Tokenizer) -> Vec<RefusalToken> {
+    let firsts = |logits: &[Vec<f32>]| logits.iter().map(|logits| best(logits)).collect::<Vec<u32>>();
+    let (harmful, harmless) = (firsts(harmful), firsts(harmless));
+    let share = |of: &[u32], id: u32| of.iter().filter(|&&one| one == id).count() as f64 / of.len() as f64;
+    let mut ids = harmful.clone();
+    ids.sort_unstable();
+    ids.dedup();
+    let mut tokens: Vec<RefusalToken> = ids
+        .into_iter()
+        .map(|id| (id, share(&harmful, id), share(&harmless, id)))
+        .filter(|(_, here, there)| *here >= SHARE_MIN && *here >= 2.0 * there)
+        .map(|(id, here, there)| RefusalToken {
+            share_harmful: Some(here),
+            share_harmless: Some(there),
+            ..given(id, tokenizer)
+        })
+        .collect();
+    tokens.sort_by(|a, b| {
+        b.share_harmful
+            .partial_cmp(&a.share_harmful)
+            .expect("shares are numbers")
+    });
+    tokens
+}
+
+pub fn given(token_id: u32, tokenizer: &Tokenizer) -> RefusalToken {
+    RefusalToken {
+        token_id,
+        text: tokenizer.decode(&[token_id], false).unwrap_or_default(),
+        share_harmful: None,
+        share_harmless: None,
+    }
+}
+
+fn best(logits: &[f32]) -> u32 {
+    let at = (0..logits.len()).reduce(|best, at| if logits[at] > logits[best] { at } else { best });
+    at.unwrap_or_default() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_is_the_log_odds_of_the_tokens() {
+        // probabilities 1/2, 1/4, 1/4
+        let logits = [2f32.ln(), 0.0, 0.0];
+        assert!((score(&logits, &[0])).abs() < 1e-7);
+        assert!((score(&logits, &[1, 2])).abs() < 1e-7);
+        assert!((score(&logits, &[1]) - (1f64 / 3.0).ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn divergence_is_that_of_the_definition() {
+        let (p, q) = ([0f32, 0.0], [3f32.ln(), 0.0]);
+        let wanted = 0.5 * (0.500001f64 / 0.750001).ln() + 0.5 * (0.500001f64 / 0.250001).ln();
+        assert!((divergence(&p, &q) - wanted).abs() < 1e-7);
+        assert!(divergence(&q, &q).abs() < 1e-15);
+    }
+}
