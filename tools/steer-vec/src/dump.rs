@@ -227,8 +227,13 @@ fn layer_count(dump: &Dump) -> Result<usize> {
 fn made(dumps: &[Dump]) -> Result<Made> {
     let first = &dumps[0];
     let header = first.file.header();
-    let is_residual =
-        |spec: &&acts::TensorSpec| !matches!(spec.site, None | Some(acts::Site::MlpGate | acts::Site::Logits));
+    let is_residual = |spec: &&acts::TensorSpec| {
+        use acts::Site::*;
+        let site = spec.site;
+        [Embed, ResidPre, ResidMid, ResidPost, AttnOut, MlpOut, FinalNorm]
+            .map(Some)
+            .contains(&site)
+    };
     let residual = header
         .tensors
         .iter()
