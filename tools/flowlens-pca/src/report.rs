@@ -7,7 +7,7 @@ use crate::source::Source;
 use crate::spread::{Spread, Spreads};
 use numerics::measures;
 use process::word;
-use records::{Compare, Contrast, Geometry, Layer, Stability, Stack, Trajectory};
+use records::{Compare, Contrast, Geometry, Layer, Stability, StabilityProfile, Stack, Trajectory};
 use serde::Serialize;
 
 /// The k of C_k.
@@ -33,6 +33,7 @@ pub struct Report {
     pub trajectories: Vec<Trajectory>,
     pub compares: Vec<Compare>,
     pub stabilities: Vec<Stability>,
+    pub profile: Option<StabilityProfile>,
 }
 
 impl Report {
@@ -77,7 +78,8 @@ impl Report {
         self.contrasts.iter().try_for_each(|row| writer.row(row))?;
         self.trajectories.iter().try_for_each(|row| writer.row(row))?;
         self.compares.iter().try_for_each(|row| writer.row(row))?;
-        self.stabilities.iter().try_for_each(|row| writer.row(row))
+        self.stabilities.iter().try_for_each(|row| writer.row(row))?;
+        self.profile.iter().try_for_each(|row| writer.row(row))
     }
 }
 

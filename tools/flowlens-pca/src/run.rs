@@ -31,10 +31,14 @@ pub fn run(args: Args) -> Result<Outcome> {
         dropped_dims: None,
     };
     let report = match (&opened.reference, plan.stability) {
-        (Some(Reference::Dump(second)), true) => Report {
-            stabilities: stability::run(&plan, &opened.source, second)?,
-            ..Report::default()
-        },
+        (Some(Reference::Dump(second)), true) => {
+            let (stabilities, profile) = stability::run(&plan, &opened.source, second)?;
+            Report {
+                stabilities,
+                profile: Some(profile),
+                ..Report::default()
+            }
+        }
         _ => analyse(&args.common, &plan, &opened, &mut end)?,
     };
     write(&plan, &opened.products, &report, &end)?;

@@ -1,5 +1,8 @@
 //! `--stability A B`: the paper's experiment. Two forms of the same prompts share components; how alike are the prompts' projections
 //! on the first one, layer by layer, beside the mean pairwise cosine, which says little.
+//!
+//! The paper's correlation may also be meant over layers: the path of one prompt's projection through the layers in its two forms. That one is
+//! near 1 for any two prompts where norms grow with depth, so it stands beside its own control, two different prompts.
 
 use crate::cli::Layout;
 use crate::compare::Pairing;
@@ -13,20 +16,22 @@ use numerics::spectrum::{Spectrum, gram};
 use numerics::{measures, statistics};
 use process::{Error, Result, ResultExt};
 use products::{Product, matrix};
-use records::Stability;
+use records::{Stability, StabilityProfile};
 
-pub fn run(plan: &Plan, first: &Source, second: &Source) -> Result<Vec<Stability>> {
+pub fn run(plan: &Plan, first: &Source, second: &Source) -> Result<(Vec<Stability>, StabilityProfile)> {
     let forms = Forms::new(plan, first, second)?;
     let axes = match plan.layout {
         Layout::Concat => forms.side_by_side()?,
         Layout::Stacked => forms.stacked()?,
     };
     let mut rows = Vec::new();
+    let mut paths = Paths::new(forms.prompt_count);
     for (at, axis) in axes.iter().enumerate() {
         let layer = forms.layer(at)?;
         let width = layer.width;
         let projections: Vec<f64> = layer.rows.chunks_exact(width).map(|row| dot(row, axis)).collect();
         let (a, b) = projections.split_at(forms.prompt_count);
+        paths.push(a, b);
         let half = forms.prompt_count * width;
         rows.push(Stability {
             layer_index: first.layers[at].index as usize,
@@ -36,7 +41,46 @@ pub fn run(plan: &Plan, first: &Source, second: &Source) -> Result<Vec<Stability
             cosine_mean_b: cosine_mean(&layer.rows[half..], width),
         });
     }
-    Ok(rows)
+    Ok((rows, paths.profile(first.depth(None).layer_count)))
+}
+
+/// What each prompt projects to, from layer to layer, in either form.
+struct Paths {
+    first: Vec<Vec<f64>>,
+    second: Vec<Vec<f64>>,
+}
+
+impl Paths {
+    fn new(prompt_count: usize) -> Self {
+        Self {
+            first: vec![Vec::new(); prompt_count],
+            second: vec![Vec::new(); prompt_count],
+        }
+    }
+
+    fn push(&mut self, first: &[f64], second: &[f64]) {
+        for (paths, layer) in [(&mut self.first, first), (&mut self.second, second)] {
+            paths.iter_mut().zip(layer).for_each(|(path, &x)| path.push(x));
+        }
+    }
+
+    fn profile(&self, layer_count: Option<usize>) -> StabilityProfile {
+        let count = self.first.len();
+        let correlations = |distance: usize| -> Vec<f64> {
+            let pair = |at: usize| statistics::correlation(&self.first[at], &self.second[(at + distance) % count]);
+            let mut found: Vec<f64> = (0..count).filter_map(pair).collect();
+            found.sort_unstable_by(f64::total_cmp);
+            found
+        };
+        let (own, other) = (correlations(0), correlations(1));
+        StabilityProfile {
+            layer_count,
+            prompt_count: count,
+            correlation: statistics::quantile(&own, 0.5),
+            correlation_min: own.first().copied(),
+            correlation_other: statistics::quantile(&other, 0.5),
+        }
+    }
 }
 
 struct Forms<'a> {

@@ -15,6 +15,7 @@ pub fn tables(report: &Report) -> String {
         trajectories(report),
         compares(report),
         stabilities(report),
+        profile(report),
     ])
 }
 
@@ -135,6 +136,19 @@ fn stabilities(report: &Report) -> String {
             Cell::significant(row.pc1_correlation),
             Cell::significant(row.cosine_mean),
             Cell::significant(row.cosine_mean_b),
+        ]);
+    }
+    table.to_string()
+}
+
+fn profile(report: &Report) -> String {
+    let mut table = Table::new(["prompts", "r over layers", "least", "r to another prompt"]);
+    if let Some(row) = &report.profile {
+        table.row([
+            Cell::count(row.prompt_count),
+            Cell::significant(row.correlation),
+            Cell::significant(row.correlation_min),
+            Cell::significant(row.correlation_other),
         ]);
     }
     table.to_string()

@@ -552,12 +552,23 @@ fn the_stability_experiment_pairs_two_forms_of_the_same_prompts() {
     .write(&dir.path().join("b.acts"));
     for layout in [&["--stability"][..], &["--layout", "stacked", "--stability"]] {
         let records = pca().args(layout).arg(&a).arg(&b).output().expect(0).records();
-        let rows = rows(&records, "stability");
-        assert_eq!(rows.len(), 4);
-        for row in rows {
+        let layers = rows(&records, "stability");
+        assert_eq!(layers.len(), 4);
+        for row in layers {
             assert!(number(row, "pc1_correlation") > 0.95, "{row}");
             assert!((number(row, "cosine_mean") - number(row, "cosine_mean_b")).abs() < 0.01);
         }
+        let profile = rows(&records, "stability_profile")[0];
+        assert_eq!(profile["prompt_count"], 90);
+        assert!(number(profile, "correlation") > 0.95, "{profile}");
+        assert!(
+            number(profile, "correlation") > number(profile, "correlation_other"),
+            "{profile}"
+        );
+        assert!(
+            number(profile, "correlation") >= number(profile, "correlation_min"),
+            "{profile}"
+        );
     }
     let other = Dump {
         prompts: (1..91).collect(),

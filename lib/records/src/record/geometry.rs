@@ -205,3 +205,21 @@ pub struct Stability {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub cosine_mean_b: Option<f64>,
 }
+
+/// The same prompts in two forms, over the layers: how alike is the path of a prompt's projection from layer to layer in its two forms, and,
+/// beside it, in one form and another prompt's other form.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "stability_profile")]
+pub struct StabilityProfile {
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub layer_count: Option<usize>,
+    pub prompt_count: usize,
+    /// Median over prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub correlation: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub correlation_min: Option<f64>,
+    /// Median over prompts, each against the next prompt's other form.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub correlation_other: Option<f64>,
+}

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 pub use completion::{Completion, Finish};
 pub use dump::{Sample, Tensor};
-pub use geometry::{Compare, Contrast, Depth, Geometry, Layer, Stability, Stack, Trajectory};
+pub use geometry::{Compare, Contrast, Depth, Geometry, Layer, Stability, StabilityProfile, Stack, Trajectory};
 pub use message::Message;
 pub(crate) use message::text_of_content;
 pub use path::RecordPath;
@@ -48,7 +48,7 @@ record_types! {
     shared {
         Sample = "sample", Tensor = "tensor",
         Layer = "layer", Stack = "stack", Trajectory = "trajectory", Contrast = "contrast", Compare = "compare",
-        Stability = "stability",
+        Stability = "stability", StabilityProfile = "stability_profile",
         Prompt = "prompt", Completion = "completion",
         Verdict = "verdict", RefusalReport = "refusal_report",
         Score = "score", SkillReport = "skill_report",
