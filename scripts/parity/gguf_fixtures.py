@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 fixtures = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "tests/fixtures")
 out = fixtures / "gguf"
 out.mkdir(exist_ok=True)
+LICENSE = pathlib.Path(__file__).resolve().parents[2] / "LICENSE-APACHE"  # an English text that stays as it is
 ARCHITECTURES = {
     "llama": "llama", "llama3-rope": "llama", "llama-linear-rope": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3",
     "gemma": "gemma", "gemma2": "gemma2", "gemma3": "gemma3", "phi3": "phi3", "phi3-longrope": "phi3", "olmo": "olmo", "olmo2": "olmo2",
@@ -45,7 +46,6 @@ def write_keys(writer, config, arch):
     get = lambda *keys: next((config[key] for key in keys if config.get(key) is not None), None)
     hidden, heads = get("hidden_size", "n_embd"), get("num_attention_heads", "n_head")
     head_dim = get("head_dim") or hidden // heads
-    writer.add_tokenizer_model("none")
     writer.add_vocab_size(config["vocab_size"])
     writer.add_block_count(get("num_hidden_layers", "n_layer"))
     writer.add_context_length(get("max_position_embeddings", "n_positions"))
@@ -120,11 +120,22 @@ def finish(writer):
     writer.close()
 
 
-def write_model(name, arch):
+def letters(writer):
+    """The tokenizer of the tests' lettered models; the one pair that merges stands in no text, but a list may not be empty."""
+    tokens = ["<s>", "Ġ", ".", ",", "?", "!", "'", *"abcdefghijklmnopqrstuvwxyz0123456789", "qq"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_merges(["q q"])
+    writer.add_chat_template("{% for m in messages %}{{ m.role[0] }} {{ m.content }}.{% endfor %}")
+
+
+def write_model(name, arch, path, vocabulary):
     folder = fixtures / "models" / name
     config = json.loads((folder / "config.json").read_text())
-    writer = gguf.GGUFWriter(out / f"{name}.gguf", arch)
+    writer = gguf.GGUFWriter(out / path, arch)
     write_keys(writer, config, arch)
+    vocabulary(writer)
     layers = config.get("num_hidden_layers") or config["n_layer"]
     names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), layers)
     tied = config.get("tie_word_embeddings", arch in ("gemma", "gemma2", "gemma3", "gpt2"))
@@ -187,7 +198,7 @@ def write_vocabulary(path, fill, token_count=0):
 def byte_level(pre):
     import tokenizers
 
-    corpus = [path.read_text() for path in sorted(pathlib.Path(__file__).parents[2].glob("*.md"))] + TEXTS
+    corpus = LICENSE.read_text().splitlines(keepends=True) + TEXTS
     made = tokenizers.Tokenizer(tokenizers.models.BPE())
     made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     special = ["<s>", "</s>", "<|end|>"]
@@ -212,7 +223,7 @@ def byte_level(pre):
 def pieces(prefixes):
     import sentencepiece
 
-    corpus = [line for path in sorted(pathlib.Path(__file__).parents[2].glob("*.md")) for line in path.read_text().splitlines()]
+    corpus = LICENSE.read_text().splitlines()
     # llama.cpp finds runs of spaces before it adds a prefix, SentencePiece after: only where there is none do they agree
     own = ["\n\n", "<b>"] + ([] if prefixes else ["▁▁", "▁▁▁"])
     trained = io.BytesIO()
@@ -283,6 +294,7 @@ def write_vocabularies():
 
 if __name__ == "__main__":
     for name, arch in ARCHITECTURES.items():
-        write_model(name, arch)
+        write_model(name, arch, f"{name}.gguf", lambda writer: writer.add_tokenizer_model("none"))
+    write_model("qwen3", "qwen3", "lettered.gguf", letters)
     write_types()
     write_vocabularies()

@@ -17,11 +17,12 @@
 //! # Ok(()) }
 //! ```
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
+use crate::adapter::{Adapted, Adapter, Untied};
 use crate::compute::Compute;
 use crate::config::Config;
 use crate::decoder::Decoder;
@@ -45,6 +46,10 @@ pub struct Options {
     pub follow_links: bool,
     /// Refuse a model with another digest.
     pub digest: Option<String>,
+    /// Adapters merged into the weights as these are loaded, one after another.
+    pub adapters: Vec<PathBuf>,
+    /// Take adapters that were made for another model.
+    pub other_base: bool,
 }
 
 impl Default for Options {
@@ -54,24 +59,29 @@ impl Default for Options {
             dtype: DType::F32,
             follow_links: false,
             digest: None,
+            adapters: Vec::new(),
+            other_base: false,
         }
     }
 }
+
+type Weights = Box<dyn Source + Send + Sync>;
 
 /// An opened model.
 pub struct Checkpoint {
     directory: Directory,
     config: Config,
     config_text: Vec<u8>,
-    source: Box<dyn Source + Send + Sync>,
+    source: Weights,
     digest: String,
 }
 
 impl Checkpoint {
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
         let (directory, source) = open(path, options)?;
-        let config_text = directory.read("config.json")?;
-        let config = Config::parse(&config_text)?;
+        let mut config_text = directory.read("config.json")?;
+        let mut config = Config::parse(&config_text)?;
+        let source = adapt(source, &mut config, path, options)?;
         let digest = digest(&directory, &config_text, &*source, |hasher, bytes| {
             hasher.update_rayon(bytes);
         });
@@ -79,13 +89,18 @@ impl Checkpoint {
             Some(pinned) if *pinned != digest => {
                 Err(Error::file("", format!("has the digest {digest}, pinned is {pinned}")))
             }
-            _ => Ok(Self {
-                directory,
-                config,
-                config_text,
-                source,
-                digest,
-            }),
+            _ => {
+                if config.tied != Config::parse(&config_text)?.tied {
+                    config_text = untied(&config_text)?;
+                }
+                Ok(Self {
+                    directory,
+                    config,
+                    config_text,
+                    source,
+                    digest,
+                })
+            }
         }
     }
 
@@ -98,13 +113,13 @@ impl Checkpoint {
         &self.config
     }
 
-    /// The bytes of config.json.
+    /// The bytes of config.json; where an adapter parted the head from the embedding, it says so.
     pub fn config_text(&self) -> &[u8] {
         &self.config_text
     }
 
-    /// `blake3:…` over the config and the weight files, each with its length before it; of a model that is one file, the
-    /// file's own.
+    /// `blake3:…` over the config, the weight files and the adapters' files, each with its length before it; of a model that is
+    /// one file, the file's own.
     pub fn digest(&self) -> &str {
         &self.digest
     }
@@ -174,6 +189,19 @@ impl Checkpoint {
         Ok(ids)
     }
 
+    /// Every parameter's name and stored shape; tensors that do not belong to the architecture are refused.
+    pub fn parameters(&self) -> Result<Vec<(String, Vec<usize>)>> {
+        let parameters = self.config.parameters();
+        let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
+        self.source.refuse_unused(&names)?;
+        Ok(parameters)
+    }
+
+    /// One parameter as it is stored.
+    pub fn weight(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.source.tensor(name, shape)
+    }
+
     /// Reads the weights; tensors that do not belong to the architecture are refused, like those that are missing.
     pub fn load(&self) -> Result<Decoder> {
         Decoder::new(self.config.clone(), &*self.source)
@@ -181,17 +209,57 @@ impl Checkpoint {
 }
 
 /// The files and the weights that `path` names: a directory, a GGUF file, or a name of the hub.
-fn open(path: &Path, options: &Options) -> Result<(Directory, Box<dyn Source + Send + Sync>)> {
+fn open(path: &Path, options: &Options) -> Result<(Directory, Weights)> {
     let found = hub::find(path, options.follow_links)?;
     let path = found.as_deref().unwrap_or(path);
+    // adapters are merged in f32, where their product is exact enough
+    let (dtype, device) = match options.adapters.is_empty() {
+        true => (options.dtype, &options.device),
+        false => (DType::F32, &Device::Cpu),
+    };
     if Gguf::is_at(path) {
-        let source = Gguf::open(path, options.dtype, &options.device)?;
+        let source = Gguf::open(path, dtype, device)?;
         let directory = Directory::made(path, source.stands_for()?);
         return Ok((directory, Box::new(source)));
     }
     let directory = Directory::open(path, options.follow_links)?;
-    let source = Safetensors::open(&directory, options.dtype, &options.device)?;
+    let source = Safetensors::open(&directory, dtype, device)?;
     Ok((directory, Box::new(source)))
+}
+
+/// Lays the adapters over the weights, and unties the head from the embedding where one of them is changed.
+fn adapt(mut source: Weights, config: &mut Config, path: &Path, options: &Options) -> Result<Weights> {
+    let count = options.adapters.len();
+    for (index, at) in options.adapters.iter().enumerate() {
+        let place = |cause: Error| Error::Adapter {
+            path: at.display().to_string(),
+            cause: Box::new(cause),
+        };
+        let adapter = Adapter::open(at, options.follow_links).map_err(place)?;
+        if !options.other_base {
+            adapter.check_base(path).map_err(place)?;
+        }
+        if config.tied && adapter.unties(config) {
+            config.tied = false;
+            source = Box::new(Untied {
+                base: source,
+                head: format!("{}.weight", config.names.head),
+                embedding: format!("{}.weight", config.names.embedding),
+            });
+        }
+        let (dtype, device) = match index + 1 == count {
+            true => (options.dtype, &options.device),
+            false => (DType::F32, &Device::Cpu),
+        };
+        source = Box::new(Adapted::new(source, adapter, config, dtype, device));
+    }
+    Ok(source)
+}
+
+fn untied(config_text: &[u8]) -> Result<Vec<u8>> {
+    let mut config = json::document(config_text).map_err(|cause| Error::Config(cause.to_string()))?;
+    config.insert("tie_word_embeddings".into(), false.into());
+    serde_json::to_vec_pretty(&config).map_err(|cause| Error::Config(cause.to_string()))
 }
 
 fn digest(
@@ -201,12 +269,13 @@ fn digest(
     update: impl Fn(&mut blake3::Hasher, &[u8]),
 ) -> String {
     let mut hasher = blake3::Hasher::new();
-    if directory.is_made() {
-        source.files().iter().for_each(|bytes| update(&mut hasher, bytes));
-    } else {
-        for bytes in std::iter::once(config_text).chain(source.files()) {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            update(&mut hasher, bytes);
+    match source.files().as_slice() {
+        [one] if directory.is_made() => update(&mut hasher, one),
+        files => {
+            for bytes in std::iter::once(config_text).chain(files.iter().copied()) {
+                hasher.update(&(bytes.len() as u64).to_le_bytes());
+                update(&mut hasher, bytes);
+            }
         }
     }
     format!("blake3:{}", hasher.finalize().to_hex())

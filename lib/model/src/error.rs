@@ -39,6 +39,13 @@ pub enum Error {
     /// A device that is absent or not compiled in.
     #[error("device {0}")]
     Device(String),
+    /// What is wrong with an adapter.
+    #[error("adapter {path}: {cause}")]
+    Adapter {
+        path: String,
+        #[source]
+        cause: Box<Error>,
+    },
     #[cfg(feature = "decoder")]
     #[error("{0}")]
     Candle(#[source] candle_core::Error),

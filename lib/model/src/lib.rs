@@ -1,7 +1,7 @@
 //! Language models: weights → activations, logits and gradients, with taps.
 //!
 //! One decoder for every family of [`Config::families`], run over packed sequences without padding. This crate does no I/O beyond
-//! reading a model directory, and knows nothing of records or containers.
+//! reading and writing a model directory, and knows nothing of records or containers.
 //!
 //! ```no_run
 //! use model::*;
@@ -46,6 +46,8 @@
 #![cfg_attr(not(feature = "decoder"), allow(dead_code))]
 
 #[cfg(feature = "decoder")]
+mod adapter;
+#[cfg(feature = "decoder")]
 pub mod batch;
 #[cfg(feature = "decoder")]
 mod blocks;
@@ -63,6 +65,8 @@ pub mod decoder;
 pub mod device;
 pub mod directory;
 mod error;
+#[cfg(feature = "decoder")]
+pub mod export;
 #[cfg(feature = "decoder")]
 mod families;
 #[cfg(feature = "decoder")]

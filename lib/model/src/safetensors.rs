@@ -73,9 +73,14 @@ pub struct Safetensors {
 impl Safetensors {
     /// Maps the weight files and validates their headers; tensors will be given in `dtype` on `device`.
     pub fn open(directory: &Directory, dtype: DType, device: &Device) -> Result<Self> {
+        Self::of(directory, directory.weight_files()?, dtype, device)
+    }
+
+    /// The same of other files than a model's.
+    pub fn of(directory: &Directory, file_names: Vec<String>, dtype: DType, device: &Device) -> Result<Self> {
         let mut files = Vec::new();
         let mut entries = HashMap::new();
-        for file_name in directory.weight_files()? {
+        for file_name in file_names {
             let file = directory.open_file(&file_name)?;
             // SAFETY: the map is only read; that another process rewrites the file meanwhile is caught by the digest
             // taken from the map, which callers compare before they publish anything.
@@ -94,6 +99,11 @@ impl Safetensors {
             dtype,
             device: device.clone(),
         })
+    }
+
+    /// The names of all tensors.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
     }
 
     /// The name under which a tensor lies in the files: base models leave the prefix out, and a tied embedding may be

@@ -68,6 +68,18 @@ impl Common {
     }
 }
 
+/// What is laid over a model.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AdapterFlags {
+    /// Merge the low-rank adapter of DIR, in PEFT's format, into the model as it is loaded; several are merged in the order given.
+    #[arg(long = "adapter", value_name = "DIR")]
+    pub adapters: Vec<PathBuf>,
+
+    /// Take adapters that say they were made for another model.
+    #[arg(long, requires = "adapters")]
+    pub other_base: bool,
+}
+
 /// Where a result goes.
 #[derive(Args, Clone, Debug, Default)]
 pub struct OutputFlags {

@@ -4,6 +4,7 @@
 //! A tool's `main.rs` is `process::main::<cli::Args>(run::run)`. This crate knows nothing of containers, records,
 //! models or mathematics.
 
+mod directory;
 mod exit;
 mod flags;
 mod input;
@@ -32,9 +33,11 @@ use std::time::{Duration, Instant};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 
+pub use directory::OutputDirectory;
 pub use exit::{Error, Exit, Outcome, Result, ResultExt};
 pub use flags::{
-    Common, Format, FormatFlags, OutputFlags, ProgressMode, ShardFlags, Target, parse_bytes, parse_probability, word,
+    AdapterFlags, Common, Format, FormatFlags, OutputFlags, ProgressMode, ShardFlags, Target, parse_bytes,
+    parse_probability, word,
 };
 pub use input::{input_name, open_input};
 pub use journal::Journal;

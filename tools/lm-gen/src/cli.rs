@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use process::{Common, MixedCompute, OutputFlags, ShardFlags};
+use process::{AdapterFlags, Common, MixedCompute, OutputFlags, ShardFlags};
 use records::dataset::InputFormat;
 use steering::SteeringFlags;
 
@@ -20,9 +20,13 @@ pub struct Args {
     #[arg(value_name = "PROMPTS", default_value = "-")]
     pub inputs: Vec<PathBuf>,
 
-    /// The model directory: config.json, tokenizer, safetensors.
-    #[arg(long, value_name = "DIR", required_unless_present = "merge")]
+    /// The model: a directory (config.json, safetensors, tokenizer), a GGUF file, or a name in the local cache of the Hugging Face hub
+    /// (org/name[@revision]).
+    #[arg(long, value_name = "MODEL", required_unless_present = "merge")]
     pub model: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub adapter: AdapterFlags,
 
     /// At most N new tokens, unless a record says otherwise.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]

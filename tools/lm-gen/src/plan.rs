@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use model::{Checkpoint, Compute, Options, Steering, Template, Tokenizer};
-use process::{Error, Existing, MixedCompute, Result, ResultExt, Shard};
+use process::{AdapterFlags, Error, Existing, MixedCompute, Result, ResultExt, Shard};
 use serde::Serialize;
 use steering::Intervention;
 
@@ -98,7 +98,7 @@ impl Plan {
             .as_deref()
             .ok_or_else(|| Error::usage("--model", "is needed"))?;
         let subject = model_path.display();
-        let checkpoint = open(args, model_path, args.model_digest.clone())?;
+        let checkpoint = open(args, model_path, args.model_digest.clone(), &args.adapter)?;
         let tokenizer = checkpoint.tokenizer().at(&subject)?;
         let template = template(args, model_path, &checkpoint)?;
         let (interventions, steering) = args.steering.open(&checkpoint)?;
@@ -188,7 +188,7 @@ fn amateur(args: &Args, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Resul
     let Some(path) = args.contrast.as_ref().and_then(|contrast| contrast.amateur.as_deref()) else {
         return Ok(None);
     };
-    let amateur = open(args, path, None)?;
+    let amateur = open(args, path, None, &AdapterFlags::default())?;
     let theirs = amateur.tokenizer().at(path.display())?;
     let (ours, size) = (checkpoint.config().vocab_size, amateur.config().vocab_size);
     if theirs.digest() != tokenizer.digest() || ours != size {
@@ -200,12 +200,14 @@ fn amateur(args: &Args, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Resul
     Ok(Some(amateur))
 }
 
-fn open(args: &Args, path: &Path, digest: Option<String>) -> Result<Checkpoint> {
+fn open(args: &Args, path: &Path, digest: Option<String>, laid_over: &AdapterFlags) -> Result<Checkpoint> {
     let options = Options {
         device: model::device::open(&args.device).map_err(|cause| Error::environment("--device", cause))?,
         dtype: model::device::dtype(&args.dtype).map_err(|cause| Error::usage("--dtype", cause))?,
         follow_links: args.follow_links,
         digest,
+        adapters: laid_over.adapters.clone(),
+        other_base: laid_over.other_base,
     };
     Checkpoint::open(path, &options).at(path.display())
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use acts::Codec;
 use clap::Parser;
 use model::Site;
-use process::Layers;
+use process::{AdapterFlags, Layers};
 use records::dataset::InputFormat;
 
 use crate::selection::Positions;
@@ -24,9 +24,13 @@ pub struct Args {
     #[arg(value_name = "PROMPTS", default_value = "-")]
     pub prompts: PathBuf,
 
-    /// The model: a directory with config.json, safetensors and a tokenizer, or a Hugging Face cache directory.
-    #[arg(long, value_name = "DIR")]
+    /// The model: a directory (config.json, safetensors, tokenizer), a GGUF file, or a name in the local cache of the Hugging Face hub
+    /// (org/name[@revision]).
+    #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
+
+    #[command(flatten)]
+    pub adapter: AdapterFlags,
 
     /// Refuse a model whose digest (as --inspect prints it) is another.
     #[arg(long, value_name = "DIGEST", help_heading = "Model")]

@@ -102,6 +102,8 @@ pub fn open(args: &Args, device: Device) -> Result<Checkpoint> {
         dtype: model::device::dtype(&args.dtype).map_err(|cause| Error::usage("--dtype", cause))?,
         follow_links: args.follow_links,
         digest: args.model_digest.clone(),
+        adapters: args.adapter.adapters.clone(),
+        other_base: args.adapter.other_base,
     };
     Checkpoint::open(&args.model, &options).at(args.model.display())
 }

@@ -1,7 +1,7 @@
 //! The arguments of stable-regions. The doc comments are the help text and the man page.
 
 use clap::{ArgGroup, Parser, ValueEnum};
-use process::Layers;
+use process::{AdapterFlags, Layers};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -19,9 +19,13 @@ use std::path::PathBuf;
 #[command(name = "stable-regions", version, after_long_help = EXAMPLES)]
 #[command(group = ArgGroup::new("source").required(true).multiple(true))]
 pub struct Args {
-    /// Model directories; the first is the one that others are compared with
-    #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
+    /// The models: directories (config.json, safetensors, tokenizer), GGUF files, or names in the local cache of the Hugging Face hub
+    /// (org/name[@revision]); the first is the one that others are compared with
+    #[arg(long, value_name = "MODEL", required = true, num_args = 1..)]
     pub model: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub adapter: AdapterFlags,
 
     /// Pairs as records: id, a, b, and if wanted group, id_a, id_b; tokens_a and tokens_b may stand for the texts
     #[arg(long, value_name = "FILE", group = "source", conflicts_with_all = ["last_token", "across"])]

@@ -94,9 +94,15 @@ impl Plan {
         let products = Products::new(args)?;
         let device = model::device::open(&args.device).map_err(|cause| Error::environment("--device", cause))?;
         let dtype = model::device::dtype(&args.dtype).map_err(|cause| Error::usage("--dtype", cause))?;
+        if args.model.len() > 1 && !args.adapter.adapters.is_empty() {
+            return Err(Error::usage("--adapter", "which of the models is meant?")
+                .hint("lm-merge makes a model of a base and an adapter"));
+        }
         let options = Options {
             device,
             dtype,
+            adapters: args.adapter.adapters.clone(),
+            other_base: args.adapter.other_base,
             ..Options::default()
         };
         let opened = args.model.iter().map(|path| open(args, path, &options));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use model::Site;
-use process::{Common, Layers, OutputFlags};
+use process::{AdapterFlags, Common, Layers, OutputFlags};
 use records::dataset::InputFormat;
 
 /// Find the vectors that steer a language model, and write them as a plan.
@@ -95,9 +95,13 @@ pub struct MeanArgs {
 /// A model, and how prompts are put to it.
 #[derive(clap::Args, Debug)]
 pub struct ModelFlags {
-    /// The model directory: config.json, tokenizer, safetensors.
-    #[arg(long, value_name = "DIR")]
+    /// The model: a directory (config.json, safetensors, tokenizer), a GGUF file, or a name in the local cache of the Hugging Face hub
+    /// (org/name[@revision]).
+    #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
+
+    #[command(flatten)]
+    pub adapter: AdapterFlags,
 
     /// Refuse the model unless its weights have this digest.
     #[arg(long, value_name = "DIGEST")]

@@ -155,6 +155,13 @@ fn bake(flags: &BakeArgs) -> Result<(Plan, Opened)> {
         ..Options::default()
     };
     let checkpoint = Checkpoint::open(&flags.model, &options).at(flags.model.display())?;
+    if checkpoint.directory().is_made() {
+        return Err(Error::usage(
+            flags.model.display(),
+            "is no directory, and bake changes the files of one",
+        )
+        .hint("lm-merge makes a directory of a GGUF file"));
+    }
     let plan = Plan {
         command: "bake",
         settings: json!({}),
@@ -173,6 +180,8 @@ fn open(flags: &ModelFlags) -> Result<Checkpoint> {
         dtype: model::device::dtype(&flags.dtype).map_err(|cause| Error::usage("--dtype", cause))?,
         follow_links: flags.follow_links,
         digest: flags.model_digest.clone(),
+        adapters: flags.adapter.adapters.clone(),
+        other_base: flags.adapter.other_base,
     };
     Checkpoint::open(&flags.model, &options).at(flags.model.display())
 }

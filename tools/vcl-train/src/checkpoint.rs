@@ -14,6 +14,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
+use model::export::{self, Entry};
 use model::ops::change;
 use model::optimiser::Moments;
 use model::{DType, Tensor};
@@ -22,7 +23,6 @@ use process::{Error, Existing, Result, ResultExt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::publish::{self, Entry};
 use crate::trainer::Trainer;
 
 /// How many checkpoints stay.
@@ -115,9 +115,9 @@ impl Run {
         }
         fs::create_dir_all(partial.join("checkpoints")).at(partial.display())?;
         // written last and renamed: a run without its plan has nothing to resume
-        let fresh = partial.join("plan.json.new");
-        publish::write_json(&fresh, plan)?;
-        fs::rename(&fresh, &plan_path).at(plan_path.display())?;
+        const FRESH: &str = "plan.json.new";
+        export::json(&partial, FRESH, plan).at(partial.display())?;
+        fs::rename(partial.join(FRESH), &plan_path).at(plan_path.display())?;
         Ok(Self {
             partial,
             target: target.clone(),
@@ -146,8 +146,8 @@ impl Run {
         remove(&making)?;
         fs::create_dir(&making).at(making.display())?;
         files(&making)?;
-        save_state(&making.join("optimizer.safetensors"), trainer)?;
-        publish::write(&making.join("metrics.jsonl"), metrics)?;
+        save_state(&making, trainer)?;
+        export::file(&making, "metrics.jsonl", metrics).at(making.display())?;
         let mut digests = BTreeMap::new();
         for entry in fs::read_dir(&making).at(making.display())? {
             let path = entry.at(making.display())?.path();
@@ -161,7 +161,8 @@ impl Run {
             optimiser_step: trainer.optimiser.step,
             digests,
         };
-        publish::write_json(&making.join("state.json"), &state)?;
+        let state = serde_json::to_value(&state).at(making.display())?;
+        export::json(&making, "state.json", &state).at(making.display())?;
         sync_directory(&making)?;
         let done = self.checkpoints().join(&name);
         remove(&done)?;
@@ -258,7 +259,7 @@ fn digest(path: &Path) -> Result<String> {
 }
 
 /// Weights as they are trained (f32), their moments, and the state of the auxiliary losses.
-fn save_state(path: &Path, trainer: &Trainer) -> Result<()> {
+fn save_state(directory: &Path, trainer: &Trainer) -> Result<()> {
     let own = trainer.auxiliaries.state().at("auxiliary losses")?;
     let trainable = &trainer.learner.trainable;
     let part = |at: usize, part: &str| Entry {
@@ -273,10 +274,10 @@ fn save_state(path: &Path, trainer: &Trainer) -> Result<()> {
         dtype: DType::F64,
     });
     let entries: Vec<Entry> = parts.chain(kept).collect();
-    publish::safetensors(path, &entries, |index| {
+    let data = |index: usize| {
         let (at, part) = (index / PARTS.len(), index % PARTS.len());
         let Some(moments) = trainer.optimiser.moments.get(at) else {
-            return publish::bytes(&own[index - trainable.len() * PARTS.len()].1, DType::F64);
+            return export::bytes(&own[index - trainable.len() * PARTS.len()].1, DType::F64);
         };
         let tensor = match (moments, part) {
             (Moments::Host { first, .. }, 1) => return Ok(little_endian(first)),
@@ -286,8 +287,9 @@ fn save_state(path: &Path, trainer: &Trainer) -> Result<()> {
             (Moments::Device { second, .. }, 2) => second,
             _ => &trainable[at].tensor,
         };
-        publish::bytes(&tensor.to_device(&Device::Cpu)?, DType::F32)
-    })
+        export::bytes(&tensor.to_device(&Device::Cpu)?, DType::F32)
+    };
+    export::safetensors(directory, "optimizer.safetensors", &entries, data).at(directory.display())
 }
 
 const PARTS: [&str; 3] = ["weight", "first_moment", "second_moment"];

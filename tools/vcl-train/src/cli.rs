@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use process::AdapterFlags;
 use process::plan::MixedCompute;
 
 use crate::auxiliary::Spec;
@@ -20,9 +21,18 @@ use crate::schedule::ScheduleName;
 #[derive(Parser, Debug)]
 #[command(name = "vcl-train", version, after_long_help = EXAMPLES)]
 pub struct Args {
-    /// Model directory to start from: config.json, safetensors, tokenizer.
-    #[arg(long, value_name = "DIR", required_unless_present = "init", conflicts_with = "init")]
+    /// The model to start from: a directory (config.json, safetensors, tokenizer), a GGUF file, or a name in the local cache of the
+    /// Hugging Face hub (org/name[@revision]).
+    #[arg(
+        long,
+        value_name = "MODEL",
+        required_unless_present = "init",
+        conflicts_with = "init"
+    )]
     pub model: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub adapter: AdapterFlags,
 
     /// Start from random weights for this config.json.
     #[arg(long, value_name = "CONFIG", requires = "tokenizer")]

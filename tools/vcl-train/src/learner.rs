@@ -123,9 +123,7 @@ impl Learner {
             .iter()
             .find(|adapted| adapted.weight.tensor.id() == parameter.tensor.id())
         {
-            let Adapter { down, up, scale } = &adapted.adapter;
-            let added = up.to_dtype(DType::F32)?.matmul(&down.to_dtype(DType::F32)?)?;
-            tensor = (tensor + (added * *scale)?)?;
+            tensor = adapted.adapter.merged(&tensor)?;
         }
         if parameter.transposed {
             tensor = tensor.t()?;

@@ -203,6 +203,8 @@ fn origin(args: &Args, device: &Device, dtype: DType) -> Result<Origin> {
                 device: device.clone(),
                 dtype,
                 follow_links: args.follow_links,
+                adapters: args.adapter.adapters.clone(),
+                other_base: args.adapter.other_base,
                 ..Options::default()
             };
             (path, Some(Checkpoint::open(path, &options).at(path.display())?))
@@ -253,6 +255,14 @@ fn settings(args: &Args, config: &Config) -> Result<Settings> {
             "--merge",
             "needs --lora: without adapters nothing is to be merged".into(),
         );
+    }
+    if settings.lora.is_some() && !args.merge && !args.adapter.adapters.is_empty() {
+        let cause =
+            "what --lora writes would belong to a base that lies nowhere; add --merge, or make that base with lm-merge";
+        return refuse("--adapter", cause.into());
+    }
+    if !args.adapter.adapters.is_empty() && args.model.is_none() {
+        return refuse("--adapter", "needs --model".into());
     }
     if settings.lora.is_none() && args.lora_targets.is_some() {
         return refuse("--lora-targets", "needs --lora".into());

@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use candle_core::{Error, Result, Tensor, TensorId};
+use candle_core::{DType, Error, Result, Tensor, TensorId};
 
 use super::Gradients;
 
@@ -22,6 +22,14 @@ pub struct Adapter {
     /// (out, rank)
     pub up: Tensor,
     pub scale: f64,
+}
+
+impl Adapter {
+    /// What the weight becomes with the addition in it, in f32.
+    pub fn merged(&self, weight: &Tensor) -> Result<Tensor> {
+        let added = self.up.to_dtype(DType::F32)?.matmul(&self.down.to_dtype(DType::F32)?)?;
+        weight.to_dtype(DType::F32)? + (added * self.scale)?
+    }
 }
 
 /// Which tensors learn, and which frozen weights carry an adapter.

@@ -1,0 +1,78 @@
+//! Writes the directory: one tensor in memory at a time.
+
+use std::path::Path;
+
+use model::export::{self, Entry};
+use process::{Manifest, Outcome, OutputDirectory, Progress, Result, ResultExt, signals};
+use records::{Begin, RecordPath, Status, Writer};
+
+use crate::cli::Args;
+use crate::plan::{Opened, Plan};
+use crate::report::Merged;
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let mut manifest = Manifest::start();
+    let (plan, opened) = Plan::new(&args)?;
+    if args.common.plan {
+        return process::plan::print(&plan);
+    }
+    let directory = OutputDirectory::create(&opened.target, opened.existing, &opened.inputs)?;
+    let progress = Progress::start(&args.common, "merge", Some(opened.parameters.len() as u64), "tensors");
+    write(directory.path(), &opened, &progress)?;
+    progress.finish();
+    opened.checkpoint.check_unchanged().at(&opened.name)?;
+    manifest.note("model", &args.model)?;
+    manifest.note("adapters", &args.adapter.adapters)?;
+    manifest.note("output", &opened.target)?;
+    manifest.write_as(&directory.path().join("run.json"), &plan)?;
+    directory.commit()?;
+    report(plan, &opened)
+}
+
+fn write(directory: &Path, opened: &Opened, progress: &Progress) -> Result<()> {
+    let (checkpoint, dtype) = (&opened.checkpoint, opened.dtype);
+    let subject = opened.target.display();
+    export::config(directory, checkpoint.config_text(), dtype).at(&subject)?;
+    export::companions(directory, checkpoint.directory()).at(&opened.name)?;
+    let entry = |(name, shape): &(String, Vec<usize>)| Entry {
+        name: name.clone(),
+        shape: shape.clone(),
+        dtype,
+    };
+    let entries: Vec<Entry> = opened.parameters.iter().map(entry).collect();
+    let written = export::safetensors(directory, "model.safetensors", &entries, |index| {
+        let (name, shape) = &opened.parameters[index];
+        progress.advance(1);
+        match signals::received() {
+            None => export::bytes(&checkpoint.weight(name, shape)?, dtype),
+            Some(_) => Err(interrupted()),
+        }
+    });
+    signals::check()?;
+    written.at(&opened.name)
+}
+
+/// Ends the writing; the signal itself says more.
+fn interrupted() -> model::Error {
+    model::Error::File {
+        place: String::new(),
+        cause: "interrupted".into(),
+    }
+}
+
+fn report(plan: Plan, opened: &Opened) -> Result<Outcome> {
+    let mut out = Writer::new(process::stdout().tolerant());
+    let begin = Begin::new(process::tool_name(), process::VERSION);
+    out.begin(&begin, &()).at("stdout")?;
+    let count = |shape: &[usize]| shape.iter().map(|&n| n as u64).product::<u64>();
+    let merged = Merged {
+        path: RecordPath(opened.target.clone()),
+        model_digest: plan.model_digest,
+        adapter_count: plan.adapter_count,
+        dtype: plan.store_dtype,
+        parameter_count: opened.parameters.iter().map(|(_, shape)| count(shape)).sum(),
+    };
+    out.row(&merged).at("stdout")?;
+    out.end(Status::Complete, &()).at("stdout")?.finish()?;
+    Ok(Outcome::Complete)
+}
