@@ -93,7 +93,7 @@ impl Place {
             "0.1",
             "--epochs",
             "3",
-            "--batch",
+            "--batch-size",
             "1",
         ];
         run.args(lora).args(args).output().expect(0);
