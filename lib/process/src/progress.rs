@@ -19,6 +19,8 @@ pub struct Progress {
     unit: String,
     total: Option<u64>,
     done: AtomicU64,
+    /// Of `done`, what another run did: the rate is that of this one.
+    before: AtomicU64,
     start: Instant,
     view: View,
 }
@@ -55,8 +57,19 @@ impl Progress {
             unit: unit.to_string(),
             total,
             done: AtomicU64::new(0),
+            before: AtomicU64::new(0),
             start: Instant::now(),
             view,
+        }
+    }
+
+    /// Counts what another run had done, before this one does anything.
+    pub fn resume(&self, count: u64) {
+        self.done.fetch_add(count, Ordering::Relaxed);
+        self.before.fetch_add(count, Ordering::Relaxed);
+        if let View::Bar(bar) = &self.view {
+            bar.inc(count);
+            bar.reset_eta();
         }
     }
 
@@ -87,9 +100,16 @@ impl Progress {
     }
 
     fn speak(&self, done: u64) {
-        let elapsed = self.start.elapsed().as_secs_f64();
-        let rate = if elapsed > 0.0 { done as f64 / elapsed } else { 0.0 };
-        let line = Line {
+        let line = self.line(done, self.start.elapsed().as_secs_f64());
+        if let Ok(text) = serde_json::to_string(&line) {
+            let _ = writeln!(stderr(), "{text}");
+        }
+    }
+
+    fn line(&self, done: u64, elapsed: f64) -> Line<'_> {
+        let own = done - self.before.load(Ordering::Relaxed);
+        let rate = if elapsed > 0.0 { own as f64 / elapsed } else { 0.0 };
+        Line {
             r#type: "progress",
             what: &self.what,
             unit: &self.unit,
@@ -101,9 +121,6 @@ impl Progress {
                 .total
                 .filter(|_| rate > 0.0)
                 .map(|total| total.saturating_sub(done) as f64 / rate),
-        };
-        if let Ok(text) = serde_json::to_string(&line) {
-            let _ = writeln!(stderr(), "{text}");
         }
     }
 }
@@ -117,5 +134,20 @@ fn bar(what: &str, total: Option<u64>, unit: &str) -> ProgressBar {
     match ProgressStyle::with_template(&template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_run_did_is_done_but_not_of_this_runs_rate() {
+        let progress = Progress::start(&Common::default(), "x", Some(100), "units");
+        progress.resume(90);
+        progress.advance(5);
+        assert_eq!(progress.done.load(Ordering::Relaxed), 95);
+        let line = progress.line(95, 10.0);
+        assert_eq!((line.rate_per_second, line.remaining_seconds), (0.5, Some(10.0)));
     }
 }

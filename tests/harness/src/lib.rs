@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 mod needs;
 
-pub use needs::{data, program, skip};
+pub use needs::{data, program, skip, smollm2};
 pub use tempfile::TempDir;
 
 /// A tool that is asked to refuse something answers well within this.

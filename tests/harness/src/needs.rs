@@ -1,7 +1,7 @@
 //! What a test needs and the project does not hold: data, programs, a kind of processor.
 //!
 //! A test without it says `skipped: NAME: why` and passes, unless `FLOWLENS_REQUIRE` (names divided by commas) names what is missing:
-//! `data`, a program, `ptrace`, `namespaces`, or a processor's feature as Linux calls it. `.ci/run` names what its machine has.
+//! `data`, `smollm2`, a program, `ptrace`, `namespaces`, or a processor's feature as Linux calls it. `.ci/run` names what its machine has.
 
 use std::env;
 use std::ffi::OsString;
@@ -41,6 +41,20 @@ pub fn data(path: &str) -> Option<PathBuf> {
         ),
     );
     None
+}
+
+/// SmolLM2-135M-Instruct as a GGUF file: `model.gguf` of the directory `FLOWLENS_SMOLLM2`, which `scripts/models/smollm2` fills.
+#[track_caller]
+pub fn smollm2() -> Option<PathBuf> {
+    let found = env::var_os("FLOWLENS_SMOLLM2").map(|directory| PathBuf::from(directory).join("model.gguf"));
+    let found = found.filter(|path| path.exists());
+    if found.is_none() {
+        skip(
+            "smollm2",
+            "SmolLM2 is not here (scripts/models/smollm2 DIR brings it, FLOWLENS_SMOLLM2 names DIR)",
+        );
+    }
+    found
 }
 
 /// A program of this machine.

@@ -133,6 +133,8 @@ fn convert(plan: &Plan) -> Result<Outcome> {
             &source,
             &[Role::RowTable, Role::Data, Role::Activations, Role::Basis],
         )?,
+        // several tensors fit: those that say what a row is go with them
+        OutputFormat::Safetensors => slices(plan, &source, &[&[Role::RowTable], &NUMBERS[..]].concat())?,
         _ => slices(plan, &source, &NUMBERS)?,
     };
     let (mut out, name) = create(plan)?;

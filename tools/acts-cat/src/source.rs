@@ -7,6 +7,9 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::Path;
 
+/// BOUND: the names that a message lists.
+const NAMES_SHOWN: usize = 20;
+
 /// A container that can be addressed; `name` is what messages call it.
 pub struct Source {
     pub file: File,
@@ -82,12 +85,34 @@ pub fn choose(source: &Source, patterns: &[String], roles: &[Role]) -> Result<Ve
             .iter()
             .any(|spec| matches(pattern, &spec.name))
     }) {
-        return Err(Error::input(&source.name, format!("no tensor is named {pattern}")));
+        return Err(Error::input(
+            &source.name,
+            format!("no tensor is named {pattern} (there are {})", names(source)),
+        ));
     }
     Ok(specs
         .filter(|(_, spec)| patterns.iter().any(|pattern| matches(pattern, &spec.name)))
         .map(|(index, _)| index)
         .collect())
+}
+
+/// The names that there are, the numbered ones once.
+fn names(source: &Source) -> String {
+    let numbered = |name: &str| match name.rsplit_once('.') {
+        Some((stem, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => format!("{stem}.*"),
+        _ => name.to_owned(),
+    };
+    let mut names: Vec<String> = source
+        .file
+        .header()
+        .tensors
+        .iter()
+        .map(|spec| numbered(&spec.name))
+        .collect();
+    names.dedup();
+    let shown = names.len().min(NAMES_SHOWN);
+    let more = if shown < names.len() { ", …" } else { "" };
+    format!("{}{more}", names[..shown].join(", "))
 }
 
 /// Shell-like match: `*` is any run of characters, `?` any one.

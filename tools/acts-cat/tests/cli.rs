@@ -604,3 +604,31 @@ fn outputs_follow_the_house_rules() {
     let role = open(directory.path().join("x.acts")).spec(0).unwrap().role;
     assert_eq!(role, Role::Data);
 }
+
+#[test]
+fn a_name_that_no_tensor_has_is_answered_with_those_that_there_are() {
+    let directory = temp_dir();
+    std::fs::write(directory.path().join("x.acts"), dump(None)).unwrap();
+    let refused = cat_in(directory.path(), "x.acts --tensor token_ids");
+    refused.refused(
+        3,
+        "no tensor is named token_ids (there are resid_post.*, sample_index, samples,",
+    );
+}
+
+#[test]
+fn row_tables_go_with_the_rows_into_safetensors() {
+    let directory = temp_dir();
+    std::fs::write(directory.path().join("x.acts"), dump(None)).unwrap();
+    cat_in(directory.path(), "x.acts -o x.safetensors").expect(0);
+    cat_in(directory.path(), "--from x.safetensors -o y.acts").expect(0);
+    let (was, is) = (
+        open(directory.path().join("x.acts")),
+        open(directory.path().join("y.acts")),
+    );
+    let table = |file: &File| {
+        let tensor = file.tensor("sample_index").unwrap();
+        file.to_vec::<u32>(tensor, 0..file.row_count(tensor)).unwrap()
+    };
+    assert_eq!(table(&was), table(&is));
+}

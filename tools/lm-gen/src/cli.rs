@@ -88,9 +88,9 @@ pub struct Args {
     #[arg(long, value_name = "CONTRAST", conflicts_with = "score")]
     pub contrast: Option<Contrast>,
 
-    /// Sequences in flight (see DETERMINISM).
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub batch: u32,
+    /// Sequences in flight (see DETERMINISM) [default: up to 32, as far as their caches keep within 1 GiB].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch: Option<u32>,
 
     /// Read at most N prompts.
     #[arg(short = 'n', long, value_name = "N")]
@@ -166,7 +166,7 @@ RECORDS
   In: id (absent: #N), prompt or messages, and if there: bench, system, stop, max_new_tokens, choices, completion (--score).
   Out: all keys of the prompt, then text_digest, model_digest, attempt_index, completion, token_count, finish
   (stop: an end token or a stop string; length: the limit; error: see `error`). A stop string is not part of the completion.
-  Scored: choice_log_prob and choice_token_count, or log_prob and token_count.
+  Scored: choice_log_prob and choice_token_count, or the completion with log_prob and token_count.
 
   The choice or completion is tokenised together with the prompt; its tokens are those after the longest common start.
 

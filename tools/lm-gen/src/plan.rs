@@ -72,8 +72,8 @@ pub struct Opened {
     pub amateur: Option<Checkpoint>,
     pub input: Input,
     pub shard: Shard,
-    /// Sequences in flight.
-    pub capacity: usize,
+    /// Sequences in flight, where the arguments say it.
+    pub capacity: Option<usize>,
     pub target: Target,
 }
 
@@ -143,7 +143,7 @@ impl Plan {
             template,
             input,
             shard,
-            capacity: args.batch as usize,
+            capacity: args.batch.map(|batch| batch as usize),
             target,
         };
         Ok((plan, opened))

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use model::Steering;
+use model::{Config, Steering};
 use process::{Error, Manifest, Outcome, Progress, Result, ResultExt, Shard};
 use records::{Begin, Completion, Finish, Writer};
 use serde::Serialize;
@@ -81,7 +81,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     });
     let mut sink = Sink::open(start, &begin, &keys, opened.input.status)?;
     let progress = Progress::start(&args.common, "generating", Some(units.len() as u64), "completions");
-    progress.advance(sink.done_count());
+    progress.resume(sink.done_count());
     let mut run = Run::new(&plan, &opened, &speech, (speaker, second), &units);
     run.all(units, &mut sink, &progress)?;
     progress.finish();
@@ -94,6 +94,22 @@ pub fn run(args: Args) -> Result<Outcome> {
         manifest.write(&target.path, &plan)?;
     }
     Ok(Outcome::partial_if(written.is_partial))
+}
+
+/// Sequences in flight where none are asked for. A product over many costs less than many products, so: as many as keep their
+/// caches within bounds. Never one, which sums in another order.
+fn within_memory(units: &[Unit], config: &Config) -> usize {
+    const CACHE_BYTES_MAX: usize = 1 << 30;
+    const MOST: usize = 32;
+    let token_count = |unit: &Unit| match &unit.work {
+        Work::Generate {
+            ids, token_count_max, ..
+        } => ids.len() + token_count_max,
+        _ => 0,
+    };
+    let longest = units.iter().map(token_count).max().unwrap_or(0).max(1);
+    let token_bytes = 2 * config.layer_count() * config.kv_size() * size_of::<f32>();
+    (CACHE_BYTES_MAX / longest.saturating_mul(token_bytes)).clamp(2, MOST)
 }
 
 fn begin_keys(plan: &Plan, shard: Shard) -> BeginKeys {
@@ -131,10 +147,13 @@ impl<'r> Run<'r> {
     ) -> Run<'r> {
         let choice = Choice::new(plan.sampling.as_ref());
         let ends = plan.end_token_ids.clone();
+        let capacity = opened
+            .capacity
+            .unwrap_or_else(|| within_memory(units, first.decoder.config()));
         Run {
             plan,
             speech,
-            engine: Engine::new(first, second, &opened.tokenizer, choice, ends, opened.capacity),
+            engine: Engine::new(first, second, &opened.tokenizer, choice, ends, capacity),
             scorer: Scorer {
                 decoder: first.decoder,
                 steering: first.steering,
@@ -198,7 +217,8 @@ impl<'r> Run<'r> {
                 completion.choice_token_count = Some(scores.iter().map(|score| score.tokens.len() as u64).collect());
             }
             Work::Given(text) => {
-                let score = self.scores(item, &[text])?.remove(0);
+                let score = self.scores(item, std::slice::from_ref(&text))?.remove(0);
+                completion.completion = Some(text);
                 completion.log_prob = Some(score.log_prob);
                 completion.token_count = Some(score.tokens.len() as u64);
                 if self.plan.per_token {

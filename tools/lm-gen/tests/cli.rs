@@ -214,6 +214,7 @@ fn scores_of_choices_are_those_of_given_completions() {
             .expect(0)
             .records();
         let given = completions(&records)[0];
+        assert_eq!(given["completion"], format!(" {choice}"));
         let total: f64 = given["token_log_prob"]
             .as_array()
             .unwrap()

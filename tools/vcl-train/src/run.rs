@@ -196,7 +196,7 @@ impl Job<'_> {
         let plan = self.plan;
         let steps = plan.work.steps;
         let progress = Progress::start(self.common, "train", Some(steps), "steps");
-        progress.advance(done);
+        progress.resume(done);
         let (mut tokens, mut phases, mut has_doubted) = (0, Phases::default(), false);
         for index in done + 1..=steps {
             let found = step(&mut self.trainer, plan, self.opened, index)?;
