@@ -62,6 +62,15 @@ impl From<candle_core::Error> for Error {
     }
 }
 
+/// A text from data, quoted; BOUND: of a long one, its beginning.
+#[cfg(feature = "decoder")]
+pub(crate) fn shown(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((cut, _)) => format!("{:?}…", &text[..cut]),
+        None => format!("{text:?}"),
+    }
+}
+
 /// `place: `, or nothing where the place is the path that the caller named.
 fn prefix(place: &str) -> String {
     match place.is_empty() {

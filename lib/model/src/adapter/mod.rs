@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::config::Config;
 use crate::directory::Directory;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::hub;
 use crate::ops;
 use crate::safetensors::Safetensors;
@@ -68,7 +68,10 @@ impl Adapter {
             true => Ok(()),
             false => Err(Error::file(
                 settings::FILE,
-                format!("says that it was made for {base:?}; --other-base lays it over this model all the same"),
+                format!(
+                    "says that it was made for {}; --other-base lays it over this model all the same",
+                    shown(base)
+                ),
             )),
         }
     }

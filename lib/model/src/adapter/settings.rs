@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 
 pub const FILE: &str = "adapter_config.json";
 
@@ -54,7 +54,12 @@ impl Settings {
         let map = json::document(text).map_err(|cause| Error::file(FILE, cause))?;
         match map.get("peft_type").and_then(Value::as_str) {
             Some("LORA") => {}
-            other => return Err(Error::file(FILE, format!("peft_type = {other:?}, expected LORA"))),
+            other => {
+                return Err(Error::file(
+                    FILE,
+                    format!("peft_type = {}, expected LORA", shown(other.unwrap_or_default())),
+                ));
+            }
         }
         check_beginning(&map)?;
         refuse_unknown(&map)?;
@@ -120,7 +125,7 @@ fn plain(name: &str) -> Result<String> {
         true => Ok(name.to_owned()),
         false => Err(Error::file(
             FILE,
-            format!("the pattern {name:?} is not the name of a module"),
+            format!("the pattern {} is not the name of a module", shown(name)),
         )),
     }
 }
@@ -128,7 +133,18 @@ fn plain(name: &str) -> Result<String> {
 fn positive(key: &str, value: &Value) -> Result<f64> {
     match value.as_f64() {
         Some(number) if number.is_finite() && number > 0.0 => Ok(number),
-        _ => Err(Error::file(FILE, format!("{key} = {value}, expected a number above 0"))),
+        _ => Err(Error::file(
+            FILE,
+            format!("{key} = {}, expected a number above 0", said(value)),
+        )),
+    }
+}
+
+/// BOUND: of a long value, its kind alone.
+fn said(value: &Value) -> String {
+    match value.to_string() {
+        text if text.len() <= 80 => text,
+        _ => "a long value".into(),
     }
 }
 
@@ -136,7 +152,10 @@ fn flag(map: &Map<String, Value>, key: &str) -> Result<bool> {
     match map.get(key) {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(flag)) => Ok(*flag),
-        Some(other) => Err(Error::file(FILE, format!("{key} = {other}, expected true or false"))),
+        Some(other) => Err(Error::file(
+            FILE,
+            format!("{key} = {}, expected true or false", said(other)),
+        )),
     }
 }
 
@@ -145,7 +164,10 @@ fn check_beginning(map: &Map<String, Value>) -> Result<()> {
         None | Some(Value::Null | Value::Bool(_)) => Ok(()),
         Some(Value::String(name)) if BEGINNINGS.contains(&name.as_str()) => Ok(()),
         Some(other) => {
-            let cause = format!("init_lora_weights = {other} changes the base too, which is not read");
+            let cause = format!(
+                "init_lora_weights = {} changes the base too, which is not read",
+                said(other)
+            );
             Err(Error::file(FILE, cause))
         }
     }
@@ -173,7 +195,7 @@ fn refuse_unknown(map: &Map<String, Value>) -> Result<()> {
     match map.iter().find(|(key, value)| !is_known(key) && !is_nothing(value)) {
         None => Ok(()),
         Some((key, _)) => {
-            let cause = format!("{key} is not known here and may change the weights");
+            let cause = format!("{} is not known here and may change the weights", shown(key));
             Err(Error::file(FILE, cause))
         }
     }
@@ -201,8 +223,11 @@ mod tests {
     #[test]
     fn what_changes_the_weights_and_is_not_known_is_refused_by_name() {
         for (more, expected) in [
-            (r#","layer_replication":[[0,2]]"#, "layer_replication is not known here"),
-            (r#","lora_bias":true"#, "lora_bias is not known here"),
+            (
+                r#","layer_replication":[[0,2]]"#,
+                "\"layer_replication\" is not known here",
+            ),
+            (r#","lora_bias":true"#, "\"lora_bias\" is not known here"),
             (
                 r#","init_lora_weights":"pissa""#,
                 "init_lora_weights = \"pissa\" changes the base too",

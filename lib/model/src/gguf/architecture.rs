@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 use super::config;
 use super::file::{File, Value};
 use super::keys::Keys;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 
 /// What stands otherwise in the file than in a Hugging Face directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +166,8 @@ impl Architecture {
         ALL.iter().find(|one| one.name == name).ok_or_else(|| {
             let known: Vec<_> = ALL.iter().map(|one| one.name).collect();
             refuse(format!(
-                "the architecture {name:?} is not read (read: {})",
+                "the architecture {} is not read (read: {})",
+                shown(name),
                 known.join(", ")
             ))
         })

@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::file::Value;
 use super::keys::Keys;
-use crate::error::Result;
+use crate::error::{Result, shown};
 
 /// Keys of config.json with their values; null where the file is silent too.
 pub type Pairs = Vec<(&'static str, Json)>;
@@ -221,7 +221,7 @@ fn rope_scaling(keys: &Keys) -> Result<Json> {
         ),
         (None, "none" | "linear", None) => Ok(Json::Null),
         (None, "none" | "linear", Some(factor)) => Ok(json!({"rope_type": "linear", "factor": factor})),
-        (None, kind, _) => Err(keys.refuse("rope.scaling.type", &format!("= {kind:?} is not computed"))),
+        (None, kind, _) => Err(keys.refuse("rope.scaling.type", &format!("= {} is not computed", shown(kind)))),
         (Some(_), ..) => Err(keys.refuse("rope.scaling", "and the tensor rope_freqs contradict each other")),
     }
 }

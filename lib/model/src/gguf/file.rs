@@ -24,7 +24,8 @@ const HEADER_BYTES_MAX: usize = 128 << 20;
 const TENSORS_MAX: u64 = 1 << 17;
 const KEYS_MAX: u64 = 1 << 14;
 const NAME_BYTES_MAX: u64 = 1 << 10;
-const STRING_BYTES_MAX: u64 = 64 << 20;
+const TEXT_BYTES_MAX: u64 = 16 << 20;
+const ELEMENT_BYTES_MAX: u64 = 2 << 10;
 const ALIGNMENT_DEFAULT: u64 = 32;
 const ALIGNMENT_MAX: u64 = 1 << 20;
 const RANK_MAX: u32 = 4;
@@ -396,7 +397,7 @@ impl<'a> Reader<'a> {
             0..=5 | 10 | 11 => Value::Integer(self.integer(kind)?),
             6 | 12 => Value::Float(self.float(kind)?),
             7 => Value::Flag(self.flag(key)?),
-            8 => Value::Text(self.text(key, STRING_BYTES_MAX)?),
+            8 => Value::Text(self.text(key, TEXT_BYTES_MAX)?),
             9 => self.list(key)?,
             _ => return Err(format!("{key} has the value type {kind}, which is unknown")),
         })
@@ -450,7 +451,7 @@ impl<'a> Reader<'a> {
             ),
             7 => Value::Flags(each.map(|_| self.flag(key)).collect::<std::result::Result<_, _>>()?),
             8 => Value::Texts(
-                each.map(|_| self.text(key, STRING_BYTES_MAX))
+                each.map(|_| self.text(key, ELEMENT_BYTES_MAX))
                     .collect::<std::result::Result<_, _>>()?,
             ),
             _ => Value::Integers(

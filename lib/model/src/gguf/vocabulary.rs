@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::file::{File, Value};
 use super::words::{self, Words};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 
 /// Control tokens that end a turn, whatever else the file says: not every converter notes them all.
 const TURN_ENDS: [&str; 11] = [
@@ -38,7 +38,8 @@ pub fn files(file: &File) -> Result<Vec<(&'static str, Json)>> {
         "llama" => pieces(&keys, &vocabulary)?,
         other => {
             return Err(refuse(format!(
-                "tokenizer.ggml.model = {other:?} is not read (read: gpt2, llama)"
+                "tokenizer.ggml.model = {} is not read (read: gpt2, llama)",
+                shown(other)
             )));
         }
     };

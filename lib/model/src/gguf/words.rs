@@ -3,6 +3,8 @@
 
 use serde_json::{Value as Json, json};
 
+use crate::error::shown;
+
 /// What one name stands for.
 pub struct Words {
     /// Expressions of which each match is a word, one after another.
@@ -108,7 +110,11 @@ impl Words {
         let found = ALL.iter().find(|(names, _)| names.contains(&name));
         found.map(|(_, words)| words).ok_or_else(|| {
             let known: Vec<_> = ALL.iter().flat_map(|(names, _)| names.iter().copied()).collect();
-            format!("tokenizer.ggml.pre = {name:?} is not read (read: {})", known.join(", "))
+            format!(
+                "tokenizer.ggml.pre = {} is not read (read: {})",
+                shown(name),
+                known.join(", ")
+            )
         })
     }
 
