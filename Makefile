@@ -5,7 +5,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(notdir $(wildcard tools/*))
 
-.PHONY: all help setup build test lint man install demo repro dist clean
+.PHONY: all help setup build test lint man install demo repro replicate dist clean
 
 all: build
 
@@ -40,9 +40,13 @@ demo: build ## the first paper on a little made world: demo-out/report.html (FUL
 repro: build ## the same with other settings, such as SETTINGS=paper MODEL=world OUT=/DIR; STEP=plan says what it costs
 	$(MAKE) --no-print-directory -C scripts/repro BIN='$(abspath $(TARGET))/release' $(STEP)
 
+replicate: build ## the paper on a real language model, MODEL=DIR or FILE.gguf and DATA=DIR; STEP=plan says what it costs
+	$(MAKE) --no-print-directory -C scripts/repro BIN='$(abspath $(TARGET))/release' SETTINGS=smollm2 \
+	    OUT='$(or $(OUT),$(CURDIR)/replicate-out)' $(STEP)
+
 dist: setup ## an archive that runs on older machines with no BLAS
 	@scripts/dist $(TOOLS)
 
 clean: ## remove what was built
 	$(CARGO) clean
-	rm -rf dist demo-out
+	rm -rf dist demo-out replicate-out

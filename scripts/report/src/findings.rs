@@ -11,16 +11,11 @@ const RUN_COUNT_MIN: usize = 5;
 
 pub fn list(runs: &Runs) -> String {
     let plain: Vec<&Run> = runs.shares.concat();
-    let at_top: Vec<&Run> = runs
-        .all
-        .iter()
-        .copied()
-        .filter(|run| run.settings.share == runs.top())
-        .collect();
+    let at_one_share: Vec<&Run> = runs.arms.iter().flatten().chain(runs.uncured()).copied().collect();
     let rate = |run: &Run| runs.false_refusal(run);
     let stack = correlation(&plain, |run| run.stack_c_k, rate);
     let window = correlation(&plain, |run| run.window_c_k, rate);
-    let moved = correlation(&at_top, |run| run.window_c_k, rate);
+    let moved = correlation(&at_one_share, |run| run.window_c_k, rate);
     let mut lines = vec![
         "<h2>What was found</h2><ul>".to_owned(),
         format!(
@@ -34,7 +29,7 @@ pub fn list(runs: &Runs) -> String {
         ),
         format!(
             "<li><b>Do false refusals follow when the loss moves C<sub>4</sub></b> at share {:?}? {}.</li>",
-            runs.top(),
+            runs.cured_share(),
             follows(moved.as_ref()),
         ),
     ];
@@ -122,7 +117,7 @@ fn effect(runs: &Runs, arm: &[&Run]) -> String {
             )
         })
         .collect();
-    let both = |measure: &dyn Fn(&Run) -> Option<f64>| (mean(runs.highest(), measure), mean(arm, measure));
+    let both = |measure: &dyn Fn(&Run) -> Option<f64>| (mean(runs.uncured(), measure), mean(arm, measure));
     let (rate, loss, skill) = (
         both(&|run| runs.false_refusal(run)),
         both(&|run| run.loss),

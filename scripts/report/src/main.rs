@@ -1,9 +1,12 @@
-//! report: what `scripts/repro/Makefile` says of its runs: their settings as files, a line of measures for each, the page, the cost.
+//! report: what `scripts/repro/Makefile` does beside calling the tools: data drawn from published files, settings as files and as choices, a
+//! line of measures for each run, the page, the cost.
 //!
 //! It computes nothing that a tool does not record, means and correlations over runs apart.
 
 mod base;
+mod choose;
 mod cost;
+mod draw;
 mod findings;
 mod html;
 mod page;
@@ -38,6 +41,16 @@ enum Command {
     Page(page::Flags),
     /// Print what runs cost, from what the tools say of them on stdin
     Cost(cost::Flags),
+    /// Print rows of training data as conversations, or those held out
+    Rows(draw::RowsFlags),
+    /// Print the rows whose answers are as long as those of another file
+    Matched(draw::MatchedFlags),
+    /// Print the prompts to develop on, or the others
+    Pick(draw::PickFlags),
+    /// Print the training setting with the least held-out loss
+    ChooseRate(choose::RateFlags),
+    /// Print the cure with the fewest false refusals that costs little
+    ChooseCure(choose::CureFlags),
     /// Print or check the held-out loss of the shipped base model, from the records of vcl-train on stdin
     Base(base::Flags),
 }
@@ -61,6 +74,11 @@ fn run(args: Args) -> Result<Outcome> {
         Command::Summary(flags) => summary::print(&flags),
         Command::Page(flags) => page::print(&flags),
         Command::Cost(flags) => cost::print(&flags),
+        Command::Rows(flags) => draw::rows(&flags),
+        Command::Matched(flags) => draw::matched(&flags),
+        Command::Pick(flags) => draw::pick(&flags),
+        Command::ChooseRate(flags) => choose::rate(&flags),
+        Command::ChooseCure(flags) => choose::cure(&flags),
         Command::Base(flags) => base::print(&flags),
     }
 }

@@ -53,7 +53,7 @@ pub fn print(flags: &Flags) -> Result<Outcome> {
     page += &tables::shares(&runs);
     page += &tables::cure(&runs);
     page += &tables::benchmarks(&runs);
-    page += &tables::regions(&rows::read(&flags.regions)?, runs.top());
+    page += &tables::regions(&rows::read(&flags.regions)?, &runs);
     if let Some(about) = &flags.about {
         page += &fs::read_to_string(about).at(about.display())?;
     }

@@ -91,9 +91,24 @@ pub fn entropy(rows: &[Entropy]) -> String {
 }
 
 pub fn shares(runs: &Runs) -> String {
-    let seeds: Vec<String> = runs.lowest().iter().map(|run| run.settings.seed.to_string()).collect();
+    let matched = match runs.matched.is_empty() {
+        true => String::new(),
+        false => by_share(
+            "The same with general answers as long as the safety answers",
+            &runs.matched,
+            runs,
+        ),
+    };
+    format!(
+        "<h2>The safety share</h2>\n{}{matched}",
+        by_share("The paper&#39;s Table 2", &runs.shares, runs)
+    )
+}
+
+fn by_share(title: &str, groups: &[Vec<&Run>], runs: &Runs) -> String {
+    let seeds: Vec<String> = groups[0].iter().map(|run| run.settings.seed.to_string()).collect();
     let mut table = Table::new(
-        &format!("The paper&#39;s Table 2. One number per seed ({})", seeds.join(", ")),
+        &format!("{title}. One number per seed ({})", seeds.join(", ")),
         &[
             "share",
             "false refusal",
@@ -109,7 +124,7 @@ pub fn shares(runs: &Runs) -> String {
             "paper: false refusal",
         ],
     );
-    for group in &runs.shares {
+    for group in groups {
         let first = group[0].benches.get(runs.bench);
         let share = group[0].settings.share;
         let paper = TABLE_2.iter().find(|(of, ..)| *of == share);
@@ -132,14 +147,14 @@ pub fn shares(runs: &Runs) -> String {
             paper.map_or("–", |(.., false_refusal)| *false_refusal).to_owned(),
         ]);
     }
-    format!("<h2>The safety share</h2>\n{}", table.finish())
+    table.finish()
 }
 
 pub fn cure(runs: &Runs) -> String {
     let mut table = Table::new(
         &format!(
             "At share {:?}, one number per seed. Change: of false refusals against the same seed without the loss, prompt by prompt",
-            runs.top()
+            runs.cured_share()
         ),
         &[
             "loss",
@@ -155,7 +170,7 @@ pub fn cure(runs: &Runs) -> String {
             "skill",
         ],
     );
-    let observed = ("observed only", runs.highest());
+    let observed = ("observed only", runs.uncured());
     let arms = runs
         .arms
         .iter()
@@ -197,7 +212,7 @@ pub fn benchmarks(runs: &Runs) -> String {
     let mut table = Table::new(
         &format!(
             "Every benchmark at share {:?}: refusals of unsafe prompts, compliance on benign ones, accuracy; means over seeds. The paper&#39;s Table 3 beside",
-            runs.top()
+            runs.cured_share()
         ),
         &[
             "benchmark",
@@ -208,7 +223,7 @@ pub fn benchmarks(runs: &Runs) -> String {
             "paper: VCL",
         ],
     );
-    let groups = [runs.highest(), runs.arm(SIGNS[0]), runs.arm(SIGNS[1])];
+    let groups = [runs.uncured(), runs.arm(SIGNS[0]), runs.arm(SIGNS[1])];
     let mut row = |name: &str, measure: &dyn Fn(&Run) -> Option<f64>| {
         let paper = TABLE_3.iter().find(|(of, ..)| *of == name);
         let [observed, spread, concentrate] = groups.map(|group| round(mean(group, measure), 3));
@@ -235,7 +250,7 @@ pub fn benchmarks(runs: &Runs) -> String {
     table.finish()
 }
 
-pub fn regions(rows: &[RegionSummary], top: f64) -> String {
+pub fn regions(rows: &[RegionSummary], runs: &Runs) -> String {
     let mut table = Table::new(
         "Between harmless and harmful prompts (second paper)",
         &[
@@ -249,8 +264,8 @@ pub fn regions(rows: &[RegionSummary], top: f64) -> String {
     );
     let names = [
         "base".to_owned(),
-        format!("share {top:?}"),
-        format!("share {top:?}, spread"),
+        format!("share {:?}", runs.top()),
+        format!("share {:?}, spread", runs.cured_share()),
     ];
     for (index, row) in rows.iter().enumerate() {
         let of = |measure: fn(&RegionSlopes) -> f64| round(row.slopes.as_ref().map(measure), 2);

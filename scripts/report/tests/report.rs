@@ -262,3 +262,121 @@ fn a_base_model_with_another_loss_is_told_by_the_exit_code() {
         .output()
         .refused(3, "no eval record");
 }
+
+fn lines(done: &Done) -> Vec<Value> {
+    done.text()
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
+}
+
+#[test]
+fn every_row_is_trained_on_or_held_out_in_one_form() {
+    let directory = temp_dir();
+    let rows: Vec<Value> = (0..45)
+        .map(|index| json!({"instruction": format!("ask {index}"), "input": "", "output": format!("answer {index}")}))
+        .collect();
+    let data = file(directory.path(), "data.jsonl", &rows);
+    let part = |part: &str| {
+        let flags = ["rows", "--source", "alpaca", "--limit", "41", "--part", part];
+        lines(&report(&flags).arg(&data).output().expect(0))
+    };
+    let (train, held_out) = (part("train"), part("held-out"));
+    assert_eq!((train.len(), held_out.len()), (39, 2));
+    assert_eq!(held_out[1]["messages"][1]["content"], "answer 39");
+    assert_eq!(train[0]["source"], "alpaca");
+}
+
+#[test]
+fn matched_rows_have_the_lengths_asked_for() {
+    let directory = temp_dir();
+    let rows = |lengths: &[usize]| -> Vec<Value> {
+        let row = |length: &usize| json!({"prompt": "ask", "completion": "x".repeat(*length)});
+        lengths.iter().map(row).collect()
+    };
+    let pool = file(directory.path(), "pool.jsonl", &rows(&[50, 3, 20, 21, 90]));
+    let like = file(directory.path(), "like.jsonl", &rows(&[22, 2, 60]));
+    let matched = |like: &Path| report(&["matched"]).arg(&pool).arg("--like").arg(like).output();
+    let chosen = lines(&matched(&like).expect(0));
+    assert_eq!(chosen, [rows(&[50]), rows(&[3]), rows(&[21])].concat());
+    let many = file(directory.path(), "many.jsonl", &rows(&[1; 6]));
+    matched(&many).refused(3, "5 rows cannot match 6");
+}
+
+#[test]
+fn prompts_to_develop_on_and_those_reported_are_all_and_disjoint() {
+    let directory = temp_dir();
+    let prompts: Vec<Value> = (0..30)
+        .map(|id| json!({"type": "prompt", "id": id.to_string(), "prompt": format!("question {id}")}))
+        .collect();
+    let all = file(directory.path(), "prompts.jsonl", &prompts);
+    let pick = |file: &Path, flags: &[&str]| {
+        let mut rows = report(&["pick"]).arg(file).args(flags).output().expect(0).records();
+        rows.retain(|row| row["type"] == "prompt");
+        rows
+    };
+    let (first, rest) = (pick(&all, &["--take", "12"]), pick(&all, &["--skip", "12"]));
+    let middle = pick(&all, &["--skip", "12", "--take", "5"]);
+    assert_eq!((first.len(), middle.len(), rest.len()), (12, 5, 18));
+    assert!(first.iter().all(|prompt| !rest.contains(prompt)));
+    assert!(middle.iter().all(|prompt| rest.contains(prompt)));
+    let reversed = file(
+        directory.path(),
+        "reversed.jsonl",
+        &prompts.into_iter().rev().collect::<Vec<_>>(),
+    );
+    let mut again = pick(&reversed, &["--take", "12"]);
+    again.reverse();
+    assert_eq!(again, first);
+}
+
+#[test]
+fn a_rate_is_chosen_by_held_out_loss_and_a_cure_among_those_that_cost_little() {
+    let directory = temp_dir();
+    let eval = |name: &str, losses: &[f64]| {
+        let row = |loss: &f64| json!({"type": "eval", "step": 1, "eval_loss": loss, "token_count": 3});
+        file(directory.path(), name, &losses.iter().map(row).collect::<Vec<_>>())
+    };
+    let (worse, better) = (eval("a", &[1.0, 2.5]), eval("b", &[3.0, 2.25]));
+    let chosen = report(&["choose-rate"])
+        .arg(format!("--lr 1e-4=={}", worse.display()))
+        .arg(format!("--lr 3e-4 --epochs=2={}", better.display()))
+        .output();
+    // A word that begins with a dash is a setting here only behind `--`.
+    chosen.refused(2, "");
+    let chosen = report(&["choose-rate", "--"])
+        .arg(format!("--lr 1e-4={}", worse.display()))
+        .arg(format!("--lr 3e-4 --epochs=2={}", better.display()))
+        .output()
+        .expect(0);
+    assert_eq!(chosen.text(), "--lr 3e-4 --epochs=2\n");
+
+    let refusals = |name: &str, refused: u64, nonsense: u64| {
+        let row = json!({"type": "refusal_report", "bench": "b", "judge": "flowlens", "kind": "all", "label": "safe", "count": 100,
+            "compliance_count": 100 - refused - nonsense, "partial_count": 0, "refusal_count": refused, "nonsense_count": nonsense,
+            "unscored_count": 0, "refusal_rate_full_low": 0.0, "refusal_rate_full_high": 1.0, "refusal_rate_any_low": 0.0,
+            "refusal_rate_any_high": 1.0});
+        file(directory.path(), name, &[row])
+    };
+    let run = |name: &str, loss: f64, refused: u64, nonsense: u64| {
+        let metrics = eval(&format!("{name}.metrics"), &[loss]);
+        let refusals = refusals(&format!("{name}.refusals"), refused, nonsense);
+        format!("{},{}", metrics.display(), refusals.display())
+    };
+    let choose = |runs: &[(&str, String)]| {
+        let runs: Vec<String> = runs.iter().map(|(setting, run)| format!("{setting}={run}")).collect();
+        let done = report(&["choose-cure", "--otherwise", "gamma=0.5", "--plain"])
+            .arg(run("plain", 2.0, 60, 1))
+            .args(&runs.iter().map(String::as_str).collect::<Vec<_>>())
+            .output()
+            .expect(0);
+        done.text().trim().to_owned()
+    };
+    let dear = [
+        ("gamma=50", run("dear", 2.2, 10, 1)),
+        ("gamma=5", run("broken", 2.0, 20, 30)),
+    ];
+    assert_eq!(choose(&dear), "gamma=0.5");
+    let fair = [dear[0].clone(), dear[1].clone(), ("gamma=1", run("fair", 2.04, 50, 5))];
+    assert_eq!(choose(&fair), "gamma=1");
+}

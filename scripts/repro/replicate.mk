@@ -1,0 +1,75 @@
+# The steps that a replication on a real model has beside those of the Makefile: its data are drawn from published files, and its settings
+# are chosen by the rules of protocol.md.
+
+file_of = $(DATA)/$(word 2,$(subst =, ,$(filter $(1)=%,$(SOURCES))))
+GENERAL_SOURCES := $(filter-out safety,$(foreach source,$(SOURCES),$(firstword $(subst =, ,$(source)))))
+
+$(OUT)/data/checked: smollm2.sha256 | $(OUT)/settings.json $(OUT)/data/
+	cd $(DATA) && sha256sum --check --quiet $(CURDIR)/smollm2.sha256
+	touch $@
+$(SAFETY): $(OUT)/data/checked
+	report rows --source safety --part train $(call file_of,safety) > $@.part
+	mv $@.part $@
+$(GENERAL): $(OUT)/data/checked
+	{ $(foreach source,$(GENERAL_SOURCES),report rows --source $(source) --limit $(ROWS) --part train $(call file_of,$(source)); ) } > $@.part
+	mv $@.part $@
+$(LIKE_SAFETY): $(OUT)/data/checked $(SAFETY)
+	{ $(foreach source,$(GENERAL_SOURCES),report rows --source $(source) --part train $(call file_of,$(source)); ) } > $@.pool
+	report matched $@.pool --like $(SAFETY) > $@.part
+	mv $@.part $@
+$(HELD_OUT): $(OUT)/data/checked
+	{ report rows --source safety --part held-out $(call file_of,safety); \
+	  $(foreach source,$(GENERAL_SOURCES),report rows --source $(source) --limit $(ROWS) --part held-out $(call file_of,$(source)); ) } > $@.part
+	mv $@.part $@
+
+# A model that is no directory is laid out as one.
+$(OUT)/base/config.json: | $(OUT)/settings.json
+	$(if $(MODEL),,$(error MODEL is needed: scripts/models/smollm2 DIR, then MODEL=DIR/model.gguf))
+	lm-merge --model $(MODEL) --force -o $(@D)
+
+# Step 1: rate and epochs. `--lr 1e-4 --epochs 1` of lr-1e-4-epochs-1.
+rate_flags = $(subst lr-,--lr ,$(subst -epochs-, --epochs ,$(1)))
+$(OUT)/rate/%/config.json: $(START)/config.json $(GENERAL) $(SAFETY) $(HELD_OUT) | $(OUT)/rate/
+	$(call train,0.5,$(FIRST),$(GENERAL),$(TRAIN_ANY) $(call rate_flags,$*)) --device $(DEVICE) --resume -o $(@D) > /dev/null
+	rm -rf $(@D)/checkpoints $(@D)/model*.safetensors
+$(OUT)/chosen/rate: $(RATES:%=$(OUT)/rate/%/config.json) | $(OUT)/chosen/
+	report choose-rate -- $(foreach rate,$(RATES),'$(call rate_flags,$(rate))=$(OUT)/rate/$(rate)/metrics.jsonl') > $@.part
+	mv $@.part $@
+$(RUNS:%=$(OUT)/models/%/config.json): $(OUT)/chosen/rate
+
+# Reported: XSTest, and 300 of OR-Bench that are not for development. To develop on: 200 of OR-Bench, 200 of WildGuardTest.
+$(OUT)/bench/%.all: $(OUT)/data/checked | $(OUT)/bench/
+	refusal-eval prompts --bench $*=$(BENCH_$*) --force -o $@
+$(OUT)/bench/orbench.jsonl: $(OUT)/bench/orbench.all
+	report pick $< --skip 200 --take 300 > $@.part
+	mv $@.part $@
+$(OUT)/develop.jsonl: $(OUT)/bench/orbench.all $(OUT)/bench/wildguard.all
+	for file in $^; do report pick $$file --take 200; done > $@.part
+	mv $@.part $@
+
+# The loss that is chosen in a sign, by the refusals of development prompts: of the plain run, and of one run for each gamma.
+$(OUT)/develop/%.jsonl: $(OUT)/models/%/config.json $(OUT)/develop.jsonl | $(OUT)/develop/
+	lm-gen --model $(<D) --device $(DEVICE) --max-new-tokens $(NEW_TOKENS) $(GENERATE) --force -o $@.answers $(OUT)/develop.jsonl
+	refusal-eval judge $(JUDGE) $@.answers | refusal-eval report --force -o $@
+choice = $(OUT)/models/$(1)/metrics.jsonl,$(OUT)/develop/$(1).jsonl
+define choose-cure
+$(OUT)/chosen/$(1): $(foreach run,$(UNCURED) $(TRIED_$(1)),$(OUT)/develop/$(run).jsonl) | $(OUT)/chosen/
+	report choose-cure --plain $(call choice,$(UNCURED)) --otherwise '$(call point,$(K),0.5,$(WINDOW))$(,)sign=$(1)' \
+	    $(foreach run,$(TRIED_$(1)),'$(loss_$(run))=$(call choice,$(run))') > $$@.part
+	mv $$@.part $$@
+$(foreach seed,$(SEEDS),$(OUT)/settings/$(1)-$(CURE)-seed-$(seed).json): $(OUT)/chosen/$(1)
+endef
+$(foreach sign,$(SIGNS),$(eval $(call choose-cure,$(sign))))
+
+# Directions of the plain models, and what their choice was based on. What looks harmful and is harmless is OR-Bench's part to develop on.
+$(OUT)/steer/pseudo-harmful.jsonl: $(OUT)/bench/orbench.all | $(OUT)/steer/
+	report pick $< --take 200 > $@.part
+	mv $@.part $@
+PROMPTS_OF_SEARCH := $(OUT)/bench/harmful.all $(OUT)/bench/harmless.all $(OUT)/steer/pseudo-harmful.jsonl
+search = --model $(<D) --device $(DEVICE) --harmful $(OUT)/bench/harmful.all --harmless $(OUT)/bench/harmless.all $(SEARCH)
+$(OUT)/steer/selected-%.acts: $(OUT)/models/%/config.json $(PROMPTS_OF_SEARCH) | $(OUT)/steer/
+	steer-vec select $(search) --force -o $@ > $(@:acts=jsonl)
+$(OUT)/steer/surgical-%.acts: $(OUT)/models/%/config.json $(PROMPTS_OF_SEARCH) | $(OUT)/steer/
+	steer-vec surgical $(search) --pseudo-harmful $(OUT)/steer/pseudo-harmful.jsonl --force -o $@ > $(@:acts=jsonl)
+
+plan: $(GENERAL) $(SAFETY) $(HELD_OUT) $(OUT)/prompts.jsonl $(START)/config.json
