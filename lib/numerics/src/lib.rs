@@ -5,27 +5,37 @@
 //!
 //! Matrices are views of `ndarray`; rows that are only passed by are slices. What needs LAPACK is behind the feature `lapack`.
 
+pub mod activity;
 #[cfg(feature = "lapack")]
 mod band;
 pub mod classes;
 pub mod clusters;
 pub mod dimension;
 pub mod entropy;
+pub mod exact;
+pub mod keys;
 #[cfg(feature = "lapack")]
 pub mod krylov;
+pub mod lambert;
 #[cfg(feature = "lapack")]
 pub mod lapack;
+pub mod laws;
 pub mod leading;
+pub mod least_squares;
+pub mod magnitudes;
 pub mod measures;
 pub mod moments;
 pub mod neighbours;
 pub mod path;
+pub mod quantisation;
 pub mod regions;
 pub mod rng;
 mod scatter;
+pub mod sequences;
 pub mod shifted;
 #[cfg(feature = "lapack")]
 pub mod spectrum;
 pub mod statistics;
+pub mod strata;
 #[cfg(feature = "lapack")]
 pub mod subspace;

@@ -22,7 +22,7 @@ pub struct Args {
 
     /// What to draw; may be repeated (default: everything the records hold)
     ///
-    /// One of trajectory, projection, spectrum, concentration, training, refusal, skill, interpolation, slice, layer:FIELD
+    /// One of trajectory, projection, spectrum, concentration, training, refusal, skill, interpolation, slice, massive, magnitudes, law, layer:FIELD
     /// (a number of the layer records against depth) and sweep:RECORD.FIELD (a number of every input against its X).
     #[arg(long, value_name = "KIND")]
     pub figure: Vec<Kind>,

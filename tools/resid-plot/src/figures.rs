@@ -1,6 +1,7 @@
 //! From records to figures. Each kind reads the record types it shows and returns nothing where they are absent, so that a
 //! page can be asked for "whatever these records hold".
 
+mod activity;
 mod curves;
 mod layers;
 mod projection;
@@ -29,6 +30,12 @@ pub enum Kind {
     Skill,
     Interpolation,
     Slice,
+    /// Largest magnitudes over depth.
+    Massive,
+    /// Histograms of magnitudes over depth.
+    Magnitudes,
+    /// Laws and the points that they were fitted to.
+    Law,
     /// `RECORD.FIELD` of every source against the source's x.
     Sweep {
         record: String,
@@ -38,7 +45,7 @@ pub enum Kind {
 
 impl Kind {
     /// What a page shows when no figure is named, in this order.
-    pub const PLAIN: [Kind; 9] = [
+    pub const PLAIN: [Kind; 12] = [
         Kind::Trajectory,
         Kind::Projection,
         Kind::Spectrum,
@@ -48,6 +55,9 @@ impl Kind {
         Kind::Skill,
         Kind::Interpolation,
         Kind::Slice,
+        Kind::Massive,
+        Kind::Magnitudes,
+        Kind::Law,
     ];
 
     pub fn figures(&self, sources: &[Source]) -> Result<Option<Figure>> {
@@ -62,6 +72,9 @@ impl Kind {
             Self::Skill => rates::skill(sources),
             Self::Interpolation => curves::figure(sources),
             Self::Slice => slices::figure(sources),
+            Self::Massive => activity::massive(sources),
+            Self::Magnitudes => activity::magnitudes(sources),
+            Self::Law => activity::laws(sources),
             Self::Sweep { record, field } => sweep::figure(sources, record, field),
         }
     }
@@ -80,6 +93,9 @@ impl std::fmt::Display for Kind {
             Self::Skill => f.write_str("skill"),
             Self::Interpolation => f.write_str("interpolation"),
             Self::Slice => f.write_str("slice"),
+            Self::Massive => f.write_str("massive"),
+            Self::Magnitudes => f.write_str("magnitudes"),
+            Self::Law => f.write_str("law"),
             Self::Sweep { record, field } => write!(f, "sweep:{record}.{field}"),
         }
     }

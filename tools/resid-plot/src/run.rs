@@ -92,7 +92,12 @@ fn read(input: &Input, common: &Common) -> Result<Source> {
 
 /// The largest layer index of all rows that are drawn by depth, if one of them does not say its depth.
 fn largest_unplaced_layer(rows: &[Row]) -> Option<usize> {
-    let by_depth = |row: &&Row| matches!(row.kind.as_deref(), Some("layer" | "trajectory"));
+    let by_depth = |row: &&Row| match row.kind.as_deref() {
+        Some("layer" | "trajectory") => true,
+        // A component that exists once has no depth.
+        Some("act") => row.value.contains_key("layer_index"),
+        _ => false,
+    };
     let is_unplaced = rows.iter().filter(by_depth).any(|row| !row.value.contains_key("depth"));
     let layers = |row: &Row| match row.value.get("layer_index") {
         Some(Value::Array(layers)) => layers.iter().filter_map(Value::as_u64).max(),

@@ -1,6 +1,7 @@
 //! What resid-dump writes: the samples it ran and the tensors it stored.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::path::RecordPath;
 use super::{Rest, present};
@@ -33,6 +34,22 @@ pub struct Sample {
     pub text: Option<String>,
     #[serde(flatten)]
     pub rest: Rest,
+}
+
+impl Sample {
+    /// A key as text, for grouping by it; `None` where the sample does not have it.
+    pub fn field(&self, key: &str) -> Option<String> {
+        match key {
+            "group" => Some(self.group.clone()),
+            "id" => Some(self.id.clone()),
+            "bench" => self.bench.clone(),
+            other => match self.rest.get(other)? {
+                Value::String(text) => Some(text.clone()),
+                Value::Null => None,
+                value => Some(value.to_string()),
+            },
+        }
+    }
 }
 
 /// A tensor in a container, named by a record so that pipes carry names and maps carry bytes.

@@ -1,6 +1,7 @@
 //! The shared records: rows that one tool writes and another reads, a file for each producer. Names and types are pinned in
 //! `man 5 records`; where a struct has a `rest`, the keys that it does not name are kept there, in order. Rows of one tool alone live in its `report.rs`.
 
+mod activity;
 mod completion;
 mod dump;
 mod geometry;
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+pub use activity::{Act, DimFlow, Fit, Headline, Histogram, Int8, Resampled};
 pub use completion::{Completion, Finish};
 pub use dump::{Sample, Tensor};
 pub use geometry::{Compare, Contrast, Depth, Geometry, Layer, Stability, StabilityProfile, Stack, Trajectory};
@@ -49,6 +51,7 @@ record_types! {
         Sample = "sample", Tensor = "tensor",
         Layer = "layer", Stack = "stack", Trajectory = "trajectory", Contrast = "contrast", Compare = "compare",
         Stability = "stability", StabilityProfile = "stability_profile",
+        Act = "act", Headline = "headline", Fit = "fit",
         Prompt = "prompt", Completion = "completion",
         Verdict = "verdict", RefusalReport = "refusal_report",
         Score = "score", SkillReport = "skill_report",

@@ -171,7 +171,7 @@ impl Source {
     fn divide(&self, samples: &[(u32, Sample)], field: &str) -> Result<(Vec<String>, Vec<u32>)> {
         let mut values = Vec::with_capacity(samples.len());
         for (part, sample) in samples {
-            let value = field_of(sample, field).ok_or_else(|| {
+            let value = sample.field(field).ok_or_else(|| {
                 Error::input(
                     &self.parts[*part as usize].name,
                     format!("sample {} has no field \"{field}\"", sample.sample_index),
@@ -278,18 +278,4 @@ fn read_samples(part: &Part) -> Result<Vec<Sample>> {
         samples.push(sample);
     }
     Ok(samples)
-}
-
-/// A field of a sample record as text.
-fn field_of(sample: &Sample, field: &str) -> Option<String> {
-    match field {
-        "group" => Some(sample.group.clone()),
-        "id" => Some(sample.id.clone()),
-        "bench" => sample.bench.clone(),
-        other => match sample.rest.get(other)? {
-            serde_json::Value::String(text) => Some(text.clone()),
-            serde_json::Value::Null => None,
-            value => Some(value.to_string()),
-        },
-    }
 }

@@ -1,0 +1,4 @@
+//! From arguments to what will be done, a file for each command.
+
+pub mod fit;
+pub mod measure;

@@ -1,0 +1,51 @@
+//! Components on all threads, then the report.
+
+use crate::measure::{self, Measured};
+use crate::plan::measure::{Opened, Plan};
+use crate::report::{End, Report};
+use crate::source::Source;
+use crate::table;
+use process::{Common, Format, Outcome, Progress, Result, ResultExt};
+use rayon::prelude::*;
+use records::{Begin, Status};
+use std::io::Write;
+
+pub fn run(plan: &Plan, opened: &Opened, common: &Common) -> Result<Outcome> {
+    let measured = measure_all(common, plan, &opened.source)?;
+    let report = Report::new(plan, &opened.source, &measured)?;
+    write(plan, opened, &report)?;
+    Ok(Outcome::Complete)
+}
+
+fn measure_all(common: &Common, plan: &Plan, source: &Source) -> Result<Vec<Measured>> {
+    let total = source.components.len() as u64;
+    let progress = Progress::start(common, "components", Some(total), "component");
+    let components = source.components.par_iter().with_max_len(1);
+    let measured = components.map(|component| {
+        let found = match component.is_double {
+            true => measure::component::<f64>(plan, source, component),
+            false => measure::component::<f32>(plan, source, component),
+        };
+        progress.advance(1);
+        found
+    });
+    let measured = measured.collect();
+    progress.finish();
+    measured
+}
+
+fn write(plan: &Plan, opened: &Opened, report: &Report) -> Result<()> {
+    let mut out = process::stdout();
+    if opened.format == Format::Table {
+        out.write_all(table::tables(report).as_bytes()).at("stdout")?;
+        return out.finish();
+    }
+    let mut writer = records::Writer::new(out);
+    let begin = Begin::new(plan.tool, plan.version).plan_digest(process::plan::digest(plan)?);
+    writer.begin(&begin, &()).at("stdout")?;
+    report.write(&mut writer).at("stdout")?;
+    let end = End {
+        input_digest: plan.input_digest.clone(),
+    };
+    writer.end(Status::Complete, &end).at("stdout")?.finish()
+}
