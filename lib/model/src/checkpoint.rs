@@ -23,7 +23,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
 use crate::adapter::{Adapted, Adapter, Untied};
-use crate::compute::Compute;
+use crate::compute::{Compute, Precision};
 use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::directory::Directory;
@@ -42,6 +42,7 @@ const GENERATION: &str = "generation_config.json";
 pub struct Options {
     pub device: Device,
     pub dtype: DType,
+    pub precision: Precision,
     /// Follow links that leave the model directory.
     pub follow_links: bool,
     /// Refuse a model with another digest.
@@ -57,6 +58,7 @@ impl Default for Options {
         Self {
             device: Device::Cpu,
             dtype: DType::F32,
+            precision: Precision::Full,
             follow_links: false,
             digest: None,
             adapters: Vec::new(),
@@ -74,6 +76,7 @@ pub struct Checkpoint {
     config_text: Vec<u8>,
     source: Weights,
     digest: String,
+    precision: Precision,
 }
 
 impl Checkpoint {
@@ -99,6 +102,7 @@ impl Checkpoint {
                     config_text,
                     source,
                     digest,
+                    precision: options.precision,
                 })
             }
         }
@@ -149,7 +153,7 @@ impl Checkpoint {
     }
 
     pub fn compute(&self) -> Compute {
-        Compute::new(self.source.device(), self.source.dtype())
+        Compute::new(self.source.device(), self.source.dtype(), self.precision)
     }
 
     pub fn device(&self) -> &Device {
@@ -204,7 +208,7 @@ impl Checkpoint {
 
     /// Reads the weights; tensors that do not belong to the architecture are refused, like those that are missing.
     pub fn load(&self) -> Result<Decoder> {
-        Decoder::new(self.config.clone(), &*self.source)
+        Ok(Decoder::new(self.config.clone(), &*self.source)?.with_precision(self.precision))
     }
 }
 

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::batch::Batch;
 use crate::blocks::{Block, Pass};
 use crate::cache::KvCache;
+use crate::compute::Precision;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::loader::{Loader, Norm, Parameter};
@@ -29,6 +30,7 @@ pub struct Decoder {
     parameters: Vec<Parameter>,
     device: Device,
     dtype: DType,
+    precision: Precision,
 }
 
 /// Gives a view of one zero in any shape: what a decoder asks for is known without loading it.
@@ -106,8 +108,23 @@ impl Decoder {
             parameters: loader.parameters,
             device: device.clone(),
             dtype: source.dtype(),
+            precision: Precision::Full,
             config,
         })
+    }
+
+    /// Its tapes ask for products of this precision.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// A tape that only computes.
+    pub fn tape<'m>(&self) -> Tape<'m> {
+        Tape::off().with_precision(self.precision)
+    }
+
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     pub fn config(&self) -> &Config {

@@ -1,7 +1,8 @@
-//! The words of `--device` and `--dtype`.
+//! The words of `--device`, `--dtype` and `--precision`.
 
 use candle_core::{DType, Device};
 
+use crate::compute::Precision;
 use crate::error::{Error, Result};
 
 /// Opens a device by name.
@@ -22,6 +23,16 @@ pub fn open(name: &str) -> Result<Device> {
         _ => Err(Error::Device(format!(
             "{name:?} is unknown (known: cpu, cuda, cuda:1, …)"
         ))),
+    }
+}
+
+/// Reads how exact products are to be; what is not f32 on the CPU has one way alone.
+pub fn precision(name: &str, device: &Device, dtype: DType) -> Result<Precision> {
+    match name {
+        "full" => Ok(Precision::Full),
+        "medium" if device.is_cpu() && dtype == DType::F32 => Ok(Precision::Medium),
+        "medium" => Err(Error::Device(format!("{name:?} is for products of f32 on the CPU"))),
+        _ => Err(Error::Device(format!("{name:?} is unknown (known: full, medium)"))),
     }
 }
 

@@ -107,7 +107,7 @@ pub use candle_core::{DType, Device, Tensor};
 #[cfg(feature = "decoder")]
 pub use checkpoint::{Checkpoint, Options};
 #[cfg(feature = "decoder")]
-pub use compute::Compute;
+pub use compute::{Compute, Precision};
 #[cfg(feature = "decoder")]
 pub use config::Config;
 #[cfg(feature = "decoder")]

@@ -39,6 +39,8 @@ pub enum Moments {
     Host {
         first: Vec<f32>,
         second: Vec<f32>,
+        /// None where the parameter is f32 itself.
+        master: Option<Vec<f32>>,
     },
     Device {
         first: Tensor,
@@ -62,10 +64,12 @@ impl AdamW {
             .iter()
             .map(|parameter| {
                 let count = parameter.elem_count();
-                if is_host(parameter) && parameter.dtype() == DType::F32 {
+                if is_host(parameter) {
+                    let copy = || parameter.to_dtype(DType::F32)?.flatten_all()?.to_vec1();
                     return Ok(Moments::Host {
                         first: vec![0.0; count],
                         second: vec![0.0; count],
+                        master: (parameter.dtype() != DType::F32).then(copy).transpose()?,
                     });
                 }
                 let zeros = || Tensor::zeros(parameter.shape(), DType::F32, parameter.device());
@@ -102,7 +106,7 @@ impl AdamW {
             };
             let missing = || Error::Msg(format!("a parameter of shape {:?} has no gradient", parameter.shape()));
             match (moments, gradients.get(parameter).ok_or_else(missing)?) {
-                (Moments::Host { first, second }, Gradient::Host(gradient)) => {
+                (Moments::Host { first, second, master }, Gradient::Host(gradient)) => {
                     let rule = Rule {
                         beta1: beta1 as f32,
                         beta2: beta2 as f32,
@@ -112,7 +116,13 @@ impl AdamW {
                         root_correction2: correction2.sqrt() as f32,
                         factor: factor as f32,
                     };
-                    update_in_place(parameter, |values| rule.apply(values, gradient, first, second))?;
+                    match master {
+                        None => update_in_place(parameter, |values| rule.apply(values, gradient, first, second))?,
+                        Some(master) => {
+                            rule.apply(master, gradient, first, second);
+                            change(parameter, &rounded(master, parameter)?)?;
+                        }
+                    }
                 }
                 (Moments::Device { first, second, master }, gradient) => {
                     let gradient = match gradient {
@@ -137,6 +147,14 @@ impl AdamW {
     /// Bytes of state per parameter element, beside the parameter itself.
     pub fn bytes_per_element(dtype: DType) -> u64 {
         if dtype == DType::F32 { 8 } else { 12 }
+    }
+}
+
+/// A master copy as its parameter holds it.
+fn rounded(master: &[f32], parameter: &Tensor) -> Result<Tensor> {
+    match parameter.dtype() {
+        DType::BF16 => Tensor::from_vec(products::narrow(master), parameter.shape(), parameter.device()),
+        dtype => Tensor::from_slice(master, parameter.shape(), parameter.device())?.to_dtype(dtype),
     }
 }
 

@@ -36,8 +36,8 @@ use clap::{CommandFactory, Parser};
 pub use directory::OutputDirectory;
 pub use exit::{Error, Exit, Outcome, Result, ResultExt};
 pub use flags::{
-    AdapterFlags, Common, Format, FormatFlags, OutputFlags, ProgressMode, ShardFlags, Target, parse_bytes,
-    parse_probability, word,
+    AdapterFlags, Common, Format, FormatFlags, OutputFlags, PrecisionFlag, ProgressMode, ShardFlags, Target,
+    parse_bytes, parse_probability, word,
 };
 pub use input::{input_name, open_input};
 pub use journal::Journal;

@@ -7,11 +7,15 @@
 
 mod dense;
 mod kernels;
+mod mixed;
 mod registers;
+mod rounding;
 
 pub use dense::{Product, Real, Target, matrix, strided, strided_mut};
-pub use kernels::{Operand, STEADY_ROWS, Unit, by_rows, family};
+pub use kernels::{Operand, STEADY_ROWS, Unit, family};
+pub use mixed::{How, MixedProduct, Precision};
 pub use registers::{Lanes, sum_of};
+pub use rounding::{narrow, widen};
 
 pub use ndarray::ArrayView2;
 #[doc(hidden)]

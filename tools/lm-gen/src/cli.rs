@@ -108,6 +108,9 @@ pub struct Args {
     #[arg(long, value_name = "TYPE", default_value = "f32")]
     pub dtype: String,
 
+    #[command(flatten)]
+    pub precision: process::PrecisionFlag,
+
     /// Refuse the model unless its weights have this digest (blake3:…, as `model_digest` of any output says it).
     #[arg(long, value_name = "DIGEST")]
     pub model_digest: Option<String>,

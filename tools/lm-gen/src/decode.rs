@@ -170,8 +170,8 @@ impl<'m> Engine<'m> {
     /// The next-token logits of every sequence of the batch.
     fn said(&self, speaker: Speaker<'m>, batch: &Batch, cache: &mut KvCache) -> model::Result<Vec<Vec<f32>>> {
         let tape = match self.capacity {
-            1 => Tape::off(),
-            _ => Tape::off().steady(),
+            1 => speaker.decoder.tape(),
+            _ => speaker.decoder.tape().steady(),
         };
         last_logits(&tape, speaker.decoder, batch, &mut speaker.steering.probe(), cache)
     }

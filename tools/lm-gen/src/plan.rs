@@ -201,9 +201,13 @@ fn amateur(args: &Args, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Resul
 }
 
 fn open(args: &Args, path: &Path, digest: Option<String>, laid_over: &AdapterFlags) -> Result<Checkpoint> {
+    let device = model::device::open(&args.device).map_err(|cause| Error::environment("--device", cause))?;
+    let dtype = model::device::dtype(&args.dtype).map_err(|cause| Error::usage("--dtype", cause))?;
+    let precision = model::device::precision(&args.precision.precision, &device, dtype);
     let options = Options {
-        device: model::device::open(&args.device).map_err(|cause| Error::environment("--device", cause))?,
-        dtype: model::device::dtype(&args.dtype).map_err(|cause| Error::usage("--dtype", cause))?,
+        precision: precision.map_err(|cause| Error::usage("--precision", cause))?,
+        device,
+        dtype,
         follow_links: args.follow_links,
         digest,
         adapters: laid_over.adapters.clone(),

@@ -1,6 +1,6 @@
 //! Scoring: the log-likelihood of texts that are given. A record is computed by itself, so no other record changes its bits.
 
-use model::{Batch, Decoder, KvCache, Steering, Tape, Tensor};
+use model::{Batch, Decoder, KvCache, Steering, Tensor};
 
 use crate::prompts::Speech;
 use crate::sample::log_prob;
@@ -93,7 +93,7 @@ impl Scorer<'_> {
 
     /// The logits of chosen rows.
     fn rows(&self, batch: &Batch, cache: &mut KvCache, wanted: &[u32]) -> model::Result<Vec<Vec<f32>>> {
-        let tape = Tape::off().steady();
+        let tape = self.decoder.tape().steady();
         let normed = self
             .decoder
             .forward(&tape, batch, &mut self.steering.probe(), Some(cache))?;

@@ -48,6 +48,9 @@ pub struct Args {
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16", "f16"], help_heading = "Model")]
     pub dtype: String,
 
+    #[command(flatten)]
+    pub precision: process::PrecisionFlag,
+
     /// The format of the prompts.
     #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = clap::value_parser!(InputFormat), help_heading = "Prompts")]
     pub input_format: InputFormat,

@@ -1,6 +1,6 @@
 //! A probe that keeps the wanted rows of the wanted sites, and one forward pass over a unit.
 
-use model::{Batch, Decoder, Point, Probe, Result, Site, Tape, Tensor};
+use model::{Batch, Decoder, Point, Probe, Result, Site, Tensor};
 
 use crate::plan::Opened;
 use crate::prompts::Sample;
@@ -46,7 +46,7 @@ pub fn forward(decoder: &Decoder, opened: &Opened, samples: &[&Sample]) -> Resul
         rows: rows(decoder, &batch, samples)?,
         seen: vec![None; points.len()],
     };
-    let tape = Tape::off().steady();
+    let tape = decoder.tape().steady();
     let mut probe = (opened.steering.probe(), &mut collector);
     let needs_head = points
         .iter()

@@ -97,9 +97,12 @@ impl Target {
 
 /// Opens the model; loads nothing.
 pub fn open(args: &Args, device: Device) -> Result<Checkpoint> {
+    let dtype = model::device::dtype(&args.dtype).map_err(|cause| Error::usage("--dtype", cause))?;
+    let precision = model::device::precision(&args.precision.precision, &device, dtype);
     let options = Options {
+        precision: precision.map_err(|cause| Error::usage("--precision", cause))?,
         device,
-        dtype: model::device::dtype(&args.dtype).map_err(|cause| Error::usage("--dtype", cause))?,
+        dtype,
         follow_links: args.follow_links,
         digest: args.model_digest.clone(),
         adapters: args.adapter.adapters.clone(),

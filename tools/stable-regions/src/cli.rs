@@ -161,6 +161,9 @@ pub struct Args {
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "f16", "bf16"])]
     pub dtype: String,
 
+    #[command(flatten)]
+    pub precision: process::PrecisionFlag,
+
     /// Device: cpu, cuda or cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,

@@ -27,12 +27,17 @@ pub struct Prefixes {
 }
 
 impl<'m> Engine<'m> {
+    /// Computes only; and a row's bits do not depend on the rows beside it, so that shards give the curves of one run.
+    fn tape(&self) -> Tape<'m> {
+        self.decoder.tape().steady()
+    }
+
     /// Runs all tokens but the last of each prompt, which has at least two.
     pub fn prefixes(&self, prompts: &[&[u32]]) -> model::Result<Prefixes> {
         let mut cache = KvCache::new();
         let heads: Vec<&[u32]> = prompts.iter().map(|tokens| &tokens[..tokens.len() - 1]).collect();
         self.decoder.residual(
-            &tape(),
+            &self.tape(),
             &Batch::pack(&heads),
             self.read_layer + 1,
             &mut self.steering.probe(),
@@ -49,7 +54,7 @@ impl<'m> Engine<'m> {
         let batch = Batch::pack(prompts);
         let residual = self
             .decoder
-            .residual(&tape(), &batch, layer + 1, &mut self.steering.probe(), None)?;
+            .residual(&self.tape(), &batch, layer + 1, &mut self.steering.probe(), None)?;
         let last = Tensor::new(batch.last_rows(), residual.device())?;
         rows(&residual.index_select(&last, 0)?)
     }
@@ -59,11 +64,13 @@ impl<'m> Engine<'m> {
         let all: Vec<usize> = (0..prefixes.last_tokens.len()).collect();
         let mut cache = prefixes.cache.select(&all);
         let batch = prefixes.batch(&all);
-        rows(
-            &self
-                .decoder
-                .residual(&tape(), &batch, layer + 1, &mut self.steering.probe(), Some(&mut cache))?,
-        )
+        rows(&self.decoder.residual(
+            &self.tape(),
+            &batch,
+            layer + 1,
+            &mut self.steering.probe(),
+            Some(&mut cache),
+        )?)
     }
 
     /// F(X): what is read after the residual X of `points[i]` replaced the one after block `layer` at the last position of prompt
@@ -87,7 +94,7 @@ impl<'m> Engine<'m> {
         };
         for start in (0..owners.len()).step_by(slice.max(1)) {
             let residual = residual.narrow(0, start, slice.min(owners.len() - start))?;
-            let tape = tape();
+            let tape = self.tape();
             let normed = match self.read == Read::PreNorm && !wants_scores {
                 true => None,
                 false => Some(self.decoder.normed(&tape, &residual.contiguous()?)?),
@@ -145,7 +152,7 @@ impl<'m> Engine<'m> {
             Tensor::from_vec(values, (points.len(), hidden), self.decoder.device())?.to_dtype(self.decoder.dtype())?;
         let batch = prefixes.batch(owners);
         self.decoder.resume(
-            &tape(),
+            &self.tape(),
             &batch,
             layer + 1..self.read_layer + 1,
             residual,
@@ -169,9 +176,4 @@ impl Prefixes {
 
 fn rows(tensor: &Tensor) -> model::Result<Vec<Vec<f32>>> {
     Ok(tensor.to_dtype(model::DType::F32)?.to_vec2::<f32>()?)
-}
-
-/// Computes only; and a row's bits do not depend on the rows beside it, so that shards give the curves of one run.
-fn tape<'m>() -> Tape<'m> {
-    Tape::off().steady()
 }

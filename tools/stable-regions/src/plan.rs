@@ -98,7 +98,9 @@ impl Plan {
             return Err(Error::usage("--adapter", "which of the models is meant?")
                 .hint("lm-merge makes a model of a base and an adapter"));
         }
+        let precision = model::device::precision(&args.precision.precision, &device, dtype);
         let options = Options {
+            precision: precision.map_err(|cause| Error::usage("--precision", cause))?,
             device,
             dtype,
             adapters: args.adapter.adapters.clone(),

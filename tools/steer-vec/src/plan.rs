@@ -182,6 +182,7 @@ fn open(flags: &ModelFlags) -> Result<Checkpoint> {
         digest: flags.model_digest.clone(),
         adapters: flags.adapter.adapters.clone(),
         other_base: flags.adapter.other_base,
+        ..Options::default()
     };
     Checkpoint::open(&flags.model, &options).at(flags.model.display())
 }

@@ -280,6 +280,12 @@ fn save_state(directory: &Path, trainer: &Trainer) -> Result<()> {
             return export::bytes(&own[index - trainable.len() * PARTS.len()].1, DType::F64);
         };
         let tensor = match (moments, part) {
+            (
+                Moments::Host {
+                    master: Some(master), ..
+                },
+                0,
+            ) => return Ok(little_endian(master)),
             (Moments::Host { first, .. }, 1) => return Ok(little_endian(first)),
             (Moments::Host { second, .. }, 2) => return Ok(little_endian(second)),
             (Moments::Device { master, .. }, 0) => master,
@@ -339,9 +345,13 @@ fn restore(
         Moments::Host {
             first: own_first,
             second: own_second,
+            master,
         } => {
             *own_first = first.flatten_all()?.to_vec1()?;
             *own_second = second.flatten_all()?.to_vec1()?;
+            if let Some(master) = master {
+                *master = weight.flatten_all()?.to_vec1()?;
+            }
         }
         Moments::Device {
             first: own_first,

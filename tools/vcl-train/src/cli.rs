@@ -199,6 +199,9 @@ pub struct Args {
     #[arg(long, value_name = "TYPE")]
     pub dtype: Option<String>,
 
+    #[command(flatten)]
+    pub precision: process::PrecisionFlag,
+
     /// Type of the weights written at the end [default: f32].
     #[arg(long, value_name = "TYPE")]
     pub store_dtype: Option<String>,

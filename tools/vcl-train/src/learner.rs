@@ -107,12 +107,12 @@ impl Learner {
 
     /// A tape that records this model's learning.
     pub fn tape<'m>(&self) -> Tape<'m> {
-        Tape::recording(self.learning.clone())
+        Tape::recording(self.learning.clone()).with_precision(self.decoder.precision())
     }
 
     /// A tape that only computes, adapters included.
     pub fn plain_tape<'m>(&self) -> Tape<'m> {
-        Tape::plain(self.learning.clone())
+        Tape::plain(self.learning.clone()).with_precision(self.decoder.precision())
     }
 
     /// A weight as the learned model has it, adapter added, f32 on the CPU, in its stored orientation.

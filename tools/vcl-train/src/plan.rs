@@ -2,7 +2,7 @@
 
 use model::config::Config;
 use model::template::Template;
-use model::{Checkpoint, Compute, DType, Device, Directory, Options, Tokenizer};
+use model::{Checkpoint, Compute, DType, Device, Directory, Options, Precision, Tokenizer};
 use process::{Error, Existing, Result, ResultExt};
 use records::dataset::InputFormat;
 use serde::Serialize;
@@ -130,8 +130,13 @@ fn join(args: &Args) -> String {
 
 impl Plan {
     pub fn new(args: &Args) -> Result<(Self, Opened)> {
-        let (device, dtype, store_dtype) = compute(args)?;
-        let origin = origin(args, &device, dtype)?;
+        let Computed {
+            device,
+            dtype,
+            precision,
+            store_dtype,
+        } = compute(args)?;
+        let origin = origin(args, &device, dtype, precision)?;
         let config = &origin.config;
         let settings = settings(args, config)?;
         let auxiliaries = Auxiliaries::new(&args.aux, config.layer_count());
@@ -163,7 +168,7 @@ impl Plan {
             recompute: args.recompute,
             checkpoint_every: args.checkpoint_every.unwrap_or(steps.div_ceil(10).max(1)),
             merge: args.merge,
-            compute: Compute::new(&device, dtype),
+            compute: Compute::new(&device, dtype, precision),
             store_dtype: store_dtype.as_str(),
             work: Work {
                 sample_count: data.samples.len(),
@@ -196,12 +201,13 @@ impl Plan {
     }
 }
 
-fn origin(args: &Args, device: &Device, dtype: DType) -> Result<Origin> {
+fn origin(args: &Args, device: &Device, dtype: DType, precision: Precision) -> Result<Origin> {
     let (path, checkpoint) = match (&args.model, &args.init) {
         (Some(path), _) => {
             let options = Options {
                 device: device.clone(),
                 dtype,
+                precision,
                 follow_links: args.follow_links,
                 adapters: args.adapter.adapters.clone(),
                 other_base: args.adapter.other_base,
@@ -310,7 +316,15 @@ impl Data {
     }
 }
 
-fn compute(args: &Args) -> Result<(Device, DType, DType)> {
+/// Where and in which types it is computed and stored.
+struct Computed {
+    device: Device,
+    dtype: DType,
+    precision: Precision,
+    store_dtype: DType,
+}
+
+fn compute(args: &Args) -> Result<Computed> {
     let device = model::device::open(&args.device).map_err(|cause| Error::environment("--device", cause))?;
     let dtype = |flag: &str, value: Option<&str>, default: DType| match value {
         None => Ok(default),
@@ -321,14 +335,13 @@ fn compute(args: &Args) -> Result<(Device, DType, DType)> {
         args.dtype.as_deref(),
         if device.is_cpu() { DType::F32 } else { DType::BF16 },
     )?;
-    if device.is_cpu() && computed != DType::F32 {
-        return Err(Error::usage("--dtype", "training on the CPU is in f32"));
-    }
-    Ok((
+    let precision = model::device::precision(&args.precision.precision, &device, computed);
+    Ok(Computed {
+        precision: precision.map_err(|cause| Error::usage("--precision", cause))?,
         device,
-        computed,
-        dtype("--store-dtype", args.store_dtype.as_deref(), DType::F32)?,
-    ))
+        dtype: computed,
+        store_dtype: dtype("--store-dtype", args.store_dtype.as_deref(), DType::F32)?,
+    })
 }
 
 fn training_data(args: &Args, reader: &Reader) -> Result<(Vec<Sample>, Vec<Counts>, Option<MixPlan>)> {

@@ -77,7 +77,8 @@ fn trainer(plan: &Plan, opened: &Opened, auxiliaries: Auxiliaries) -> Result<Tra
             let text: Value = serde_json::from_slice(&origin.config_text).at(&subject)?;
             let deviation = text.get("initializer_range").and_then(Value::as_f64).unwrap_or(0.02);
             let initial = Initial::new(&config, deviation, plan.seed, opened.dtype, &opened.device);
-            Decoder::new(config, &initial).at(&subject)?
+            let decoder = Decoder::new(config, &initial).at(&subject)?;
+            decoder.with_precision(plan.compute.precision)
         }
     };
     let learner = match &plan.settings.lora {

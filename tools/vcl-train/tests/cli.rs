@@ -628,7 +628,10 @@ fn arguments_that_mean_nothing_are_refused() {
     world
         .train("out", &["--aux", "vcl:gamma=1,k=16,rows=last"])
         .refused(3, "C_16 over");
-    world.train("out", &["--dtype", "bf16"]).refused(2, "f32");
+    world.train("out", &["--dtype", "f64"]).refused(2, "f64");
+    world
+        .train("out", &["--dtype", "bf16", "--precision", "medium"])
+        .refused(2, "products of f32");
     world.train("out", &["--batch-size", "0"]).refused(2, "batch-size");
     assert!(!world.path("out").exists());
 }

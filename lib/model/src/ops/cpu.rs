@@ -4,11 +4,13 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Deref;
 
 use candle_core::{
     CpuStorage, CustomOp1, DType, Device, Error, InplaceOp1, Layout, Result, Shape, Storage, StorageRef, Tensor,
+    WithDType,
 };
 use half::bf16;
 use products::wide;
@@ -44,10 +46,7 @@ pub(super) fn wide(tensor: &Tensor) -> Result<Cow<'_, Tensor>> {
     let (storage, layout) = tensor.storage_and_layout();
     match (&*storage, layout.contiguous_offsets()) {
         (Storage::Cpu(CpuStorage::BF16(values)), Some((start, end))) => {
-            let mut wide = vec![0.0; end - start];
-            convert(&values[start..end], &mut wide, |x| {
-                f32::from_bits(u32::from(x.to_bits()) << 16)
-            });
+            let wide = products::widen(&values[start..end]);
             Ok(Cow::Owned(Tensor::from_vec(wide, tensor.shape(), tensor.device())?))
         }
         _ => Ok(Cow::Owned(tensor.to_dtype(DType::F32)?)),
@@ -56,58 +55,74 @@ pub(super) fn wide(tensor: &Tensor) -> Result<Cow<'_, Tensor>> {
 
 /// f32 values as a CPU tensor of another type, rounded to nearest.
 pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
-    if dtype != DType::BF16 {
-        return Tensor::from_vec(values, shape.into(), &Device::Cpu)?.to_dtype(dtype);
+    match dtype {
+        DType::BF16 => Tensor::from_vec(products::narrow(&values), shape.into(), &Device::Cpu),
+        _ => Tensor::from_vec(values, shape.into(), &Device::Cpu)?.to_dtype(dtype),
     }
-    let mut narrow = vec![bf16::ZERO; values.len()];
-    convert(&values, &mut narrow, |x| {
-        let bits = x.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-        // what is no number stays none, whichever bits it loses
-        let kept = if x.is_nan() { bits >> 16 | 0x40 } else { rounded };
-        bf16::from_bits(kept as u16)
-    });
-    Tensor::from_vec(narrow, shape.into(), &Device::Cpu)
 }
 
-/// `f` of every element; candle's own conversions run one by one on one thread, which took half of a forward pass in bf16.
-fn convert<A: Copy + Sync, B: Send>(from: &[A], into: &mut [B], f: impl Fn(A) -> B + Sync) {
-    into.par_chunks_mut(CHUNK)
-        .zip(from.par_chunks(CHUNK))
-        .for_each(|(into, from)| {
-            wide!({
-                for (into, &from) in into.iter_mut().zip(from) {
-                    *into = f(from);
-                }
-            });
-        });
-}
-
-/// The elements of a contiguous f32 CPU tensor.
-pub(super) struct View<'a> {
+/// The elements of a contiguous CPU tensor.
+pub(super) struct View<'a, T = f32> {
     storage: StorageRef<'a>,
     start: usize,
     end: usize,
+    number: PhantomData<T>,
 }
 
 pub(super) fn view(tensor: &Tensor) -> Result<View<'_>> {
+    view_of(tensor)
+}
+
+/// As [`view`], of another number type.
+pub(super) fn view_of<T: Number>(tensor: &Tensor) -> Result<View<'_, T>> {
     let (storage, layout) = tensor.storage_and_layout();
     let Some((start, end)) = layout.contiguous_offsets() else {
         return Err(Error::Msg("a strided tensor where a contiguous one belongs".into()));
     };
-    if !matches!(&*storage, Storage::Cpu(CpuStorage::F32(_))) {
-        return Err(Error::Msg("an f32 tensor on the CPU belongs here".into()));
+    if T::slice(&storage).is_none() {
+        return Err(Error::Msg(format!(
+            "a tensor of {:?} on the CPU belongs here",
+            T::DTYPE
+        )));
     }
-    Ok(View { storage, start, end })
+    Ok(View {
+        storage,
+        start,
+        end,
+        number: PhantomData,
+    })
 }
 
-impl Deref for View<'_> {
-    type Target = [f32];
+impl<T: Number> Deref for View<'_, T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[f32] {
-        match &*self.storage {
-            Storage::Cpu(CpuStorage::F32(values)) => &values[self.start..self.end],
-            _ => unreachable!("checked when the view was taken"),
+    fn deref(&self) -> &[T] {
+        match T::slice(&self.storage) {
+            Some(values) => &values[self.start..self.end],
+            None => unreachable!("checked when the view was taken"),
+        }
+    }
+}
+
+/// A number type of the CPU's own products.
+pub(super) trait Number: products::Operand + WithDType {
+    fn slice(storage: &Storage) -> Option<&[Self]>;
+}
+
+impl Number for f32 {
+    fn slice(storage: &Storage) -> Option<&[Self]> {
+        match storage {
+            Storage::Cpu(CpuStorage::F32(values)) => Some(values),
+            _ => None,
+        }
+    }
+}
+
+impl Number for bf16 {
+    fn slice(storage: &Storage) -> Option<&[Self]> {
+        match storage {
+            Storage::Cpu(CpuStorage::BF16(values)) => Some(values),
+            _ => None,
         }
     }
 }

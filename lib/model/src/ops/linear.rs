@@ -1,31 +1,32 @@
 //! The matrix product with a weight, frozen or learning, with or without a low-rank adapter.
 
-use candle_core::{CpuStorage, DType, Result, Storage, Tensor};
+use candle_core::{DType, Device, Error, Result, Tensor};
+use half::bf16;
 pub use products::STEADY_ROWS;
-use products::{Product, matrix, strided_mut};
-use rayon::prelude::*;
+use products::{ArrayView2, How, MixedProduct, matrix, strided_mut};
 
+use super::cpu::Number;
 use super::tape::Place;
-use super::{Tape, add, cpu, scale};
+use super::{Gradients, Tape, add, cpu, scale};
 
 /// `x · wᵀ + bias`; x (rows, in), w (out, in), bias (out) → (rows, out). An adapter that the tape holds for `w` is added.
 /// A frozen weight costs no gradient and no memory.
 pub fn linear(tape: &Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let output = forward(x, w, bias, tape.is_steady())?;
+    let output = forward(tape, x, w, bias)?;
     if tape.tracks_any(&[Some(x), Some(w), bias].into_iter().flatten().collect::<Vec<_>>()) {
         // the input's values are kept only for the weight's gradient
         let kept = tape.learns(w).then(|| x.clone());
-        let (x, w, bias) = (Place::of(x), w.clone(), bias.cloned());
+        let (x, w, bias, how) = (Place::of(x), w.clone(), bias.cloned(), tape.how());
         tape.record("linear", &output, move |gradient, backward| {
             if let Some(bias) = bias.filter(|bias| backward.learns(bias)) {
                 backward.send(&bias, gradient.to_dtype(DType::F32)?.sum(0)?)?;
             }
             if let Some(x) = kept {
-                weight_gradient(backward.gradients, &w, &gradient, &x)?;
+                weight_gradient(backward.gradients, &w, &gradient, &x, how)?;
             }
             if backward.wants(&x) {
                 let product = if cpu::is_host(&w) {
-                    input_gradient(&gradient, &w)?
+                    multiply(&gradient, Side::AsItLies(&w), None, how)?
                 } else {
                     gradient.matmul(&w)?
                 };
@@ -44,9 +45,7 @@ pub fn linear(tape: &Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Res
     }
 }
 
-fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, steady: bool) -> Result<Tensor> {
-    let (rows, k) = x.dims2()?;
-    let (n, _) = w.dims2()?;
+fn forward(tape: &Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     if !cpu::is_host(x) {
         let y = x.matmul(&w.t()?)?.detach();
         return match bias {
@@ -54,81 +53,84 @@ fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, steady: bool) -> Resul
             None => Ok(y),
         };
     }
-    let dtype = x.dtype();
-    let mut y = match by_own_kernels(x, w, steady)? {
-        Some(y) => y,
-        None => {
-            let (x, w) = (cpu::wide(x)?, cpu::wide(w)?);
-            let (x_values, w_values) = (cpu::view(&x)?, cpu::view(&w)?);
-            if w_values.len() != n * k {
-                return Err(candle_core::Error::Msg(format!(
-                    "linear of {:?} by {:?}",
-                    x.shape(),
-                    w.shape()
-                )));
-            }
-            let (x, w) = (matrix(&x_values, rows, k), matrix(&w_values, n, k));
-            Product::of(x, w.reversed_axes()).in_parallel().to_vec()
-        }
-    };
-    if let Some(bias) = bias {
-        let bias = cpu::wide(bias)?;
-        let bias = cpu::view(&bias)?;
-        y.par_chunks_exact_mut(n)
-            .for_each(|y| y.iter_mut().zip(bias.iter()).for_each(|(y, bias)| *y += bias));
+    if x.dims2()?.1 != w.dims2()?.1 {
+        return Err(Error::Msg(format!("linear of {:?} by {:?}", x.shape(), w.shape())));
     }
-    cpu::tensor(y, (rows, n), dtype)
+    let bias = bias.map(cpu::wide).transpose()?;
+    let bias = bias.as_deref().map(cpu::view).transpose()?;
+    multiply(x, Side::Turned(w), bias.as_deref(), tape.how())
 }
 
-/// The product by a kernel for weights, where the processor has one for the types and the shapes.
-fn by_own_kernels(x: &Tensor, w: &Tensor, steady: bool) -> Result<Option<Vec<f32>>> {
-    let (k, width) = (x.dim(1)?, w.dim(1)?);
-    if k != width || x.dtype() != w.dtype() {
-        return Ok(None);
-    }
-    let x = x.contiguous()?;
-    let ((x_storage, x_layout), (w_storage, w_layout)) = (x.storage_and_layout(), w.storage_and_layout());
-    let (Some((x_start, x_end)), Some((w_start, w_end))) =
-        (x_layout.contiguous_offsets(), w_layout.contiguous_offsets())
-    else {
-        return Ok(None);
-    };
-    Ok(match (&*x_storage, &*w_storage) {
-        (Storage::Cpu(CpuStorage::F32(x)), Storage::Cpu(CpuStorage::F32(w))) => {
-            products::by_rows(&x[x_start..x_end], &w[w_start..w_end], k, steady)
-        }
-        (Storage::Cpu(CpuStorage::BF16(x)), Storage::Cpu(CpuStorage::BF16(w))) => {
-            products::by_rows(&x[x_start..x_end], &w[w_start..w_end], k, steady)
-        }
-        _ => None,
-    })
+/// The right side of a product.
+#[derive(Clone, Copy)]
+pub(super) enum Side<'a> {
+    AsItLies(&'a Tensor),
+    Turned(&'a Tensor),
 }
 
-/// gradient (rows, out) · w (out, in) → (rows, in).
-fn input_gradient(gradient: &Tensor, w: &Tensor) -> Result<Tensor> {
-    let ((rows, n), k) = (gradient.dims2()?, w.dim(1)?);
-    let dtype = gradient.dtype();
-    let (gradient, w) = (cpu::wide(gradient)?, cpu::wide(w)?);
-    let (gradient_values, w_values) = (cpu::view(&gradient)?, cpu::view(&w)?);
-    let product = Product::of(matrix(&gradient_values, rows, n), matrix(&w_values, n, k));
-    let values = product.in_parallel().to_vec();
-    cpu::tensor(values, (rows, k), dtype)
+impl<'a> Side<'a> {
+    fn tensor(self) -> &'a Tensor {
+        match self {
+            Self::AsItLies(tensor) | Self::Turned(tensor) => tensor,
+        }
+    }
+
+    fn matrix<T>(self, numbers: &[T]) -> Result<ArrayView2<'_, T>> {
+        let (rows, columns) = self.tensor().dims2()?;
+        let matrix = matrix(numbers, rows, columns);
+        Ok(match self {
+            Self::AsItLies(_) => matrix,
+            Self::Turned(_) => matrix.reversed_axes(),
+        })
+    }
+}
+
+/// left (rows, k) · right (k, columns) + bias on the CPU, in the type of `left`; where both are bf16 they are multiplied as such.
+pub(super) fn multiply(left: &Tensor, right: Side, bias: Option<&[f32]>, how: How) -> Result<Tensor> {
+    if (left.dtype(), right.tensor().dtype()) == (DType::BF16, DType::BF16) {
+        let (left, numbers) = (left.contiguous()?, right.tensor().contiguous()?);
+        return product::<bf16>(&left, right, &numbers, bias, how);
+    }
+    let (wide, numbers) = (cpu::wide(left)?, cpu::wide(right.tensor())?);
+    let product = product::<f32>(&wide, right, &numbers, bias, how)?;
+    match left.dtype() {
+        DType::F32 => Ok(product),
+        dtype => product.to_dtype(dtype),
+    }
+}
+
+/// `numbers` are those of `right`, without gaps.
+fn product<T: Number>(left: &Tensor, right: Side, numbers: &Tensor, bias: Option<&[f32]>, how: How) -> Result<Tensor> {
+    let (rows, k) = left.dims2()?;
+    let (left, numbers) = (cpu::view_of::<T>(left)?, cpu::view_of::<T>(numbers)?);
+    let product = MixedProduct::of(matrix(&left, rows, k), right.matrix(&numbers)?, how).with_bias(bias);
+    Tensor::from_vec(product.to_vec(), product.dim(), &Device::Cpu)
 }
 
 /// Adds gradientᵀ (out, rows) · x (rows, in) to the weight's gradient.
-fn weight_gradient(gradients: &mut super::Gradients, w: &Tensor, gradient: &Tensor, x: &Tensor) -> Result<()> {
+fn weight_gradient(gradients: &mut Gradients, w: &Tensor, gradient: &Tensor, x: &Tensor, how: How) -> Result<()> {
     if !cpu::is_host(w) {
         return gradients.add(w.id(), &gradient.t()?.matmul(x)?);
     }
-    let ((rows, n), k) = (gradient.dims2()?, x.dim(1)?);
-    let (gradient, x) = (cpu::wide(gradient)?, cpu::wide(x)?);
-    let (gradient, x) = (cpu::view(&gradient)?, cpu::view(&x)?);
-    let (into, held) = gradients.buffer(w.id(), n * k);
-    let product = Product::of(matrix(&gradient, rows, n).reversed_axes(), matrix(&x, rows, k)).in_parallel();
-    let into = strided_mut(into, n, k, k);
-    match held {
-        true => product.add_to(into),
-        false => product.fill(into),
+    if (gradient.dtype(), x.dtype()) == (DType::BF16, DType::BF16) {
+        return add_product::<bf16>(gradients, w, &gradient.contiguous()?, &x.contiguous()?, how);
     }
+    let (gradient, x) = (cpu::wide(gradient)?, cpu::wide(x)?);
+    add_product::<f32>(gradients, w, &gradient, &x, how)
+}
+
+/// As [`weight_gradient`], of one type without gaps.
+pub(super) fn add_product<T: Number>(
+    gradients: &mut Gradients,
+    w: &Tensor,
+    gradient: &Tensor,
+    x: &Tensor,
+    how: How,
+) -> Result<()> {
+    let ((rows, n), k) = (gradient.dims2()?, x.dim(1)?);
+    let (gradient, x) = (cpu::view_of::<T>(gradient)?, cpu::view_of::<T>(x)?);
+    let (into, held) = gradients.buffer(w.id(), n * k);
+    let product = MixedProduct::of(matrix(&gradient, rows, n).reversed_axes(), matrix(&x, rows, k), how);
+    product.write(held, strided_mut(into, n, k, k));
     Ok(())
 }

@@ -1,16 +1,18 @@
 //! Cross-entropy of chosen rows, fused with the vocabulary product.
 
 use candle_core::{D, DType, Error, Result, Tensor};
-use products::{Product, matrix, strided_mut, wide};
+use half::bf16;
+use products::{MixedProduct, matrix, strided_mut, wide};
 use rayon::prelude::*;
 
+use super::cpu::Number;
 use super::{Gradients, Tape, cpu, linear, simd};
 
 /// Logits that exist at one time: 64 MiB of f32.
 const LOGITS_MAX: usize = 16 << 20;
 
 /// What `cross_entropy` found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct CrossEntropy {
     /// Negative log-likelihood of each chosen row's target, in nats.
     pub row_nats: Vec<f32>,
@@ -38,77 +40,163 @@ pub fn cross_entropy(
     head: &Tensor,
     softcap: Option<f64>,
     targets: Targets,
-    mut gradients: Option<&mut Gradients>,
+    gradients: Option<&mut Gradients>,
 ) -> Result<CrossEntropy> {
-    let ((n, d), (vocabulary, _)) = (hidden.dims2()?, head.dims2()?);
-    if targets.rows.len() != targets.token_ids.len()
-        || targets.rows.iter().any(|&row| row as usize >= n)
-        || targets.token_ids.iter().any(|&id| id as usize >= vocabulary)
-    {
-        return Err(Error::Msg(format!("targets outside {n} rows or {vocabulary} tokens")));
-    }
-    if tape.adapter(head).is_some() && gradients.is_some() {
-        return Err(Error::Msg(
-            "an adapter on the vocabulary product has no gradient".into(),
-        ));
-    }
-    let chunk = (LOGITS_MAX / vocabulary).clamp(16, 2048);
-    if !cpu::is_host(hidden) {
-        return by_candle(tape, hidden, head, softcap, targets, gradients, chunk);
-    }
-    let (wide_hidden, wide_head) = (cpu::wide(hidden)?, cpu::wide(head)?);
-    let (h, w) = (cpu::view(&wide_hidden)?, cpu::view(&wide_head)?);
-    let weight_matrix = matrix(&w, vocabulary, d);
-    let mut found = CrossEntropy {
-        row_nats: Vec::with_capacity(targets.rows.len()),
-        row_lse: Vec::with_capacity(targets.rows.len()),
-        hidden_gradient: None,
+    let job = Job {
+        tape,
+        hidden,
+        head,
+        softcap,
+        targets,
     };
-    let mut hidden_gradient = vec![0.0; if gradients.is_some() { n * d } else { 0 }];
-    let mut chosen = vec![0.0; chunk.min(targets.rows.len()) * d];
-    let mut logits = vec![0.0; chunk.min(targets.rows.len()) * vocabulary];
-    for (rows, ids) in targets.rows.chunks(chunk).zip(targets.token_ids.chunks(chunk)) {
-        let (chosen, logits) = (&mut chosen[..rows.len() * d], &mut logits[..rows.len() * vocabulary]);
-        for (chosen, &row) in chosen.chunks_exact_mut(d).zip(rows) {
-            chosen.copy_from_slice(&h[row as usize * d..][..d]);
+    job.check(gradients.is_some())?;
+    if !cpu::is_host(hidden) {
+        return job.by_candle(gradients);
+    }
+    match (hidden.dtype(), head.dtype()) {
+        (DType::BF16, DType::BF16) => job.on_host::<bf16>(&hidden.contiguous()?, &head.contiguous()?, gradients),
+        _ => job.on_host::<f32>(&*cpu::wide(hidden)?, &*cpu::wide(head)?, gradients),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Job<'a, 'm> {
+    tape: &'a Tape<'m>,
+    hidden: &'a Tensor,
+    head: &'a Tensor,
+    softcap: Option<f64>,
+    targets: Targets<'a>,
+}
+
+impl<'a> Job<'a, '_> {
+    fn check(&self, with_gradients: bool) -> Result<()> {
+        let (n, vocabulary) = (self.hidden.dims2()?.0, self.head.dims2()?.0);
+        let Targets { rows, token_ids, .. } = self.targets;
+        if rows.len() != token_ids.len()
+            || rows.iter().any(|&row| row as usize >= n)
+            || token_ids.iter().any(|&id| id as usize >= vocabulary)
+        {
+            return Err(Error::Msg(format!("targets outside {n} rows or {vocabulary} tokens")));
         }
-        let product = Product::of(matrix(chosen, rows.len(), d), weight_matrix.t()).in_parallel();
-        product.fill(strided_mut(logits, rows.len(), vocabulary, vocabulary));
-        let back = gradients.is_some().then_some(targets.weight as f32);
+        if self.tape.adapter(self.head).is_some() && with_gradients {
+            return Err(Error::Msg(
+                "an adapter on the vocabulary product has no gradient".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Rows and targets that are computed at one time.
+    fn chunks(&self) -> Result<impl Iterator<Item = (&'a [u32], &'a [u32])>> {
+        let len = (LOGITS_MAX / self.head.dim(0)?).clamp(16, 2048);
+        let Targets { rows, token_ids, .. } = self.targets;
+        Ok(rows.chunks(len).zip(token_ids.chunks(len)))
+    }
+
+    /// `hidden` and `head` are the job's, in one type and without gaps.
+    fn on_host<T: Number>(
+        &self,
+        hidden: &Tensor,
+        head: &Tensor,
+        mut gradients: Option<&mut Gradients>,
+    ) -> Result<CrossEntropy> {
+        let ((n, d), vocabulary) = (hidden.dims2()?, head.dim(0)?);
+        let (hidden, head) = (cpu::view_of::<T>(hidden)?, cpu::view_of::<T>(head)?);
+        let head = matrix(&head, vocabulary, d);
+        let mut found = CrossEntropy::default();
+        let mut hidden_gradient = vec![0.0; if gradients.is_some() { n * d } else { 0 }];
+        for (rows, ids) in self.chunks()? {
+            let chosen: Vec<T> = rows
+                .iter()
+                .flat_map(|&row| &hidden[row as usize * d..][..d])
+                .copied()
+                .collect();
+            let chosen = matrix(&chosen, rows.len(), d);
+            let logits = MixedProduct::of(chosen, head.reversed_axes(), self.tape.how()).to_f32();
+            let slopes = self.losses(logits, ids, gradients.is_some(), &mut found);
+            let Some(gradients) = gradients.as_deref_mut() else {
+                continue;
+            };
+            let slopes = T::rounded(slopes);
+            let slopes = matrix(&slopes, rows.len(), vocabulary);
+            if self.tape.learns(self.head) {
+                let (into, held) = gradients.buffer(self.head.id(), vocabulary * d);
+                let product = MixedProduct::of(slopes.reversed_axes(), chosen, self.tape.how());
+                product.write(held, strided_mut(into, vocabulary, d, d));
+            }
+            let of_chosen = MixedProduct::of(slopes, head, self.tape.how()).to_f32();
+            for (gradient, &row) in of_chosen.chunks_exact(d).zip(rows) {
+                let into = &mut hidden_gradient[row as usize * d..][..d];
+                into.iter_mut()
+                    .zip(gradient)
+                    .for_each(|(into, gradient)| *into += gradient);
+            }
+        }
+        if gradients.is_some() {
+            found.hidden_gradient = Some(cpu::tensor(hidden_gradient, (n, d), self.hidden.dtype())?);
+        }
+        Ok(found)
+    }
+
+    /// Notes the losses of a chunk's rows of logits, which become their gradients when those are wanted.
+    fn losses(&self, mut logits: Vec<f32>, ids: &[u32], with_gradients: bool, found: &mut CrossEntropy) -> Vec<f32> {
+        let (softcap, back) = (self.softcap, with_gradients.then_some(self.targets.weight as f32));
         let losses: Vec<(f32, f32)> = logits
-            .par_chunks_exact_mut(vocabulary)
+            .par_chunks_exact_mut(self.head.dims()[0])
             .zip(ids)
             .map(|(logits, &id)| wide!({ row_loss(logits, id as usize, softcap, back) }))
             .collect();
         found.row_nats.extend(losses.iter().map(|loss| loss.0));
         found.row_lse.extend(losses.iter().map(|loss| loss.1));
-        let Some(gradients) = gradients.as_deref_mut() else {
-            continue;
-        };
-        let slopes = matrix(logits, rows.len(), vocabulary);
-        if tape.learns(head) {
-            let (into, held) = gradients.buffer(head.id(), vocabulary * d);
-            let product = Product::of(slopes.t(), matrix(chosen, rows.len(), d)).in_parallel();
-            let into = strided_mut(into, vocabulary, d, d);
-            match held {
-                true => product.add_to(into),
-                false => product.fill(into),
+        logits
+    }
+
+    fn by_candle(&self, mut gradients: Option<&mut Gradients>) -> Result<CrossEntropy> {
+        let device = self.hidden.device();
+        let mut found = CrossEntropy::default();
+        let mut hidden_gradient = Tensor::zeros(self.hidden.shape(), DType::F32, device)?;
+        for (rows, ids) in self.chunks()? {
+            let row_index = Tensor::from_slice(rows, rows.len(), device)?;
+            let id_column = Tensor::from_slice(ids, (ids.len(), 1), device)?;
+            let chosen = self.hidden.index_select(&row_index, 0)?; // (chunk, d)
+            let slopes = self.losses_by_candle(&chosen, &id_column, &mut found)?;
+            let Some(gradients) = gradients.as_deref_mut() else {
+                continue;
+            };
+            let slopes = slopes.to_dtype(self.head.dtype())?;
+            if self.tape.learns(self.head) {
+                gradients.add(self.head.id(), &slopes.t()?.matmul(&chosen)?)?;
             }
+            let of_chosen = slopes.matmul(self.head)?.to_dtype(DType::F32)?;
+            hidden_gradient = hidden_gradient.index_add(&row_index, &of_chosen, 0)?;
         }
-        // the chosen rows are no longer needed: their place takes their gradient
-        let product = Product::of(slopes, weight_matrix.view()).in_parallel();
-        product.fill(strided_mut(chosen, rows.len(), d, d));
-        for (chosen, &row) in chosen.chunks_exact(d).zip(rows) {
-            let into = &mut hidden_gradient[row as usize * d..][..d];
-            into.iter_mut()
-                .zip(chosen)
-                .for_each(|(into, gradient)| *into += gradient);
+        if gradients.is_some() {
+            found.hidden_gradient = Some(hidden_gradient.to_dtype(self.hidden.dtype())?);
+        }
+        Ok(found)
+    }
+
+    /// Notes the losses of the chosen rows and gives the gradients of their logits.
+    fn losses_by_candle(&self, chosen: &Tensor, ids: &Tensor, found: &mut CrossEntropy) -> Result<Tensor> {
+        let plain = Tape::plain(self.tape.learning());
+        let mut logits = linear(&plain, chosen, self.head, None)?.to_dtype(DType::F32)?;
+        if let Some(cap) = self.softcap {
+            logits = ((logits / cap)?.tanh()? * cap)?;
+        }
+        let max = logits.max_keepdim(D::Minus1)?;
+        let exp = logits.broadcast_sub(&max)?.exp()?;
+        let sum = exp.sum_keepdim(D::Minus1)?;
+        let lse = (sum.log()? + max)?; // (chunk, 1)
+        let nats = (&lse - logits.gather(ids, 1)?)?;
+        found.row_nats.extend(nats.squeeze(1)?.to_vec1::<f32>()?);
+        found.row_lse.extend(lse.squeeze(1)?.to_vec1::<f32>()?);
+        let minus_one = Tensor::full(-1f32, ids.shape(), ids.device())?;
+        let slopes = (exp.broadcast_div(&sum)?.scatter_add(ids, &minus_one, 1)? * self.targets.weight)?;
+        match self.softcap {
+            None => Ok(slopes),
+            Some(cap) => slopes * (1.0 - (&logits / cap)?.sqr()?)?,
         }
     }
-    if gradients.is_some() {
-        found.hidden_gradient = Some(cpu::tensor(hidden_gradient, (n, d), hidden.dtype())?);
-    }
-    Ok(found)
 }
 
 /// The loss and the log-sum-exp of one row of logits, which becomes `weight` times its gradient when that is wanted.
@@ -150,57 +238,4 @@ fn row_loss(logits: &mut [f32], id: usize, softcap: Option<f64>, back: Option<f3
             (lse - target, lse)
         }
     }
-}
-
-fn by_candle(
-    tape: &Tape,
-    hidden: &Tensor,
-    head: &Tensor,
-    softcap: Option<f64>,
-    targets: Targets,
-    mut gradients: Option<&mut Gradients>,
-    chunk: usize,
-) -> Result<CrossEntropy> {
-    let device = hidden.device();
-    let (n, d) = hidden.dims2()?;
-    let mut found = CrossEntropy {
-        row_nats: Vec::new(),
-        row_lse: Vec::new(),
-        hidden_gradient: None,
-    };
-    let mut hidden_gradient = Tensor::zeros((n, d), DType::F32, device)?;
-    for (rows, ids) in targets.rows.chunks(chunk).zip(targets.token_ids.chunks(chunk)) {
-        let row_index = Tensor::from_slice(rows, rows.len(), device)?;
-        let id_column = Tensor::from_slice(ids, (ids.len(), 1), device)?;
-        let chosen = hidden.index_select(&row_index, 0)?; // (chunk, d)
-        let mut logits = linear(&Tape::plain(tape.learning()), &chosen, head, None)?.to_dtype(DType::F32)?;
-        if let Some(cap) = softcap {
-            logits = ((logits / cap)?.tanh()? * cap)?;
-        }
-        let max = logits.max_keepdim(D::Minus1)?;
-        let exp = logits.broadcast_sub(&max)?.exp()?;
-        let sum = exp.sum_keepdim(D::Minus1)?;
-        let lse = (sum.log()? + max)?; // (chunk, 1)
-        let nats = (&lse - logits.gather(&id_column, 1)?)?;
-        found.row_nats.extend(nats.squeeze(1)?.to_vec1::<f32>()?);
-        found.row_lse.extend(lse.squeeze(1)?.to_vec1::<f32>()?);
-        let Some(gradients) = gradients.as_deref_mut() else {
-            continue;
-        };
-        let minus_one = Tensor::full(-1f32, (ids.len(), 1), device)?;
-        let mut slopes = (exp.broadcast_div(&sum)?.scatter_add(&id_column, &minus_one, 1)? * targets.weight)?;
-        if let Some(cap) = softcap {
-            slopes = (slopes * (1.0 - (&logits / cap)?.sqr()?)?)?;
-        }
-        let slopes = slopes.to_dtype(head.dtype())?;
-        if tape.learns(head) {
-            gradients.add(head.id(), &slopes.t()?.matmul(&chosen)?)?;
-        }
-        let of_chosen = slopes.matmul(head)?.to_dtype(DType::F32)?;
-        hidden_gradient = hidden_gradient.index_add(&row_index, &of_chosen, 0)?;
-    }
-    if gradients.is_some() {
-        found.hidden_gradient = Some(hidden_gradient.to_dtype(hidden.dtype())?);
-    }
-    Ok(found)
 }

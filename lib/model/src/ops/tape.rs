@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use candle_core::{DType, Error, Result, Tensor, TensorId};
+use products::{How, Precision};
 
 use super::Gradients;
 
@@ -73,7 +74,7 @@ pub struct Tape<'m> {
     learning: Rc<Learning>,
     recording: Option<RefCell<Recording<'m>>>,
     checkpointing: bool,
-    steady: bool,
+    how: How,
     /// The largest attention score seen, when `observing`.
     logit_max: Rc<Cell<f32>>,
     observing: bool,
@@ -97,7 +98,7 @@ impl<'m> Tape<'m> {
             learning,
             recording: None,
             checkpointing: false,
-            steady: false,
+            how: How::default(),
             logit_max: Rc::new(Cell::new(f32::NEG_INFINITY)),
             observing: false,
         }
@@ -119,11 +120,21 @@ impl<'m> Tape<'m> {
     /// Products take one kernel whatever the number of rows, so that a sequence's bits do not depend on its batch; few rows
     /// (decoding) are slower for it.
     pub fn steady(self) -> Self {
-        Self { steady: true, ..self }
+        let how = How {
+            steady: true,
+            ..self.how
+        };
+        Self { how, ..self }
     }
 
-    pub(super) fn is_steady(&self) -> bool {
-        self.steady
+    /// How exact products of f32 are, forwards and backwards.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        let how = How { precision, ..self.how };
+        Self { how, ..self }
+    }
+
+    pub(super) fn how(&self) -> How {
+        self.how
     }
 
     /// Attention notes its largest score (before the mask, after scale and cap).
@@ -210,15 +221,18 @@ impl<'m> Tape<'m> {
             learning: self.learning.clone(),
             recording: None,
             checkpointing: false,
-            steady: self.steady,
+            how: self.how,
             logit_max: self.logit_max.clone(),
             observing: self.observing,
         };
         let output = stretch(&forward, x)?;
         let input = x.clone();
-        let learning = self.learning.clone();
+        let (learning, how) = (self.learning.clone(), self.how);
         self.record("checkpoint", &output, move |gradient, backward| {
-            let tape = Tape::recording(learning);
+            let tape = Tape {
+                how,
+                ..Tape::recording(learning)
+            };
             tape.watch(&input);
             let output = stretch(&tape, &input)?;
             if let Some(gradient) = tape.backward_to(vec![(output, gradient)], &input, backward.gradients)? {

@@ -9,7 +9,8 @@ use std::arch::x86_64::*;
 
 use rayon::prelude::*;
 
-use super::{Kernel, Operands, STEADY_ROWS, Unit, panels};
+use super::panels::{self, Pairs};
+use super::{Kernel, Operands, STEADY_ROWS, Unit};
 use crate::dense::Target;
 
 /// Rows of x a tile holds: as many are few.
@@ -25,7 +26,17 @@ pub(super) const WIDE: Kernel = Kernel {
     takes: |row_count, steady| row_count <= ROWS && !steady,
     multiply: |of, y| {
         // SAFETY: passed on.
-        unsafe { multiply(of, y, true) }
+        unsafe { multiply(of, y, Registers::Wide(Pairs::Whole)) }
+    },
+};
+
+/// The same where pairs are widened.
+pub(super) const WIDENED: Kernel = Kernel {
+    family: panels::widened_family,
+    takes: WIDE.takes,
+    multiply: |of, y| {
+        // SAFETY: passed on.
+        unsafe { multiply(of, y, Registers::Wide(Pairs::Widened)) }
     },
 };
 
@@ -35,17 +46,24 @@ pub(super) const NARROW: Kernel = Kernel {
     takes: |row_count, _| row_count <= STEADY_ROWS,
     multiply: |of, y| {
         // SAFETY: passed on.
-        unsafe { multiply(of, y, false) }
+        unsafe { multiply(of, y, Registers::Narrow) }
     },
 };
+
+/// AVX-512 or AVX2.
+#[derive(Clone, Copy)]
+enum Registers {
+    Wide(Pairs),
+    Narrow,
+}
 
 fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
 /// # Safety
-/// As `Kernel::multiply`; the processor has AVX-512 if `wide`, AVX2 if not.
-unsafe fn multiply(of: Operands<'_>, y: Target<f32>, wide: bool) {
+/// As `Kernel::multiply`; the processor has such registers, and multiplies pairs if they stay whole.
+unsafe fn multiply(of: Operands<'_>, y: Target<f32>, registers: Registers) {
     let Operands { unit, x, w, k } = of;
     w.par_chunks(TASK * k).enumerate().for_each(|(task, w)| {
         for (tile, w) in w.chunks(COLUMNS * k).enumerate() {
@@ -60,7 +78,7 @@ unsafe fn multiply(of: Operands<'_>, y: Target<f32>, wide: bool) {
                 };
                 // SAFETY: the processor has what is asked for, by the caller's promise; these parts of x and w hold as many whole
                 // rows as are counted here, and this task alone writes these columns.
-                unsafe { tile.run_any(x.len() / k, w.len() / k, unit, wide) };
+                unsafe { tile.run_any(x.len() / k, w.len() / k, unit, registers) };
             }
         }
     });
@@ -78,14 +96,14 @@ struct Tile {
 
 impl Tile {
     /// # Safety
-    /// So many rows of x and of w are there, and the processor has AVX-512 if `wide`, AVX2 if not.
-    unsafe fn run_any(&self, rows: usize, columns: usize, unit: Unit, wide: bool) {
+    /// So many rows of x and of w are there, and the processor has such registers, and multiplies pairs if they stay whole.
+    unsafe fn run_any(&self, rows: usize, columns: usize, unit: Unit, registers: Registers) {
         // SAFETY: passed on.
         unsafe {
             match (rows, columns) {
-                (1, 4) => self.run::<1, 4>(unit, wide),
-                (2, 4) => self.run::<2, 4>(unit, wide),
-                (3, 4) => self.run::<3, 4>(unit, wide),
+                (1, 4) => self.run::<1, 4>(unit, registers),
+                (2, 4) => self.run::<2, 4>(unit, registers),
+                (3, 4) => self.run::<3, 4>(unit, registers),
                 _ => {
                     for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
                         let one = Tile {
@@ -94,7 +112,7 @@ impl Tile {
                             y: self.y.add(row * self.n + column),
                             ..*self
                         };
-                        one.run::<1, 1>(unit, wide);
+                        one.run::<1, 1>(unit, registers);
                     }
                 }
             }
@@ -102,17 +120,18 @@ impl Tile {
     }
 
     /// # Safety
-    /// R rows of x and C of w are there, and the processor has AVX-512 if `wide`, AVX2 if not.
-    unsafe fn run<const R: usize, const C: usize>(&self, unit: Unit, wide: bool) {
+    /// R rows of x and C of w are there, and the processor has such registers, and multiplies pairs if they stay whole.
+    unsafe fn run<const R: usize, const C: usize>(&self, unit: Unit, registers: Registers) {
         // SAFETY: passed on.
         let sums = unsafe {
             // where rows begin is computed once: arithmetic that is checked for overflow would leave the loops no registers
             let x: [*const u32; R] = std::array::from_fn(|row| self.x.add(row * self.k));
             let w: [*const u32; C] = std::array::from_fn(|row| self.w.add(row * self.k));
-            match (unit, wide) {
+            match (unit, registers) {
+                (Unit::Bf16Pair, Registers::Wide(Pairs::Widened)) => pairs_widened(x, w, self.k),
                 (Unit::Bf16Pair, _) => pairs(x, w, self.k),
-                (Unit::F32, true) => avx512(x, w, self.k),
-                (Unit::F32, false) => avx2(x, w, self.k),
+                (Unit::F32, Registers::Wide(_)) => avx512(x, w, self.k),
+                (Unit::F32, Registers::Narrow) => avx2(x, w, self.k),
             }
         };
         for (row, sums) in sums.into_iter().enumerate() {
@@ -188,6 +207,17 @@ kernel!(
 );
 
 kernel!(
+    pairs_widened,
+    "avx512f",
+    16,
+    _mm512_setzero_ps,
+    |at: *const u32| panels::widened(_mm512_loadu_epi32(at.cast())),
+    |at: *const u32, count: usize| panels::widened(_mm512_maskz_loadu_epi32((1u16 << count) - 1, at.cast())),
+    |x: [__m512; 2], w: [__m512; 2], sum| _mm512_fmadd_ps(x[1], w[1], _mm512_fmadd_ps(x[0], w[0], sum)),
+    |sum| _mm512_reduce_add_ps(sum)
+);
+
+kernel!(
     avx2,
     "avx2,fma",
     8,
@@ -236,7 +266,10 @@ mod tests {
 
     #[test]
     fn pairs_of_bf16_are_multiplied_as_bf16() {
-        pairs_are_bf16(&WIDE, (3, 50, 70));
+        let family = |_| panels::multiplies_pairs().then_some("avx512-bf16");
+        for kernel in [Kernel { family, ..WIDE }, WIDENED] {
+            pairs_are_bf16(&kernel, (3, 50, 70));
+        }
     }
 
     #[test]

@@ -7,10 +7,17 @@
 mod few;
 #[cfg(target_arch = "x86_64")]
 mod panels;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 
 use half::bf16;
+use ndarray::{Array2, ArrayView2, CowArray, Ix2};
 
 use crate::dense::Target;
+use crate::mixed::Precision;
+use crate::rounding::{narrow, widen};
 
 /// Up to this many rows under `steady`, a row's bits do not depend on the rows beside it on any x86-64 processor with AVX2; with
 /// AVX-512 they never do.
@@ -18,7 +25,7 @@ pub const STEADY_ROWS: usize = 32;
 
 /// In order of preference.
 #[cfg(target_arch = "x86_64")]
-const KERNELS: &[Kernel] = &[few::WIDE, panels::KERNEL, few::NARROW];
+const KERNELS: &[Kernel] = &[few::WIDE, panels::KERNEL, few::WIDENED, panels::WIDENED, few::NARROW];
 #[cfg(not(target_arch = "x86_64"))]
 const KERNELS: &[Kernel] = &[];
 
@@ -83,22 +90,109 @@ impl<'a> Operands<'a> {
     }
 }
 
-/// A number type of [`by_rows`].
-pub trait Operand: bytemuck::Pod {
+/// What the tile unit's kernels know of a number type, where there is such a unit.
+#[cfg(target_arch = "x86_64")]
+pub trait Tiled: tiles::Number + tiles::Output {}
+#[cfg(target_arch = "x86_64")]
+impl<T: tiles::Number + tiles::Output> Tiled for T {}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub trait Tiled {}
+#[cfg(not(target_arch = "x86_64"))]
+impl<T> Tiled for T {}
+
+/// A number type that is multiplied here; sealed, because the kernels know these two.
+pub trait Operand: bytemuck::Pod + Send + Sync + Tiled {
     const UNIT: Unit;
+    fn wide(numbers: ArrayView2<'_, Self>) -> CowArray<'_, f32, Ix2>;
+    fn rounded(sums: Vec<f32>) -> Vec<Self>;
 }
 
 impl Operand for f32 {
     const UNIT: Unit = Unit::F32;
+
+    fn wide(numbers: ArrayView2<'_, Self>) -> CowArray<'_, f32, Ix2> {
+        numbers.into()
+    }
+
+    fn rounded(sums: Vec<f32>) -> Vec<Self> {
+        sums
+    }
 }
 
 impl Operand for bf16 {
     const UNIT: Unit = Unit::Bf16Pair;
+
+    fn wide(numbers: ArrayView2<'_, Self>) -> CowArray<'_, f32, Ix2> {
+        let rows = |view: &ArrayView2<'_, Self>| {
+            let wide = widen(view.to_slice()?);
+            Some(Array2::from_shape_vec(view.dim(), wide).expect("as many numbers as the shape has"))
+        };
+        let columns = || rows(&numbers.reversed_axes()).map(Array2::reversed_axes);
+        let strided = || numbers.mapv(f32::from);
+        rows(&numbers).or_else(columns).unwrap_or_else(strided).into()
+    }
+
+    fn rounded(sums: Vec<f32>) -> Vec<Self> {
+        narrow(&sums)
+    }
+}
+
+/// Where a product goes, and what is added to it on the way.
+pub(crate) struct Place<'a, O> {
+    pub target: Target<O>,
+    /// One number for each column.
+    pub bias: Option<&'a [f32]>,
+    /// What is there is added to, and must be initialised.
+    pub add: bool,
+}
+
+/// left (rows, k) · right (columns, k)ᵀ into its place by the tile unit. False where there is none for such numbers at this
+/// precision, and nothing is written.
+///
+/// # Safety
+/// Nobody else touches the place, which is as large as the product.
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn by_tiles<T: Operand, O: Operand>(
+    left: ArrayView2<'_, T>,
+    right: ArrayView2<'_, T>,
+    precision: Precision,
+    place: Place<'_, O>,
+) -> bool {
+    // SAFETY: passed on; the unit is permitted where it has a family.
+    tile_family(T::UNIT, precision).is_some() && left.ncols() > 0 && unsafe { tiles::multiply(left, right, place) }
+}
+
+/// # Safety
+/// None is needed: there is no tile unit, and nothing is written.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) unsafe fn by_tiles<T: Operand, O: Operand>(
+    _: ArrayView2<'_, T>,
+    _: ArrayView2<'_, T>,
+    _: Precision,
+    _: Place<'_, O>,
+) -> bool {
+    false
+}
+
+#[cfg(target_arch = "x86_64")]
+fn tile_family(unit: Unit, precision: Precision) -> Option<&'static str> {
+    let family = match (unit, precision) {
+        (Unit::Bf16Pair, _) => "amx-bf16",
+        (Unit::F32, Precision::Medium) => "amx-bf16x3",
+        (Unit::F32, Precision::Full) => return None,
+    };
+    tiles::is_permitted().then_some(family)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn tile_family(_: Unit, _: Precision) -> Option<&'static str> {
+    None
 }
 
 /// x (rows, k) · w (columns, k)ᵀ, row by row. `None` where this processor has no kernel for such numbers, or where pairs of them
 /// do not begin at whole units. With `steady`, up to [`STEADY_ROWS`] rows have the bits that each has alone.
-pub fn by_rows<T: Operand>(x: &[T], w: &[T], k: usize, steady: bool) -> Option<Vec<f32>> {
+pub(crate) fn by_rows<T: Operand>(x: &[T], w: &[T], k: usize, steady: bool) -> Option<Vec<f32>> {
     let per_unit = size_of::<u32>() / size_of::<T>();
     if k == 0 || !k.is_multiple_of(per_unit) {
         return None;
@@ -112,7 +206,7 @@ pub fn by_rows<T: Operand>(x: &[T], w: &[T], k: usize, steady: bool) -> Option<V
 }
 
 /// The family of the kernels that this processor multiplies such numbers with. Two families may differ in the last bits.
-pub fn family<T: Operand>() -> &'static str {
+pub fn family<T: Operand>(precision: Precision) -> &'static str {
     let of = |unit| KERNELS.iter().find_map(|kernel| (kernel.family)(unit));
     // what has no kernel of its own is widened to f32
     let general = if cfg!(target_arch = "aarch64") {
@@ -120,7 +214,10 @@ pub fn family<T: Operand>() -> &'static str {
     } else {
         "portable"
     };
-    of(T::UNIT).or_else(|| of(Unit::F32)).unwrap_or(general)
+    tile_family(T::UNIT, precision)
+        .or_else(|| of(T::UNIT))
+        .or_else(|| of(Unit::F32))
+        .unwrap_or(general)
 }
 
 #[cfg(test)]
@@ -227,7 +324,7 @@ mod tests {
     #[test]
     fn the_kernel_chosen_multiplies_and_numbers_that_are_no_whole_units_are_left_to_others() {
         let (x, w) = (values(3 * 10, 1), values(7 * 10, 2));
-        let has_kernel = family::<f32>() != "portable" && family::<f32>() != "neon";
+        let has_kernel = family::<f32>(Precision::Full) != "portable" && family::<f32>(Precision::Full) != "neon";
         let found = by_rows(&x, &w, 10, false);
         assert_eq!(found.is_some(), has_kernel);
         if let Some(found) = found {

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::transpose::transpose;
 use super::{Kernel, Operands, Unit};
 use crate::dense::Target;
 
@@ -19,64 +20,130 @@ const PANEL: usize = 48;
 const TILE: usize = 8;
 /// Units of k between two visits of the output: 48 of them are 72 KiB, which stays in the second-level cache.
 const DEPTH: usize = 384;
+/// Panels that a task packs together, so that what it reads of x serves all of them.
+const TOGETHER: usize = 4;
+/// Rows that meet one panel after the other: 384 KiB of x, which stay in the second-level cache beside four panels.
+const ROWS: usize = 256;
 
 pub(super) const KERNEL: Kernel = Kernel {
     family,
     takes: |_, _| true,
-    multiply,
+    multiply: |of, y| {
+        // SAFETY: passed on.
+        unsafe { multiply(of, y, Pairs::Whole) }
+    },
 };
+
+/// Where pairs of bf16 are multiplied no faster than twice as many of f32.
+pub(super) const WIDENED: Kernel = Kernel {
+    family: widened_family,
+    takes: |_, _| true,
+    multiply: |of, y| {
+        // SAFETY: passed on.
+        unsafe { multiply(of, y, Pairs::Widened) }
+    },
+};
+
+/// How pairs of bf16 are multiplied: by the instruction for them, or each number as one of f32.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pairs {
+    Whole,
+    Widened,
+}
 
 pub(super) fn family(unit: Unit) -> Option<&'static str> {
     let wide = is_x86_feature_detected!("avx512f");
     match unit {
         Unit::F32 => wide.then_some("avx512"),
-        Unit::Bf16Pair => (wide && is_x86_feature_detected!("avx512bf16")).then_some("avx512-bf16"),
+        Unit::Bf16Pair => (wide && multiplies_pairs() && pairs_are_fast()).then_some("avx512-bf16"),
     }
+}
+
+pub(super) fn widened_family(unit: Unit) -> Option<&'static str> {
+    (unit == Unit::Bf16Pair && is_x86_feature_detected!("avx512f")).then_some("avx512")
+}
+
+pub(super) fn multiplies_pairs() -> bool {
+    is_x86_feature_detected!("avx512bf16")
+}
+
+/// AMD's processors begin such an instruction in every cycle, Intel's in every second of one unit: half of what they do in f32.
+fn pairs_are_fast() -> bool {
+    let vendor = __cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx]
+        .map(u32::to_le_bytes)
+        .as_flattened()
+        == b"AuthenticAMD"
 }
 
 /// # Safety
 /// As `Kernel::multiply`.
-unsafe fn multiply(of: Operands<'_>, y: Target<f32>) {
+unsafe fn multiply(of: Operands<'_>, y: Target<f32>, pairs: Pairs) {
     let (rows, panels) = (of.row_count(), of.column_count().div_ceil(PANEL));
-    // few panels for many threads: rows are split too, at the price of transposing a panel more than once
-    let threads = rayon::current_num_threads();
-    let row_parts = (4 * threads).div_ceil(panels).clamp(1, rows.div_ceil(8 * TILE).max(1));
+    // few panels for many threads: first they are packed alone, then rows are split too, at the price of packing more than once
+    let tasks = 4 * rayon::current_num_threads();
+    let together = (panels / tasks).clamp(1, TOGETHER);
+    let groups = panels.div_ceil(together);
+    let row_parts = tasks.div_ceil(groups).clamp(1, rows.div_ceil(8 * TILE).max(1));
     let part_rows = rows.div_ceil(row_parts).next_multiple_of(TILE);
-    (0..panels * row_parts).into_par_iter().with_max_len(1).for_each_init(
-        || vec![0u32; PANEL * DEPTH + 16],
+    (0..groups * row_parts).into_par_iter().with_max_len(1).for_each_init(
+        || vec![0u32; together * PANEL * DEPTH + 16],
         |buffer, task| {
-            let (panel, part) = (task % panels, task / panels);
+            let (group, part) = (task % groups, task / groups);
             let part = (part * part_rows).min(rows)..((part + 1) * part_rows).min(rows);
+            let group = group * together..((group + 1) * together).min(panels);
             // a cache line's start, for loads that cross none
             let skip = buffer.as_ptr().align_offset(64);
             // SAFETY: the processor has AVX-512, by the caller's promise, and this task alone writes these rows of these columns.
-            unsafe { multiply_panel(of, y, part, panel, &mut buffer[skip..skip + PANEL * DEPTH]) };
+            unsafe {
+                multiply_panels(
+                    (of, pairs),
+                    y,
+                    part,
+                    group,
+                    &mut buffer[skip..skip + together * PANEL * DEPTH],
+                )
+            };
         },
     );
 }
 
 /// # Safety
-/// As `Kernel::multiply`, for these rows and the columns of one panel; `packed` has room for 48 columns of a whole depth.
-unsafe fn multiply_panel(of: Operands<'_>, y: Target<f32>, rows: Range<usize>, panel: usize, packed: &mut [u32]) {
+/// As `Kernel::multiply`, for these rows and the columns of these panels; `packed` has room for as many of a whole depth.
+unsafe fn multiply_panels(
+    (of, pairs): (Operands<'_>, Pairs),
+    y: Target<f32>,
+    rows: Range<usize>,
+    panels: Range<usize>,
+    packed: &mut [u32],
+) {
     let k = of.k;
-    let columns = panel * PANEL..((panel + 1) * PANEL).min(of.column_count());
+    let columns = |panel: usize| panel * PANEL..((panel + 1) * PANEL).min(of.column_count());
     for start in (0..k).step_by(DEPTH) {
         let depth = DEPTH.min(k - start);
-        // SAFETY: the processor has AVX-512, by the caller's promise; these rows of w have `depth` units from `start` on.
-        unsafe { transpose(&of.w[columns.start * k..columns.end * k], k, start, depth, packed) };
-        for row in rows.clone().step_by(TILE) {
-            let tile = Tile {
-                x: of.x[row * k + start..].as_ptr(),
-                k,
-                packed: packed.as_ptr(),
-                depth,
-                y: y.at(row * y.row_stride + columns.start).pointer,
-                n: y.row_stride,
-                columns: columns.len(),
-                fresh: start == 0,
-            };
-            // SAFETY: so many rows of x and y are there, and they are this call's alone, by the caller's promise.
-            unsafe { tile.run_rows((rows.end - row).min(TILE), of.unit) };
+        for (panel, packed) in panels.clone().zip(packed.chunks_exact_mut(PANEL * DEPTH)) {
+            let columns = columns(panel);
+            // SAFETY: the processor has AVX-512, by the caller's promise; these rows of w have `depth` units from `start` on.
+            unsafe { pack(&of.w[columns.start * k..columns.end * k], k, start, depth, packed) };
+        }
+        for first in rows.clone().step_by(ROWS) {
+            let rows = first..(first + ROWS).min(rows.end);
+            for (panel, packed) in panels.clone().zip(packed.chunks_exact(PANEL * DEPTH)) {
+                for row in rows.clone().step_by(TILE) {
+                    let tile = Tile {
+                        x: of.x[row * k + start..].as_ptr(),
+                        k,
+                        packed: packed.as_ptr(),
+                        depth,
+                        y: y.at(row * y.row_stride + panel * PANEL).pointer,
+                        n: y.row_stride,
+                        columns: columns(panel).len(),
+                        fresh: start == 0,
+                    };
+                    // SAFETY: so many rows of x and y are there, and they are this call's alone, by the caller's promise.
+                    unsafe { tile.run_rows((rows.end - row).min(TILE), of.unit, pairs) };
+                }
+            }
         }
     }
 }
@@ -99,30 +166,31 @@ struct Tile {
 impl Tile {
     /// # Safety
     /// So many rows of x and y are there, at most 8, and the processor multiplies such units.
-    unsafe fn run_rows(&self, row_count: usize, unit: Unit) {
+    unsafe fn run_rows(&self, row_count: usize, unit: Unit, pairs: Pairs) {
         // SAFETY: passed on.
         unsafe {
             match row_count {
-                8 => self.run::<8>(unit),
-                7 => self.run::<7>(unit),
-                6 => self.run::<6>(unit),
-                5 => self.run::<5>(unit),
-                4 => self.run::<4>(unit),
-                3 => self.run::<3>(unit),
-                2 => self.run::<2>(unit),
-                _ => self.run::<1>(unit),
+                8 => self.run::<8>(unit, pairs),
+                7 => self.run::<7>(unit, pairs),
+                6 => self.run::<6>(unit, pairs),
+                5 => self.run::<5>(unit, pairs),
+                4 => self.run::<4>(unit, pairs),
+                3 => self.run::<3>(unit, pairs),
+                2 => self.run::<2>(unit, pairs),
+                _ => self.run::<1>(unit, pairs),
             }
         }
     }
 
     /// # Safety
     /// R rows of x and y are there, and the processor multiplies such units.
-    unsafe fn run<const R: usize>(&self, unit: Unit) {
-        // SAFETY: passed on; bf16 is asked for only where the processor has it.
+    unsafe fn run<const R: usize>(&self, unit: Unit, pairs: Pairs) {
+        // SAFETY: passed on; whole pairs are asked for only where the processor has the instruction.
         unsafe {
-            match unit {
-                Unit::F32 => self.run_f32::<R>(),
-                Unit::Bf16Pair => self.run_bf16::<R>(),
+            match (unit, pairs) {
+                (Unit::F32, _) => self.run_f32::<R>(),
+                (Unit::Bf16Pair, Pairs::Whole) => self.run_bf16::<R>(),
+                (Unit::Bf16Pair, Pairs::Widened) => self.run_widened::<R>(),
             }
         }
     }
@@ -179,6 +247,26 @@ impl Tile {
     }
 
     #[target_feature(enable = "avx512f")]
+    unsafe fn run_widened<const R: usize>(&self) {
+        // SAFETY: as in `run_bf16`.
+        unsafe {
+            let mut sums = [[_mm512_setzero_ps(); 3]; R];
+            let (x, mut b) = (self.rows::<R>(), self.packed.cast::<i32>());
+            for i in 0..self.depth {
+                let w = [0, 16, 32].map(|at| widened(_mm512_loadu_epi32(b.add(at))));
+                for (x, sums) in x.iter().zip(&mut sums) {
+                    let [first, second] = widened(_mm512_set1_epi32(*x.cast::<i32>().add(i)));
+                    for (sum, w) in sums.iter_mut().zip(w) {
+                        *sum = _mm512_fmadd_ps(second, w[1], _mm512_fmadd_ps(first, w[0], *sum));
+                    }
+                }
+                b = b.add(PANEL);
+            }
+            self.store(&sums);
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
     unsafe fn store<const R: usize>(&self, sums: &[[__m512; 3]; R]) {
         for (row, sums) in sums.iter().enumerate() {
             for (third, sum) in sums.iter().enumerate() {
@@ -199,9 +287,20 @@ impl Tile {
     }
 }
 
+/// Sixteen pairs of bf16 as their first numbers and their second ones.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn widened(pairs: __m512i) -> [__m512; 2] {
+    let (first, second) = (
+        _mm512_slli_epi32::<16>(pairs),
+        _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32)),
+    );
+    [_mm512_castsi512_ps(first), _mm512_castsi512_ps(second)]
+}
+
 /// Columns `start..start + depth` of w's rows (at most 48, `k` units each) → packed (depth, 48), zeros where rows end.
 #[target_feature(enable = "avx512f")]
-unsafe fn transpose(w: &[u32], k: usize, start: usize, depth: usize, packed: &mut [u32]) {
+unsafe fn pack(w: &[u32], k: usize, start: usize, depth: usize, packed: &mut [u32]) {
     let rows = w.len() / k;
     for group in 0..PANEL / 16 {
         let mut column = 0;
@@ -230,31 +329,9 @@ unsafe fn transpose(w: &[u32], k: usize, start: usize, depth: usize, packed: &mu
 unsafe fn square(from: *const u32, k: usize, to: *mut u32) {
     // SAFETY: the caller has 16 rows of 16 units on both sides.
     unsafe {
-        let mut r: [__m512i; 16] = std::array::from_fn(|row| _mm512_loadu_epi32(from.add(row * k).cast()));
-        let mut t = r;
-        for i in 0..8 {
-            t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-            t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-        }
-        for i in 0..4 {
-            r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-            r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-            r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-            r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-        }
-        // r[4i + j] holds, in its four quarters, columns j, j + 4, j + 8, j + 12 of rows 4i..4i + 4
-        for j in 0..4 {
-            let low = _mm512_shuffle_i32x4::<0x88>(r[j], r[4 + j]); // columns j, j + 8 of rows 0..8
-            let high = _mm512_shuffle_i32x4::<0x88>(r[8 + j], r[12 + j]);
-            let low_odd = _mm512_shuffle_i32x4::<0xdd>(r[j], r[4 + j]); // columns j + 4, j + 12
-            let high_odd = _mm512_shuffle_i32x4::<0xdd>(r[8 + j], r[12 + j]);
-            t[j] = _mm512_shuffle_i32x4::<0x88>(low, high);
-            t[j + 8] = _mm512_shuffle_i32x4::<0xdd>(low, high);
-            t[j + 4] = _mm512_shuffle_i32x4::<0x88>(low_odd, high_odd);
-            t[j + 12] = _mm512_shuffle_i32x4::<0xdd>(low_odd, high_odd);
-        }
-        for (row, t) in t.into_iter().enumerate() {
-            _mm512_storeu_epi32(to.add(row * PANEL).cast(), t);
+        let rows = std::array::from_fn(|row| _mm512_loadu_epi32(from.add(row * k).cast()));
+        for (row, units) in transpose(rows).into_iter().enumerate() {
+            _mm512_storeu_epi32(to.add(row * PANEL).cast(), units);
         }
     }
 }
@@ -280,7 +357,10 @@ mod tests {
 
     #[test]
     fn pairs_of_bf16_are_multiplied_as_bf16() {
-        pairs_are_bf16(&KERNEL, (11, 50, 70));
+        let family = |_| multiplies_pairs().then_some("avx512-bf16");
+        for kernel in [Kernel { family, ..KERNEL }, WIDENED] {
+            pairs_are_bf16(&kernel, (11, 50, 70));
+        }
     }
 
     #[test]

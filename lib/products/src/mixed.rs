@@ -1,0 +1,146 @@
+//! Products of f32 or bf16 that are summed in f32, by whichever kernel the processor has for them.
+
+use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::dense::{Product, Target};
+use crate::kernels::{Operand, Place, by_rows, by_tiles};
+
+/// How exact products of f32 are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// That of f32.
+    #[default]
+    Full,
+    /// Where the processor has a tile unit, two parts of bf16 of each number: 16 bits of it.
+    Medium,
+}
+
+/// What may be asked of a product beside its numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct How {
+    /// Up to [`crate::STEADY_ROWS`] rows have the bits that each has alone.
+    pub steady: bool,
+    pub precision: Precision,
+}
+
+/// left · right + bias, on all threads, not yet computed.
+#[derive(Clone, Copy)]
+pub struct MixedProduct<'a, T> {
+    left: ArrayView2<'a, T>,
+    right: ArrayView2<'a, T>,
+    bias: Option<&'a [f32]>,
+    how: How,
+}
+
+impl<'a, T: Operand> MixedProduct<'a, T> {
+    /// # Panics
+    /// If the inner sizes differ.
+    pub fn of(left: ArrayView2<'a, T>, right: ArrayView2<'a, T>, how: How) -> Self {
+        assert_eq!(left.ncols(), right.nrows(), "inner sizes differ");
+        Self {
+            left,
+            right,
+            bias: None,
+            how,
+        }
+    }
+
+    /// Adds `bias`, a number for each column, to every row.
+    ///
+    /// # Panics
+    /// If they are not as many as the columns.
+    pub fn with_bias(self, bias: Option<&'a [f32]>) -> Self {
+        assert!(
+            bias.is_none_or(|bias| bias.len() == self.right.ncols()),
+            "a bias for each column"
+        );
+        Self { bias, ..self }
+    }
+
+    /// (rows, columns) of the product.
+    pub fn dim(&self) -> (usize, usize) {
+        (self.left.nrows(), self.right.ncols())
+    }
+
+    /// The product row by row, rounded to the type that is multiplied.
+    pub fn to_vec(&self) -> Vec<T> {
+        self.by_tiles().unwrap_or_else(|| T::rounded(self.by_other_kernels()))
+    }
+
+    /// The product row by row, as it was summed.
+    pub fn to_f32(&self) -> Vec<f32> {
+        self.by_tiles().unwrap_or_else(|| self.by_other_kernels())
+    }
+
+    /// Overwrites `out` with the product, or adds it there.
+    ///
+    /// # Panics
+    /// If `out` has another shape, or gaps.
+    pub fn write(&self, add: bool, mut out: ArrayViewMut2<'_, f32>) {
+        assert_eq!(self.dim(), out.dim(), "the product does not fit its place");
+        let column_count = out.ncols();
+        let numbers = out.as_slice_mut().expect("a place without gaps");
+        // SAFETY: the place is of the product's shape, initialised, and borrowed mutably.
+        if unsafe { self.run_tiles(Target::new(numbers, column_count), add) } {
+            return;
+        }
+        let (left, right) = (T::wide(self.left), T::wide(self.right));
+        let product = Product::of(left.view(), right.view()).in_parallel();
+        match add {
+            true => product.add_to(out.view_mut()),
+            false => product.fill(out.view_mut()),
+        }
+        if let Some(bias) = self.bias {
+            out += &ArrayView1::from(bias);
+        }
+    }
+
+    fn by_tiles<O: Operand>(&self) -> Option<Vec<O>> {
+        let (row_count, column_count) = self.dim();
+        let len = row_count * column_count;
+        let mut numbers = Vec::with_capacity(len);
+        let target = Target::uninitialised(&mut numbers.spare_capacity_mut()[..len], column_count);
+        // SAFETY: the target is a new buffer of the product's size, of which every number is written.
+        unsafe {
+            if !self.run_tiles(target, false) {
+                return None;
+            }
+            numbers.set_len(len);
+        }
+        Some(numbers)
+    }
+
+    /// # Safety
+    /// Nobody else touches the target, which is as large as the product; with `add` it is initialised.
+    unsafe fn run_tiles<O: Operand>(&self, target: Target<O>, add: bool) -> bool {
+        let (bias, precision) = (self.bias, self.how.precision);
+        // SAFETY: passed on.
+        unsafe {
+            by_tiles(
+                self.left,
+                self.right.reversed_axes(),
+                precision,
+                Place { target, bias, add },
+            )
+        }
+    }
+
+    fn by_other_kernels(&self) -> Vec<f32> {
+        let own = match (self.left.to_slice(), self.right.reversed_axes().to_slice()) {
+            (Some(x), Some(w)) => by_rows(x, w, self.left.ncols(), self.how.steady),
+            _ => None,
+        };
+        let mut sums = own.unwrap_or_else(|| {
+            let (left, right) = (T::wide(self.left), T::wide(self.right));
+            Product::of(left.view(), right.view()).in_parallel().to_vec()
+        });
+        if let Some(bias) = self.bias.filter(|bias| !bias.is_empty()) {
+            sums.par_chunks_exact_mut(bias.len())
+                .for_each(|sums| sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias));
+        }
+        sums
+    }
+}
