@@ -112,6 +112,8 @@ def main():
         run = lambda *more: lambda: ours(args.bin, folder, args.threads, *more)
         contestants = {
             "vcl-train": run(),
+            "vcl-train, medium": run("--precision", "medium"),
+            "vcl-train, bf16": run("--dtype", "bf16"),
             "vcl-train, observing C_k": run("--aux", "vcl:gamma=0"),
             "vcl-train, gamma = 50": run("--aux", "vcl:k=4,gamma=50,window=0.3-0.5"),
             "vcl-train, --recompute": run("--recompute"),
