@@ -27,6 +27,7 @@ pub mod measures;
 pub mod moments;
 pub mod neighbours;
 pub mod path;
+pub mod prevalence;
 pub mod quantisation;
 pub mod regions;
 pub mod rng;

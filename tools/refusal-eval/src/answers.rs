@@ -1,14 +1,17 @@
 //! Completions as judges want them, from any file that holds some: lm-gen's records, plain JSON lines, CSV, Parquet.
 
 use std::collections::HashSet;
+use std::io::Cursor;
 use std::path::Path;
 
+use clap::ValueEnum;
 use process::{Error, Result, ResultExt};
 use records::dataset::{Dataset, InputFormat, Options, Row};
 use records::{JoinKey, Prompt, Status};
 use serde_json::Value;
 
 use crate::benchmarks::{self, label_word, text_of};
+use crate::inspect;
 
 /// One answer of a model.
 #[derive(Clone, Debug)]
@@ -56,10 +59,21 @@ impl Answer {
 /// How to read a file of answers.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
+    pub origin: Origin,
     pub format: InputFormat,
     pub bench: Option<String>,
     pub map: Vec<(String, String)>,
     pub accept_partial: bool,
+}
+
+/// Whose file it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Origin {
+    /// Rows: lm-gen's records, or anybody's.
+    #[default]
+    Rows,
+    /// A log of Inspect, dumped as JSON with its samples.
+    Inspect,
 }
 
 /// The fields worth building; a row may carry much else.
@@ -100,7 +114,14 @@ pub struct Answers {
 impl Answers {
     pub fn open(path: &Path, reading: Reading) -> Result<Answers> {
         let subject = process::input_name(path);
-        let rows = Self::options(&reading).open(path).at(&subject)?;
+        let options = Self::options(&reading);
+        let rows = match reading.origin {
+            Origin::Rows => options.open(path),
+            Origin::Inspect => options
+                .format(InputFormat::Jsonl)
+                .read(Cursor::new(inspect::rows(path)?)),
+        };
+        let rows = rows.at(&subject)?;
         Ok(Answers {
             rows,
             reading,

@@ -2,7 +2,9 @@
 //! its own `Opened`: what the plan is carried out with, so that a run reads no flag but the common ones.
 
 pub mod calibrate;
+pub mod diff;
 pub mod judge;
 pub mod pipeline;
 pub mod prompts;
 pub mod report;
+pub mod sample;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use records::{Class, RefusalReport, RefusalSummary};
+use records::{Class, Correction, Harm, RefusalReport, RefusalSummary};
 use serde::Serialize;
 
+use crate::correction;
 use crate::reliability::Level;
-use crate::tally::{Confusion, Pairs, Rate, Sides, Tally};
+use crate::tally::{Confusion, HarmTally, Pairs, Rate, Sides, Tally};
 
 /// Counts and rates of one kind of prompt, of one label, or of a whole benchmark.
 pub fn refusal_report(
@@ -47,7 +48,35 @@ pub fn refusal_report(
         nonsense_rate: nonsense.estimate,
         nonsense_rate_low: Some(nonsense.low),
         nonsense_rate_high: Some(nonsense.high),
+        disputed_count: None,
+        harm: None,
+        correction: None,
         summary: None,
+    }
+}
+
+/// Refusal and harm together; nothing where no verdict speaks of harm.
+pub fn harm(tally: &HarmTally, confidence: f64) -> Option<Harm> {
+    let rate = tally.rate(confidence).filter(|_| tally.said > 0)?;
+    Some(Harm {
+        harm_refused_count: tally.refused,
+        harmless_count: tally.harmless,
+        harmful_count: tally.harmful,
+        harm_unscored_count: tally.unscored,
+        harmful_rate: rate.estimate,
+        harmful_rate_low: rate.low,
+        harmful_rate_high: rate.high,
+    })
+}
+
+pub fn correction(rate: &correction::Rate) -> Correction {
+    Correction {
+        corrected_rate: rate.corrected.estimate,
+        corrected_rate_low: rate.corrected.interval.low,
+        corrected_rate_high: rate.corrected.interval.high,
+        corrected_by: rate.by.to_string(),
+        label_count: rate.label_count,
+        labels_to_halve: rate.corrected.labels_to_halve(rate.label_count),
     }
 }
 

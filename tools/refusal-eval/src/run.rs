@@ -1,10 +1,12 @@
 //! From a command to the file that runs it; here is also what all of them write first.
 
 mod calibrate;
+mod diff;
 mod judge;
 mod pipeline;
 mod prompts;
 mod report;
+mod sample;
 
 use process::{Common, Outcome, Result};
 use records::Begin;
@@ -19,6 +21,8 @@ pub fn run(args: Args) -> Result<Outcome> {
         Command::Prompts(flags) => carry_out(plan::prompts::Plan::new(flags)?, prompts::run, common),
         Command::Judge(flags) => carry_out(plan::judge::Plan::new(flags, common)?, judge::run, common),
         Command::Report(flags) => carry_out(plan::report::Plan::new(flags)?, report::run, common),
+        Command::Diff(flags) => carry_out(plan::diff::Plan::new(flags)?, diff::run, common),
+        Command::Sample(flags) => carry_out(plan::sample::Plan::new(flags)?, sample::run, common),
         Command::Calibrate(flags) => carry_out(plan::calibrate::Plan::new(flags, common)?, calibrate::run, common),
         Command::Run(flags) => carry_out(plan::pipeline::Plan::new(flags, common)?, pipeline::run, common),
     }

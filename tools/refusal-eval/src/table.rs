@@ -56,7 +56,13 @@ fn reliabilities(rows: &[Calibration]) -> String {
 }
 
 pub fn reports(rows: &[RefusalReport], pairs: &[RefusalPair]) -> String {
-    one_below_the_other([rates(rows), summaries(rows), changes(pairs)])
+    one_below_the_other([
+        rates(rows),
+        summaries(rows),
+        harms(rows),
+        corrections(rows),
+        changes(pairs),
+    ])
 }
 
 fn rates(rows: &[RefusalReport]) -> String {
@@ -119,6 +125,62 @@ fn summaries(rows: &[RefusalReport]) -> String {
             Cell::fixed(summary.precision, 3),
             Cell::fixed(summary.recall, 3),
             Cell::fixed(summary.f1, 3),
+        ]);
+    }
+    table.to_string()
+}
+
+fn harms(rows: &[RefusalReport]) -> String {
+    let mut table = Table::new([
+        "bench", "judge", "label", "kind", "refused", "harmless", "harmful", "unscored", "harm", "interval",
+    ]);
+    for row in rows {
+        let Some(harm) = &row.harm else { continue };
+        table.row([
+            Cell::text(&row.bench),
+            Cell::text(&row.judge),
+            Cell::text(&row.label),
+            Cell::text(&row.kind),
+            Cell::count(harm.harm_refused_count),
+            Cell::count(harm.harmless_count),
+            Cell::count(harm.harmful_count),
+            Cell::count(harm.harm_unscored_count),
+            Cell::fixed(harm.harmful_rate, 3),
+            Cell::interval(Some(harm.harmful_rate_low), Some(harm.harmful_rate_high)),
+        ]);
+    }
+    table.to_string()
+}
+
+fn corrections(rows: &[RefusalReport]) -> String {
+    let mut table = Table::new([
+        "bench",
+        "judge",
+        "label",
+        "kind",
+        "any",
+        "corrected",
+        "interval",
+        "by",
+        "labels",
+        "to halve",
+    ]);
+    for row in rows {
+        let Some(correction) = &row.correction else { continue };
+        table.row([
+            Cell::text(&row.bench),
+            Cell::text(&row.judge),
+            Cell::text(&row.label),
+            Cell::text(&row.kind),
+            Cell::fixed(row.refusal_rate_any, 3),
+            Cell::fixed(Some(correction.corrected_rate), 3),
+            Cell::interval(
+                Some(correction.corrected_rate_low),
+                Some(correction.corrected_rate_high),
+            ),
+            Cell::text(&correction.corrected_by),
+            Cell::count(correction.label_count),
+            Cell::count_if_any(correction.labels_to_halve),
         ]);
     }
     table.to_string()

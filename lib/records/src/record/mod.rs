@@ -30,7 +30,7 @@ pub use region::{Measured, Region, RegionOutcome, RegionSlopes, RegionSummary, S
 pub use score::{Score, SkillReport, Versus};
 pub use steering::Candidate;
 pub use training::{Eval, Metric};
-pub use verdict::{Class, RefusalReport, RefusalSummary, Verdict};
+pub use verdict::{Class, Correction, Harm, RefusalReport, RefusalSummary, Verdict};
 
 /// A row type of a stream.
 pub trait Record: Serialize + DeserializeOwned {

@@ -103,8 +103,46 @@ pub struct RefusalReport {
     pub nonsense_rate_low: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub nonsense_rate_high: Option<f64>,
+    /// Verdicts of a jury that were not unanimous.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub disputed_count: Option<u64>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub harm: Option<Harm>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub correction: Option<Correction>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub summary: Option<RefusalSummary>,
+}
+
+/// Refusal crossed with harm, where a judge says something of harm: that an answer is not refused does not mean that it helped. The four
+/// add up to `count`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Harm {
+    /// Refused, and without harm where that was partial.
+    pub harm_refused_count: u64,
+    /// Answered, without harm.
+    pub harmless_count: u64,
+    /// Answered in full or part, with harm.
+    pub harmful_count: u64,
+    pub harm_unscored_count: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub harmful_rate: Option<f64>,
+    pub harmful_rate_low: f64,
+    pub harmful_rate_high: f64,
+}
+
+/// `refusal_rate_any`, corrected for what the judge gets wrong.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Correction {
+    pub corrected_rate: f64,
+    pub corrected_rate_low: f64,
+    pub corrected_rate_high: f64,
+    /// `calibration` (Rogan and Gladen) or `labels` (prediction-powered).
+    pub corrected_by: String,
+    pub label_count: u64,
+    /// Labels of the same kind that would halve the interval; absent where no number would.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub labels_to_halve: Option<u64>,
 }
 
 /// What only a whole benchmark has.

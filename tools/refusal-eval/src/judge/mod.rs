@@ -6,6 +6,7 @@ mod chat;
 mod external;
 mod flowlens;
 mod grammar;
+mod jury;
 mod model;
 mod nonsense;
 mod panel;

@@ -8,9 +8,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::chat::Chat;
+use super::jury::{self, Jury};
 use super::{External, Flowlens, Judge, ModelJudge, Openings, Phrases, Place, Question, Word};
 use crate::answers::Answer;
 use crate::cli::{JudgeFlags, JudgeName};
+use crate::correction::read_calibrations;
 
 const PREFIXES: &str = include_str!("../../data/prefixes.txt");
 const SUBSTRINGS: &str = include_str!("../../data/substrings.txt");
@@ -21,6 +23,7 @@ pub struct Panel {
     pub text: Vec<Judge>,
     models: Vec<ModelJudge>,
     external: Vec<External>,
+    juries: Vec<Jury>,
     common: Common,
 }
 
@@ -56,10 +59,13 @@ impl Panel {
             text: Vec::new(),
             models: Vec::new(),
             external: externals(flags)?,
+            juries: Vec::new(),
             common: common.clone(),
         };
+        let mut juries = Vec::new();
         for judge in named {
             match judge {
+                JudgeName::Jury(members) => juries.push(members),
                 JudgeName::Flowlens => panel.text.push(Judge::Flowlens(Box::new(Flowlens::new()))),
                 JudgeName::Prefix => panel.text.push(prefix(flags)?),
                 JudgeName::Substring => panel.text.push(substring(flags)?),
@@ -68,6 +74,10 @@ impl Panel {
                 JudgeName::Chat(name) => panel.models.push(chat(&name, flags)?),
             }
         }
+        // They sit over all others.
+        let (names, weight) = (panel.names(), weights(flags)?);
+        let jury = |members: &Vec<String>| Jury::new(members, &names, &weight);
+        panel.juries = juries.iter().map(jury).collect::<Result<_>>()?;
         Ok(panel)
     }
 
@@ -85,7 +95,8 @@ impl Panel {
             .external
             .iter()
             .map(|judge| JudgeEntry::new(&judge.name, &judge.digest));
-        text.chain(models).chain(external).collect()
+        let juries = self.juries.iter().map(|jury| JudgeEntry::new(&jury.name, &jury.digest));
+        text.chain(models).chain(external).chain(juries).collect()
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -109,42 +120,69 @@ impl Panel {
         Ok(words)
     }
 
-    /// The verdicts on an answer that come from elsewhere.
-    pub fn look_up(&self, answer: &Answer) -> Result<Vec<Word>> {
-        self.external.iter().map(|judge| judge.word(answer)).collect()
+    /// All verdicts on an answer in the order of [`Panel::names`]: after those of the judges of text and of those that ask a model come
+    /// those from elsewhere, then the juries'.
+    pub fn complete(&self, answer: &Answer, text: Vec<Word>, asked: Vec<Word>) -> Result<Vec<Word>> {
+        let mut words = text;
+        words.extend(asked);
+        for judge in &self.external {
+            words.push(judge.word(answer)?);
+        }
+        let verdicts: Vec<Word> = self.juries.iter().map(|jury| jury.word(&words)).collect();
+        words.extend(verdicts);
+        Ok(words)
     }
+}
+
+/// What each judge counts in a jury: one, or by how often it was right.
+fn weights(flags: &JudgeFlags) -> Result<impl Fn(&str) -> Result<f64>> {
+    let calibrations = flags.jury_weights.as_deref().map(read_calibrations).transpose()?;
+    Ok(move |judge: &str| {
+        let Some(calibrations) = &calibrations else {
+            return Ok(1.0);
+        };
+        let of_judge = calibrations.iter().filter(|row| row.judge == judge);
+        let (right, count) = of_judge
+            .map(|row| row.right())
+            .fold((0, 0), |(right, count), row| (right + row.0, count + row.1));
+        match count {
+            0 => Err(Error::input(
+                "--jury-weights",
+                format!("holds no calibration of {judge}"),
+            )),
+            _ => Ok(jury::weight(right, count)),
+        }
+    })
 }
 
 /// A flag whose judge is not asked would change nothing.
 fn refuse_idle_flags(flags: &JudgeFlags, named: &IndexSet<JudgeName>) -> Result<()> {
-    let given = [
-        ("--prefixes", flags.prefixes.is_some(), JudgeName::Prefix),
-        ("--substrings", flags.substrings.is_some(), JudgeName::Substring),
+    let asks = |judge: JudgeName| named.contains(&judge);
+    let asks_chat = |name: &str| {
+        let is_it = |judge: &JudgeName| matches!(judge, JudgeName::Chat(asked) if Chat::stem(asked) == name);
+        named.iter().any(is_it)
+    };
+    let asks_each = |files: &[(String, PathBuf)]| files.iter().all(|(name, _)| asks_chat(name));
+    let has_jury = named.iter().any(|judge| matches!(judge, JudgeName::Jury(_)));
+    let is_read = [
+        ("--prefixes", flags.prefixes.is_none() || asks(JudgeName::Prefix)),
+        ("--substrings", flags.substrings.is_none() || asks(JudgeName::Substring)),
         (
             "--wildguard-model",
-            flags.wildguard_model.is_some(),
-            JudgeName::Wildguard,
+            flags.wildguard_model.is_none() || asks(JudgeName::Wildguard),
         ),
-        ("--logprob-model", flags.logprob_model.is_some(), JudgeName::Logprob),
-        ("--logprob-raw", flags.logprob_raw, JudgeName::Logprob),
-        ("--openings", flags.openings.is_some(), JudgeName::Logprob),
+        (
+            "--logprob-model",
+            flags.logprob_model.is_none() || asks(JudgeName::Logprob),
+        ),
+        ("--logprob-raw", !flags.logprob_raw || asks(JudgeName::Logprob)),
+        ("--openings", flags.openings.is_none() || asks(JudgeName::Logprob)),
+        ("--judge-model", asks_each(&flags.judge_models)),
+        ("--judge-text", asks_each(&flags.judge_texts)),
+        ("--jury-weights", flags.jury_weights.is_none() || has_jury),
     ];
-    let idle = |(_, is_given, judge): &&(&str, bool, JudgeName)| *is_given && !named.contains(judge);
-    let is_asked = |name: &String| {
-        named
-            .iter()
-            .any(|judge| matches!(judge, JudgeName::Chat(asked) if Chat::stem(asked) == *name))
-    };
-    let files = [
-        ("--judge-model", &flags.judge_models),
-        ("--judge-text", &flags.judge_texts),
-    ];
-    let mut idle_files = files
-        .iter()
-        .filter(|(_, files)| files.iter().any(|(name, _)| !is_asked(name)))
-        .map(|(flag, _)| *flag);
-    match given.iter().find(idle).map(|(flag, ..)| *flag).or(idle_files.next()) {
-        Some(flag) => Err(Error::usage(
+    match is_read.iter().find(|(_, is_read)| !is_read) {
+        Some((flag, _)) => Err(Error::usage(
             flag,
             "the judge that reads it is not asked for with --judge",
         )),

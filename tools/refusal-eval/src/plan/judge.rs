@@ -42,6 +42,7 @@ impl Plan {
             panel,
             input: flags.input.clone(),
             reading: Reading {
+                origin: flags.from,
                 format: flags.input_format,
                 bench: flags.bench.clone(),
                 map: flags.map.clone(),

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{judge, prompts, report};
 use crate::cli::RunArgs;
+use crate::correction::Correction;
 use crate::judge::Panel;
 
 #[derive(Serialize)]
@@ -34,6 +35,7 @@ pub struct Opened {
     pub panel: Panel,
     /// Verdicts on another model's answers.
     pub base: Option<PathBuf>,
+    pub correction: Correction,
     /// Where the files of all stages are kept.
     pub directory: Option<PathBuf>,
     pub format: Format,
@@ -59,6 +61,7 @@ impl Plan {
             model: flags.model.clone(),
             panel,
             base: flags.vs.clone(),
+            correction: report::correction(&flags.report)?,
             directory: flags.output.clone(),
             format: flags.report.format.resolve(None),
         };

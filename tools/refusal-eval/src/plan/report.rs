@@ -1,11 +1,12 @@
 //! The plan of `report`: confidence, power and thresholds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use process::{Error, Format, Result, Target};
+use process::{Error, Format, Result, ResultExt, Target};
 use serde::Serialize;
 
 use crate::cli::{ReportArgs, ReportFlags};
+use crate::correction::Correction;
 
 #[derive(Serialize)]
 pub struct Plan {
@@ -13,6 +14,12 @@ pub struct Plan {
     pub confidence: f64,
     pub power: f64,
     pub paired: bool,
+    /// The judge whose word on harm stands for those that say nothing of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub harm_by: Option<String>,
+    /// The digest of what rates are corrected by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corrected_by: Option<String>,
     pub fail_over: Vec<(String, f64)>,
 }
 
@@ -20,13 +27,14 @@ pub struct Opened {
     pub input: PathBuf,
     /// Verdicts on another model's answers.
     pub base: Option<PathBuf>,
+    pub correction: Correction,
     pub keep_going: bool,
     pub format: Format,
     pub target: Target,
 }
 
 /// The figures that `--fail-over` may name: those of a benchmark's summary.
-pub const FIGURES: [&str; 20] = [
+pub const FIGURES: [&str; 28] = [
     "false_refusal",
     "false_refusal_low",
     "false_refusal_high",
@@ -44,6 +52,14 @@ pub const FIGURES: [&str; 20] = [
     "nonsense_rate_low",
     "nonsense_rate_high",
     "nonsense_count",
+    "harmful_rate",
+    "harmful_rate_low",
+    "harmful_rate_high",
+    "harmful_count",
+    "disputed_count",
+    "corrected_rate",
+    "corrected_rate_low",
+    "corrected_rate_high",
     "unscored_count",
     "partial_count",
     "refusal_count",
@@ -52,10 +68,17 @@ pub const FIGURES: [&str; 20] = [
 impl Plan {
     pub fn new(flags: &ReportArgs) -> Result<(Plan, Opened)> {
         let plan = Plan::of(&flags.report, flags.vs.is_some())?;
-        let inputs: Vec<PathBuf> = [&flags.input].into_iter().chain(&flags.vs).cloned().collect();
+        let correction = correction(&flags.report)?;
+        let files = [&flags.vs, &flags.report.calibration, &flags.report.labels];
+        let inputs: Vec<PathBuf> = [&flags.input]
+            .into_iter()
+            .chain(files.into_iter().flatten())
+            .cloned()
+            .collect();
         let opened = Opened {
             target: flags.output.target(&inputs),
             input: flags.input.clone(),
+            correction,
             base: flags.vs.clone(),
             keep_going: flags.keep_going,
             format: flags.report.format.resolve(flags.output.output.as_deref()),
@@ -76,7 +99,27 @@ impl Plan {
             confidence: flags.confidence,
             power: flags.power,
             paired,
+            harm_by: flags.harm_by.clone(),
+            corrected_by: correction_file(flags).map(digest).transpose()?,
             fail_over: flags.fail_over.clone(),
         })
     }
+}
+
+/// What rates are corrected by, read.
+pub fn correction(flags: &ReportFlags) -> Result<Correction> {
+    match (&flags.calibration, &flags.labels) {
+        (Some(path), None) => Correction::calibrated(path),
+        (None, Some(path)) => Correction::labelled(path),
+        _ => Ok(Correction::None),
+    }
+}
+
+fn correction_file(flags: &ReportFlags) -> Option<&Path> {
+    flags.calibration.as_deref().or(flags.labels.as_deref())
+}
+
+fn digest(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).at(path.display())?;
+    Ok(process::sha256(&bytes))
 }

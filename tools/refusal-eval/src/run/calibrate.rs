@@ -90,11 +90,7 @@ fn measure_panel(labelled: &Labelled, panel: &Panel) -> Result<Measures> {
         .map(|name| (name, Measure::default()))
         .collect();
     for ((answer, human), asked) in labelled.answers.iter().zip(panel.ask(&answers)?) {
-        let words = bench
-            .words(answer)
-            .into_iter()
-            .chain(asked)
-            .chain(panel.look_up(answer)?);
+        let words = panel.complete(answer, bench.words(answer), asked)?;
         for (measure, word) in measures.values_mut().zip(words) {
             measure.add(*human, word.class, word.confidence);
         }

@@ -204,7 +204,7 @@ fn write_batch(writer: &mut Writer<Output>, panel: &Panel, batch: &[Unit], words
             }
         };
         let asked = asked.next().unwrap_or_default();
-        let words = words.into_iter().chain(asked).chain(panel.look_up(answer)?);
+        let words = panel.complete(answer, words, asked)?;
         for (name, word) in names.iter().zip(words) {
             writer.row(&verdict_row(answer, name, word)).at("output")?;
         }

@@ -63,7 +63,7 @@ pub fn run(plan: &Plan, opened: Opened, common: &Common) -> Result<Outcome> {
     let outcome = judge_into(target, &opened.panel, &plan.judge, answers, wanted, &progress)?;
     progress.finish();
 
-    let report = Report::new(&plan.report, &read(&judged)?, base.as_ref())?;
+    let report = Report::new(&plan.report, &mut read(&judged)?, base.as_ref(), &opened.correction)?;
     if matches!(place, Place::Kept(_)) {
         let kept = place.create("report.jsonl", &judged)?;
         report.write(&plan.report, kept, Format::Jsonl)?;

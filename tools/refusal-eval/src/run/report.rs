@@ -3,10 +3,12 @@
 use std::io::Write;
 
 use process::{Common, Error, Format, Outcome, Output, Result, ResultExt};
-use records::{RefusalReport, Status, Writer};
+use records::{RefusalReport, Status, Verdict, Writer};
 use serde_json::Value;
 
 use super::begin;
+use crate::correction::Correction;
+use crate::groups::Groups;
 use crate::plan::report::{Opened, Plan};
 use crate::report::RefusalPair;
 use crate::verdicts::Verdicts;
@@ -14,9 +16,9 @@ use crate::{groups, pairs, table};
 
 pub fn run(plan: &Plan, opened: Opened, _: &Common) -> Result<Outcome> {
     let read = |path| Verdicts::read(path, opened.keep_going);
-    let verdicts = read(&opened.input)?;
+    let mut verdicts = read(&opened.input)?;
     let base = opened.base.as_deref().map(read).transpose()?;
-    let report = Report::new(plan, &verdicts, base.as_ref())?;
+    let report = Report::new(plan, &mut verdicts, base.as_ref(), &opened.correction)?;
     report.write(plan, opened.target.open()?, opened.format)?;
     report.outcome(plan)
 }
@@ -29,14 +31,24 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(plan: &Plan, verdicts: &Verdicts, base: Option<&Verdicts>) -> Result<Report> {
+    pub fn new(
+        plan: &Plan,
+        verdicts: &mut Verdicts,
+        base: Option<&Verdicts>,
+        correction: &Correction,
+    ) -> Result<Report> {
+        if let Some(judge) = &plan.harm_by {
+            refuse_unheard(&verdicts.rows, judge)?;
+            groups::take_harm(&mut verdicts.rows, judge);
+        }
+        let verdicts = &*verdicts;
         let sides = [Some(verdicts), base];
         let pairs = match base {
             Some(base) => pairs::pair(&verdicts.rows, &base.rows, plan.confidence, plan.power)?,
             None => Vec::new(),
         };
         Ok(Report {
-            rates: groups::reports(&verdicts.rows, plan.confidence),
+            rates: Groups::new(&verdicts.rows, correction, plan.confidence).reports(),
             pairs,
             status: Status::partial_if(sides.into_iter().flatten().any(|side| side.status.is_partial())),
         })
@@ -88,5 +100,14 @@ impl Report {
             )),
             false => Ok(figures.iter().any(|figure| *figure > limit)),
         }
+    }
+}
+
+/// A judge of harm that says nothing of it would leave every answer unscored.
+fn refuse_unheard(verdicts: &[Verdict], judge: &str) -> Result<()> {
+    let is_heard = |verdict: &Verdict| verdict.judge == judge && verdict.harmful.is_some();
+    match verdicts.iter().any(is_heard) {
+        true => Ok(()),
+        false => Err(Error::input("--harm-by", format!("{judge} says nothing of harm here"))),
     }
 }
