@@ -79,7 +79,7 @@ pub struct Stratum {
 
 /// Counted to every kind of error in every stratum before its variance is taken: with none, a stratum in which no error was seen would
 /// count as one in which none can be.
-const UNSEEN: f64 = 0.02;
+const UNSEEN: f64 = 0.15;
 
 /// The judge's share over all units, moved by the mean error on those that carry a label (prediction-powered inference; Angelopoulos and
 /// others, 2023), stratum by stratum. `None` where a stratum has no label.
@@ -178,15 +178,15 @@ mod tests {
     fn the_closed_form_of_a_rectified_share() {
         let strata = [
             Stratum {
-                count: 80,
+                count: 8000,
                 hit_count: 0,
                 label_count: 20,
                 missed_count: 2,
                 false_count: 0,
             },
             Stratum {
-                count: 20,
-                hit_count: 20,
+                count: 2000,
+                hit_count: 2000,
                 label_count: 10,
                 missed_count: 0,
                 false_count: 5,
@@ -241,7 +241,7 @@ mod tests {
                 };
                 rogan_gladen(hits, count, &accuracy, 0.95).unwrap().interval
             });
-            assert!((found - 0.95).abs() <= 0.0125, "{truth}: {found}");
+            assert!((found - 0.95).abs() <= 0.01, "{truth}: {found}");
         }
     }
 
@@ -271,7 +271,7 @@ mod tests {
                 }
                 rectified(&strata, 0.95).unwrap().interval
             });
-            assert!((found - 0.95).abs() <= 0.0125, "{truth}: {found}");
+            assert!((found - 0.95).abs() <= 0.01, "{truth}: {found}");
         }
     }
 }

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use process::{Common, FormatFlags, OutputFlags, parse_bytes, parse_probability};
 use records::dataset::InputFormat;
 
-/// Measure general ability: MMLU, GSM8K, BBH, HumanEval.
+/// Measure general ability: MMLU, GSM8K, BBH, HumanEval, ARC, HellaSwag.
 ///
 /// Prompts, answers, scores and reports are separate record streams: scoring again needs no model, and reporting again needs no
 /// scoring. Several extractors read each answer side by side, each showing the span it read; an answer that an extractor cannot read is
@@ -45,6 +45,8 @@ pub enum Bench {
     Gsm8k,
     Bbh,
     Humaneval,
+    Arc,
+    Hellaswag,
 }
 
 impl Bench {
@@ -54,6 +56,8 @@ impl Bench {
             Bench::Gsm8k => "gsm8k",
             Bench::Bbh => "bbh",
             Bench::Humaneval => "humaneval",
+            Bench::Arc => "arc",
+            Bench::Hellaswag => "hellaswag",
         }
     }
 }
@@ -66,7 +70,7 @@ pub enum Style {
     Direct,
     /// MMLU: the log-likelihoods of the letters.
     Letters,
-    /// MMLU: the log-likelihoods of the options' texts.
+    /// MMLU, ARC, HellaSwag: the log-likelihoods of the options' texts.
     Cloze,
     /// MMLU: a generated answer.
     Generate,
@@ -94,11 +98,11 @@ pub struct BenchFlags {
     #[arg(long, value_enum, value_name = "NAME")]
     pub bench: Bench,
 
-    /// Worked examples before each question (default: mmlu 5, gsm8k 8, bbh 3, humaneval 0).
+    /// Worked examples before each question (default: mmlu 5, gsm8k 8, bbh 3; humaneval, arc and hellaswag have none).
     #[arg(long, value_name = "N")]
     pub shots: Option<usize>,
 
-    /// How questions are asked (default: mmlu letters, gsm8k and bbh cot, humaneval complete).
+    /// How questions are asked (default: mmlu letters, gsm8k and bbh cot, humaneval complete, arc and hellaswag cloze).
     #[arg(long, value_enum, value_name = "STYLE")]
     pub style: Option<Style>,
 
@@ -122,7 +126,8 @@ pub struct BenchFlags {
 
 #[derive(clap::Args, Debug)]
 pub struct PromptsArgs {
-    /// The benchmark's files: mmlu *_test.csv, or a table with question and choices; gsm8k test.jsonl; bbh TASK.json; HumanEval.jsonl.gz.
+    /// The benchmark's files: mmlu *_test.csv, or a table with question and choices; gsm8k test.jsonl; bbh TASK.json; HumanEval.jsonl.gz;
+    /// the rows of ARC and HellaSwag as published.
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 

@@ -109,7 +109,7 @@ fn reference(row: &Row, doc: &Map<String, Value>, bench: Bench) -> records::Resu
     Ok(match bench {
         Bench::Gsm8k => target.rsplit("####").next().unwrap_or_default().trim().to_owned(),
         // The index of the right choice, or its letter.
-        Bench::Mmlu => match target.parse::<u8>().or_else(|_| {
+        Bench::Mmlu | Bench::Arc | Bench::Hellaswag => match target.parse::<u8>().or_else(|_| {
             doc.get("answer")
                 .and_then(Value::as_u64)
                 .unwrap_or(99)

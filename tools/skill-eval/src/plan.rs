@@ -51,6 +51,7 @@ impl Questions {
             Bench::Gsm8k => (&[Style::Cot, Style::Direct], 8),
             Bench::Bbh => (&[Style::Cot, Style::Direct], 3),
             Bench::Humaneval => (&[Style::Complete], 0),
+            Bench::Arc | Bench::Hellaswag => (&[Style::Cloze], 0),
         };
         let style = flags.style.unwrap_or(styles[0]);
         if !styles.contains(&style) {
@@ -61,8 +62,10 @@ impl Questions {
             ));
         }
         let shots = flags.shots.unwrap_or(shots);
-        if flags.bench == Bench::Humaneval && shots > 0 {
-            return Err(Error::usage("--shots", "humaneval is asked without examples"));
+        let is_bare = matches!(flags.bench, Bench::Humaneval | Bench::Arc | Bench::Hellaswag);
+        if is_bare && shots > 0 {
+            let cause = format!("{} is asked without examples", flags.bench.name());
+            return Err(Error::usage("--shots", cause));
         }
         Ok(Questions {
             bench: flags.bench,

@@ -1,6 +1,7 @@
 //! The benchmarks: files to prompts. One file each; the customary wording is theirs.
 
 mod bbh;
+mod cloze;
 mod gsm8k;
 mod humaneval;
 mod mmlu;
@@ -46,6 +47,7 @@ pub fn prompts(questions: &Questions) -> Result<Made> {
             Bench::Gsm8k => gsm8k::prompts(questions, file, &mut made)?,
             Bench::Bbh => bbh::prompts(questions, file, &mut made)?,
             Bench::Humaneval => humaneval::prompts(questions, file, &mut made)?,
+            Bench::Arc | Bench::Hellaswag => cloze::prompts(questions, file, &mut made)?,
         }
     }
     let mut seen = HashSet::new();
