@@ -189,13 +189,7 @@ impl File {
     /// Fills `out` with `rows` of `tensor`, widened to `T`; refused where that would lose something. Blocks are decoded in parallel.
     pub fn read<T: Element>(&self, tensor: usize, rows: Range<u64>, out: &mut [T]) -> Result<()> {
         let spec = self.spec(tensor)?;
-        if !T::widen(spec.dtype, &[], &mut []) {
-            return Err(Error::DtypeMismatch {
-                tensor: spec.name.clone(),
-                dtype: spec.dtype,
-                asked: T::DTYPE,
-            });
-        }
+        spec.fitting::<T>()?;
         let dtype = spec.dtype;
         let width = narrow(spec.row_elements()?);
         self.fill(tensor, rows, width, out, |raw, out| {
@@ -242,13 +236,7 @@ impl File {
     pub fn gather<T: Element>(&self, tensor: usize, rows: &[u64], out: &mut [T]) -> Result<()> {
         let spec = self.spec(tensor)?;
         let width = narrow(spec.row_elements()?);
-        if !T::widen(spec.dtype, &[], &mut []) {
-            return Err(Error::DtypeMismatch {
-                tensor: spec.name.clone(),
-                dtype: spec.dtype,
-                asked: T::DTYPE,
-            });
-        }
+        spec.fitting::<T>()?;
         if rows.len().checked_mul(width) != Some(out.len()) {
             return Err(Error::Misuse(format!(
                 "{} elements for {} rows of {width}",
@@ -499,6 +487,29 @@ impl TensorSpec {
 
     pub fn is_float(&self) -> bool {
         Dtype::is_float(self.dtype)
+    }
+
+    /// The elements of stored bytes as `T`.
+    pub fn widen<T: Element>(&self, raw: &[u8]) -> Result<Vec<T>> {
+        self.fitting::<T>()?;
+        let count = raw.len().checked_div(self.dtype.bytes()).unwrap_or(0);
+        let mut out = Vec::new();
+        out.try_reserve_exact(count).map_err(|_| Error::out_of_memory(count))?;
+        out.resize(count, T::zeroed());
+        T::widen(self.dtype, raw, &mut out);
+        Ok(out)
+    }
+
+    /// Refuses a type in which the elements would lose something.
+    fn fitting<T: Element>(&self) -> Result<()> {
+        match self.fits::<T>() {
+            true => Ok(()),
+            false => Err(Error::DtypeMismatch {
+                tensor: self.name.clone(),
+                dtype: self.dtype,
+                asked: T::DTYPE,
+            }),
+        }
     }
 }
 

@@ -553,11 +553,11 @@ impl Manifest {
             let tally = ledger.tallies.get(index);
             let rows = tally.map_or(0, |tally| tally.row_count);
             let raw = check_rows(spec, tally.map_or(0, |tally| tally.rows_present))?;
-            if claimed.row_count != rows || claimed.raw_bytes != raw {
-                return Err(refuse(format!(
-                    "{} rows of {} where its blocks hold {rows}",
-                    claimed.row_count, spec.name
-                )));
+            for (what, claimed, held) in [("rows", claimed.row_count, rows), ("raw bytes", claimed.raw_bytes, raw)] {
+                if claimed != held {
+                    let cause = format!("{claimed} {what} of {} where its blocks hold {held}", spec.name);
+                    return Err(refuse(cause));
+                }
             }
             if self.state == State::Complete && spec.row_count.is_some_and(|declared| declared != rows) {
                 return Err(refuse(format!(

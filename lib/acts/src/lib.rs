@@ -98,6 +98,6 @@ pub use ledger::{State, TensorSummary};
 pub use moments::{MomentsKey, MomentsParts, TokenClass};
 pub use stream::{Block, Stream};
 pub use verify::{
-    Damage, Depth, Recovered, SalvageReport, SalvagedBlock, first_difference, recover, salvage, salvage_header,
+    Content, Damage, Depth, Recovered, SalvageReport, SalvagedBlock, first_difference, recover, salvage, salvage_header,
 };
 pub use writer::{Summary, Writer};

@@ -1,6 +1,6 @@
 //! Verifying a container beyond what opening it verifies, and finding out how much of a partial or damaged one is sound.
 
-use crate::dtype::NonFinite;
+use crate::dtype::{Dtype, NonFinite};
 use crate::error::reserve;
 use crate::file::File;
 use crate::frame::{BLOCK_MAGIC, DESCRIPTOR, DIGEST, Descriptor, HEADER_HEAD, header_text_length, narrow, wide};
@@ -34,6 +34,21 @@ pub struct Damage {
     pub error: Error,
 }
 
+/// What the rows of a tensor were found to be, in their order.
+#[derive(Default)]
+pub struct Content {
+    digest: blake3::Hasher,
+    non_finite: NonFinite,
+}
+
+impl Content {
+    /// Takes in the stored bytes of the next rows.
+    pub fn add(&mut self, dtype: Dtype, raw: &[u8]) {
+        self.digest.update(raw);
+        self.non_finite.add(NonFinite::count(dtype, raw));
+    }
+}
+
 impl File {
     /// Reads the blocks that `depth` names and reports each that is damaged, in file order. Gives the number of blocks read.
     /// An error that is the environment's ends the verification at once.
@@ -50,10 +65,9 @@ impl File {
             .filter_map(|number| u32::try_from(number).ok())
             .collect();
         let is_full = depth == Depth::Full;
-        let tensor_count = self.header().tensors.len();
-        let mut contents: Vec<(blake3::Hasher, NonFinite, bool)> = (0..tensor_count)
-            .map(|_| (blake3::Hasher::new(), NonFinite::default(), true))
-            .collect();
+        // None for a tensor with a damaged block: there is nothing to compare.
+        let mut contents: Vec<Option<Content>> =
+            self.header().tensors.iter().map(|_| Some(Content::default())).collect();
         // Bounded by a few blocks per thread; a thread holds its own in its decoder.
         let batch = rayon::current_num_threads().saturating_mul(2).max(1);
         for numbers in chosen.chunks(batch) {
@@ -73,18 +87,16 @@ impl File {
             for (number, block) in numbers.iter().zip(blocks) {
                 match block {
                     Ok((entry, non_finite, raw)) => {
-                        if let Some((content, counted, _)) =
-                            contents.get_mut(narrow(u64::from(entry.descriptor.tensor)))
-                        {
-                            content.update(&raw);
-                            counted.add(non_finite);
+                        if let Some(Some(content)) = contents.get_mut(narrow(u64::from(entry.descriptor.tensor))) {
+                            content.digest.update(&raw);
+                            content.non_finite.add(non_finite);
                         }
                     }
                     Err(error) if error.is_environment() => return Err(error),
                     Err(error) => {
                         let damage = self.damage(*number, error)?;
-                        if let Some((_, _, sound)) = contents.get_mut(damage.tensor) {
-                            *sound = false;
+                        if let Some(content) = contents.get_mut(damage.tensor) {
+                            *content = None;
                         }
                         report(damage);
                     }
@@ -92,21 +104,24 @@ impl File {
             }
         }
         if is_full {
-            for (tensor, (content, non_finite, sound)) in
-                contents.iter().enumerate().filter(|(_, (_, _, sound))| *sound)
-            {
-                let claimed = self.summary(tensor)?;
-                let agrees =
-                    &claimed.content_digest == content.finalize().as_bytes() && claimed.non_finite == *non_finite;
-                if *sound && !agrees {
-                    return Err(Error::ChecksumMismatch {
-                        what: format!("content of {}", self.spec(tensor)?.name),
-                        at: 0,
-                    });
-                }
+            for (tensor, content) in contents.iter().enumerate() {
+                content.as_ref().map_or(Ok(()), |content| self.agree(tensor, content))?;
             }
         }
         Ok(wide(chosen.len()))
+    }
+
+    /// Refuses a tensor that is not what the manifest says of it; `content` is all of its rows.
+    pub fn agree(&self, tensor: usize, content: &Content) -> Result<()> {
+        let claimed = self.summary(tensor)?;
+        let is_so = &claimed.content_digest == content.digest.finalize().as_bytes();
+        match is_so && claimed.non_finite == content.non_finite {
+            true => Ok(()),
+            false => Err(Error::ChecksumMismatch {
+                what: format!("content of {}", self.spec(tensor)?.name),
+                at: 0,
+            }),
+        }
     }
 
     fn damage(&self, number: u32, error: Error) -> Result<Damage> {

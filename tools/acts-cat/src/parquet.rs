@@ -2,8 +2,8 @@
 //! f16 and bf16 become f32, which loses nothing and which every reader knows.
 
 use crate::slice::{self, RowTables, Slice};
-use crate::source::{Source, steps};
-use acts::Dtype;
+use crate::source::Source;
+use acts::{Dtype, TensorSpec};
 use arrow_array::{
     ArrayRef, FixedSizeListArray, Float32Array, Float64Array, Int64Array, RecordBatch, UInt8Array, UInt32Array,
     UInt64Array,
@@ -14,12 +14,11 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use process::{Error, Output, Result, ResultExt};
 use std::io::Write;
-use std::ops::Range;
 use std::sync::Arc;
 
 pub fn write(source: &Source, slices: &[Slice], out: &mut Output, name: &str) -> Result<()> {
     let slice = slice::only(source, slices, "Parquet")?;
-    let spec = source.file.spec(slice.tensor).at(&source.name)?;
+    let spec = slice.spec(source)?;
     let tables = RowTables::of(source, slice.tensor)?;
     let width = spec.row_elements().at(&source.name)?;
     let width = i32::try_from(width)
@@ -65,24 +64,21 @@ pub fn write(source: &Source, slices: &[Slice], out: &mut Output, name: &str) ->
     // ArrowWriter says what failed as text; the error that decides the exit code is kept here.
     let sink = Sink { out, error: None };
     let mut writer = ArrowWriter::try_new(sink, Arc::clone(&schema), Some(properties)).at(name)?;
-    for rows in steps(slice.rows.clone(), spec.row_bytes().at(&source.name)?) {
-        process::signals::check()?;
+    slice.for_each_step(source, |rows, bytes| {
         let mut arrays: Vec<ArrayRef> = vec![Arc::new(UInt64Array::from_iter_values(rows.clone()))];
         for (_, table) in &columns {
             arrays.push(Arc::new(UInt32Array::from(
                 source.file.to_vec::<u32>(*table, rows.clone()).at(&source.name)?,
             )));
         }
-        let values = elements(source, slice.tensor, rows)?;
+        let values = elements(spec, bytes).at(&source.name)?;
         let list = FixedSizeListArray::try_new(Arc::clone(&item), width, values, None)
             .map_err(|error| Error::bug("parquet", error))?;
         arrays.push(Arc::new(list));
         let batch = RecordBatch::try_new(Arc::clone(&schema), arrays).map_err(|error| Error::bug("parquet", error))?;
         let written = writer.write(&batch).and_then(|()| writer.flush());
-        if let Err(error) = written {
-            return Err(refusal(writer.inner_mut(), error, name));
-        }
-    }
+        written.map_err(|error| refusal(writer.inner_mut(), error, name))
+    })?;
     if let Err(error) = writer.finish() {
         return Err(refusal(writer.inner_mut(), error, name));
     }
@@ -135,16 +131,12 @@ fn element_type(dtype: Dtype) -> DataType {
     }
 }
 
-fn elements(source: &Source, tensor: usize, rows: Range<u64>) -> Result<ArrayRef> {
-    let file = &source.file;
-    let dtype = file.spec(tensor).at(&source.name)?.dtype;
-    Ok(match dtype {
-        Dtype::F64 => Arc::new(Float64Array::from(file.to_vec::<f64>(tensor, rows).at(&source.name)?)),
-        Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
-            Arc::new(Float32Array::from(file.to_vec::<f32>(tensor, rows).at(&source.name)?))
-        }
-        Dtype::U32 => Arc::new(UInt32Array::from(file.to_vec::<u32>(tensor, rows).at(&source.name)?)),
-        Dtype::I64 => Arc::new(Int64Array::from(file.to_vec::<i64>(tensor, rows).at(&source.name)?)),
-        Dtype::U8 => Arc::new(UInt8Array::from(file.to_vec::<u8>(tensor, rows).at(&source.name)?)),
+fn elements(spec: &TensorSpec, bytes: &[u8]) -> acts::Result<ArrayRef> {
+    Ok(match spec.dtype {
+        Dtype::F64 => Arc::new(Float64Array::from(spec.widen::<f64>(bytes)?)),
+        Dtype::F32 | Dtype::F16 | Dtype::Bf16 => Arc::new(Float32Array::from(spec.widen::<f32>(bytes)?)),
+        Dtype::U32 => Arc::new(UInt32Array::from(spec.widen::<u32>(bytes)?)),
+        Dtype::I64 => Arc::new(Int64Array::from(spec.widen::<i64>(bytes)?)),
+        Dtype::U8 => Arc::new(UInt8Array::from(spec.widen::<u8>(bytes)?)),
     })
 }

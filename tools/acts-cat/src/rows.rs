@@ -3,16 +3,11 @@
 use crate::plan::Plan;
 use crate::report::{RowRecord, Values};
 use crate::slice::{RowTables, Slice, only};
-use crate::source::{Source, steps};
+use crate::source::Source;
 use crate::{npy, safetensors};
 use acts::{Dtype, Header, Role, TensorSpec, Writer};
 use process::{Output, Result, ResultExt};
 use std::io::Write;
-use std::ops::Range;
-
-fn spec_of<'s>(source: &'s Source, slice: &Slice) -> Result<&'s TensorSpec> {
-    source.file.spec(slice.tensor).at(&source.name)
-}
 
 /// One `row` record per row; a table of samples gives its own records.
 pub fn write_jsonl<W: Write>(
@@ -22,19 +17,18 @@ pub fn write_jsonl<W: Write>(
     name: &str,
 ) -> Result<()> {
     for slice in slices {
-        let spec = spec_of(source, slice)?;
+        let spec = slice.spec(source)?;
         if spec.role == Role::Samples {
             write_samples(source, slice, out, name)?;
             continue;
         }
         let tables = RowTables::of(source, slice.tensor)?;
         let width = usize::try_from(spec.row_elements().at(&source.name)?).unwrap_or(usize::MAX);
-        for rows in steps(slice.rows.clone(), spec.row_bytes().at(&source.name)?) {
-            process::signals::check()?;
+        slice.for_each_step(source, |rows, bytes| {
             let sample_index = RowTables::column(source, tables.sample_index, &rows)?;
             let position = RowTables::column(source, tables.position, &rows)?;
             let token_id = RowTables::column(source, tables.token_id, &rows)?;
-            let numbers = Numbers::read(source, slice.tensor, rows.clone())?;
+            let numbers = Numbers::widen(spec, bytes).at(&source.name)?;
             for (offset, row_index) in rows.enumerate() {
                 let cell = |column: &Option<Vec<u32>>| column.as_ref().and_then(|column| column.get(offset)).copied();
                 let record = RowRecord {
@@ -47,7 +41,8 @@ pub fn write_jsonl<W: Write>(
                 };
                 out.row(&record).at(name)?;
             }
-        }
+            Ok(())
+        })?;
     }
     Ok(())
 }
@@ -60,15 +55,12 @@ enum Numbers {
 }
 
 impl Numbers {
-    fn read(source: &Source, tensor: usize, rows: Range<u64>) -> Result<Numbers> {
-        let file = &source.file;
-        let dtype = file.spec(tensor).at(&source.name)?.dtype;
-        let numbers = match dtype {
-            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => file.to_vec(tensor, rows).map(Numbers::Single),
-            Dtype::F64 => file.to_vec(tensor, rows).map(Numbers::Double),
-            Dtype::U32 | Dtype::I64 | Dtype::U8 => file.to_vec(tensor, rows).map(Numbers::Integer),
-        };
-        numbers.at(&source.name)
+    fn widen(spec: &TensorSpec, bytes: &[u8]) -> acts::Result<Numbers> {
+        match spec.dtype {
+            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => spec.widen(bytes).map(Numbers::Single),
+            Dtype::F64 => spec.widen(bytes).map(Numbers::Double),
+            Dtype::U32 | Dtype::I64 | Dtype::U8 => spec.widen(bytes).map(Numbers::Integer),
+        }
     }
 
     fn row(&self, offset: usize, width: usize) -> Values<'_> {
@@ -110,12 +102,7 @@ pub fn samples(source: &Source, tensor: usize) -> Result<Vec<records::Sample>> {
 /// The elements as they are stored, without their compression.
 pub fn write_raw(source: &Source, slices: &[Slice], out: &mut Output, name: &str) -> Result<()> {
     for slice in slices {
-        let row_bytes = spec_of(source, slice)?.row_bytes().at(&source.name)?;
-        for rows in steps(slice.rows.clone(), row_bytes) {
-            process::signals::check()?;
-            out.write_all(&source.file.to_bytes(slice.tensor, rows).at(&source.name)?)
-                .at(name)?;
-        }
+        slice.for_each_step(source, |_, bytes| out.write_all(bytes).at(name))?;
     }
     Ok(())
 }
@@ -128,7 +115,7 @@ fn shape(spec: &TensorSpec, slice: &Slice) -> Vec<u64> {
 
 pub fn write_npy(source: &Source, slices: &[Slice], out: &mut Output, name: &str) -> Result<()> {
     let slice = only(source, slices, "npy")?;
-    let spec = spec_of(source, slice)?;
+    let spec = slice.spec(source)?;
     // numpy has no bf16; widening to f32 loses nothing.
     let dtype = if spec.dtype == Dtype::Bf16 {
         Dtype::F32
@@ -139,19 +126,21 @@ pub fn write_npy(source: &Source, slices: &[Slice], out: &mut Output, name: &str
     if dtype == spec.dtype {
         return write_raw(source, slices, out, name);
     }
-    for rows in steps(slice.rows.clone(), spec.row_bytes().at(&source.name)?) {
-        process::signals::check()?;
-        let values = source.file.to_vec::<f32>(slice.tensor, rows).at(&source.name)?;
+    slice.for_each_step(source, |_, bytes| {
+        let values = spec.widen::<f32>(bytes).at(&source.name)?;
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        out.write_all(&bytes).at(name)?;
-    }
-    Ok(())
+        out.write_all(&bytes).at(name)
+    })
 }
 
 pub fn write_safetensors(source: &Source, slices: &[Slice], out: &mut Output, name: &str) -> Result<()> {
     let tensors = slices
         .iter()
-        .map(|slice| spec_of(source, slice).map(|spec| (spec.name.clone(), spec.dtype, shape(spec, slice))))
+        .map(|slice| {
+            slice
+                .spec(source)
+                .map(|spec| (spec.name.clone(), spec.dtype, shape(spec, slice)))
+        })
         .collect::<Result<Vec<_>>>()?;
     out.write_all(&safetensors::header(&tensors)?).at(name)?;
     write_raw(source, slices, out, name)
@@ -168,20 +157,18 @@ pub fn write_acts(
     let header = derived_header(source, slices, plan)?;
     let mut writer = Writer::new(out, header, plan.threads).at(name)?;
     for (target, slice) in slices.iter().enumerate() {
-        let spec = spec_of(source, slice)?;
+        let spec = slice.spec(source)?;
         let stored = writer.header().tensors[target].dtype;
-        for rows in steps(slice.rows.clone(), spec.row_bytes().at(&source.name)?) {
-            process::signals::check()?;
-            let file = &source.file;
+        slice.for_each_step(source, |_, bytes| {
             if stored == spec.dtype {
-                writer.push(target, &file.to_bytes(slice.tensor, rows).at(&source.name)?)
+                writer.push(target, bytes)
             } else if spec.fits::<f32>() {
-                writer.push_f32(target, &file.to_vec(slice.tensor, rows).at(&source.name)?)
+                writer.push_f32(target, &spec.widen(bytes).at(&source.name)?)
             } else {
-                writer.push_f64(target, &file.to_vec(slice.tensor, rows).at(&source.name)?)
+                writer.push_f64(target, &spec.widen(bytes).at(&source.name)?)
             }
-            .at(name)?;
-        }
+            .at(name)
+        })?;
     }
     writer.finish().at(name)
 }
@@ -191,7 +178,7 @@ fn derived_header(source: &Source, slices: &[Slice], plan: &Plan) -> Result<Head
     let mut contents = Vec::new();
     let mut tensors = Vec::new();
     for slice in slices {
-        let mut spec = spec_of(source, slice)?.clone();
+        let mut spec = slice.spec(source)?.clone();
         contents.push((
             spec.name.clone(),
             acts::hex(&source.file.summary(slice.tensor).at(&source.name)?.content_digest),

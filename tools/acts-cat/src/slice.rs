@@ -1,7 +1,7 @@
 //! What is taken out of a container: a tensor's rows, and the row tables beside them.
 
-use crate::source::Source;
-use acts::Role;
+use crate::source::{Source, steps};
+use acts::{Content, Role, TensorSpec};
 use process::{Error, Result, ResultExt};
 use std::ops::Range;
 
@@ -9,6 +9,29 @@ use std::ops::Range;
 pub struct Slice {
     pub tensor: usize,
     pub rows: Range<u64>,
+}
+
+impl Slice {
+    pub fn spec<'s>(&self, source: &'s Source) -> Result<&'s TensorSpec> {
+        source.file.spec(self.tensor).at(&source.name)
+    }
+
+    /// Hands out the stored bytes in order, a step of rows at a time. Where that is all of a tensor, its digest and its counts are
+    /// compared with what the container says of it.
+    pub fn for_each_step(&self, source: &Source, mut put: impl FnMut(Range<u64>, &[u8]) -> Result<()>) -> Result<()> {
+        let spec = self.spec(source)?;
+        let mut content = Content::default();
+        for rows in steps(self.rows.clone(), spec.row_bytes().at(&source.name)?) {
+            process::signals::check()?;
+            let bytes = source.file.to_bytes(self.tensor, rows.clone()).at(&source.name)?;
+            content.add(spec.dtype, &bytes);
+            put(rows, &bytes)?;
+        }
+        match self.rows == (0..source.file.row_count(self.tensor)) {
+            true => source.file.agree(self.tensor, &content).at(&source.name),
+            false => Ok(()),
+        }
+    }
 }
 
 /// The row tables that belong to a tensor's rows.

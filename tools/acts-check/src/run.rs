@@ -3,11 +3,14 @@
 use crate::cli::Args;
 use crate::plan::Plan;
 use crate::report::{ContainerRow, ContentRow, DamageRow};
-use acts::{Depth, File, Header, Stream, Summary};
+use acts::{Depth, File, Header, Role, Stream, Summary};
 use process::{Error, Outcome, Result, ResultExt, Stdout};
 use records::{Begin, RecordPath, Status, Writer};
-use std::io::Read;
+use std::io::{self, BufReader, Read};
 use std::path::Path;
+
+/// Blocks of a table are decoded once for as many bytes.
+const TABLE_STEP_BYTES: usize = 4 << 20;
 
 pub fn run(args: Args) -> Result<Outcome> {
     let plan = Plan::new(&args)?;
@@ -81,6 +84,9 @@ fn check(plan: &Plan, path: &Path, common: &process::Common, out: &mut Writer<St
             refused
         };
     }
+    if plan.depth() == Depth::Full {
+        check_samples(&file, path)?;
+    }
     let summary = Summary {
         state: file.state(),
         tensors: (0..file.header().tensors.len())
@@ -91,6 +97,39 @@ fn check(plan: &Plan, path: &Path, common: &process::Common, out: &mut Writer<St
         file_bytes: file.file_bytes(),
     };
     write_rows(path, file.header(), &summary, verified.at(path.display())?, out)
+}
+
+/// A table of samples must be the records that it claims to be.
+fn check_samples(file: &File, path: &Path) -> Result<()> {
+    for (tensor, spec) in file.header().tensors.iter().enumerate() {
+        if spec.role == Role::Samples && file.row_count(tensor) > 0 {
+            let place = format!("{}: {}", path.display(), spec.name);
+            let table = Table { file, tensor, next: 0 };
+            let mut reader = records::Reader::new(BufReader::with_capacity(TABLE_STEP_BYTES, table));
+            while reader.next_record::<records::Sample>().at(&place)?.is_some() {
+                process::signals::check()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of a table, in order.
+struct Table<'f> {
+    file: &'f File,
+    tensor: usize,
+    next: u64,
+}
+
+impl Read for Table<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let end = self.file.row_count(self.tensor).min(self.next + out.len() as u64);
+        let length = (end - self.next) as usize;
+        let read = self.file.read_raw(self.tensor, self.next..end, &mut out[..length]);
+        read.map_err(io::Error::other)?;
+        self.next = end;
+        Ok(length)
+    }
 }
 
 fn check_stream(plan: &Plan, path: &Path, source: impl Read, out: &mut Writer<Stdout>) -> Result<()> {
