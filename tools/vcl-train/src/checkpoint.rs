@@ -76,6 +76,29 @@ pub struct Found {
     pub metrics: Vec<u8>,
 }
 
+/// plan.json. The digest tells a damaged plan from another one.
+#[derive(Serialize, Deserialize)]
+struct SavedPlan {
+    digest: String,
+    plan: Value,
+}
+
+impl SavedPlan {
+    fn new(plan: Value) -> Self {
+        let digest = process::sha256(plan.to_string().as_bytes());
+        Self { digest, plan }
+    }
+
+    fn read(path: &Path) -> Result<Value> {
+        let text = fs::read(path).at(path.display())?;
+        let saved: Self = serde_json::from_slice(&text).at(path.display())?;
+        match Self::new(saved.plan) {
+            sound if sound.digest == saved.digest => Ok(sound.plan),
+            _ => Err(Error::input(path.display(), "is damaged: its digest is another").hint("--force starts over")),
+        }
+    }
+}
+
 impl Run {
     /// Claims `.DIR.partial`.
     pub fn open(target: &Target, plan: &Value) -> Result<Self> {
@@ -106,8 +129,7 @@ impl Run {
             Err(fs::TryLockError::Error(error)) => return Err(error).at(partial.display()),
         }
         if existing == Existing::Resume && plan_path.exists() {
-            let text = fs::read(&plan_path).at(plan_path.display())?;
-            target.check_plan(&partial, serde_json::from_slice(&text).at(plan_path.display())?, plan)?;
+            target.check_plan(&partial, SavedPlan::read(&plan_path)?, plan)?;
         } else {
             for name in ["checkpoints", "metrics.jsonl", "plan.json"] {
                 remove(&partial.join(name))?;
@@ -116,7 +138,7 @@ impl Run {
         fs::create_dir_all(partial.join("checkpoints")).at(partial.display())?;
         // written last and renamed: a run without its plan has nothing to resume
         const FRESH: &str = "plan.json.new";
-        export::json(&partial, FRESH, plan).at(partial.display())?;
+        export::json(&partial, FRESH, &SavedPlan::new(plan.clone())).at(partial.display())?;
         fs::rename(partial.join(FRESH), &plan_path).at(plan_path.display())?;
         Ok(Self {
             partial,
