@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
@@ -111,16 +111,8 @@ impl Directory {
 
     /// A name from data → a regular file beneath the directory.
     pub fn resolve(&self, name: &str) -> Result<PathBuf> {
-        let is_plain = !name.is_empty()
-            && !name.contains('\0')
-            && Path::new(name)
-                .components()
-                .all(|part| matches!(part, Component::Normal(_)));
-        if !is_plain {
-            return Err(Error::file(
-                "",
-                format!("the name {name:?} leads outside the model directory"),
-            ));
+        if let Some(cause) = refusal(name) {
+            return Err(Error::file("", format!("the name {name:?} {cause}")));
         }
         let path = self.root.join(name);
         let target = path.canonicalize().map_err(|cause| Error::io(name, cause))?;
@@ -154,18 +146,7 @@ impl Directory {
             let found = files.get(name).cloned();
             return found.ok_or_else(|| Error::file(name, "is missing"));
         }
-        let mut bytes = Vec::new();
-        self.open_file(name)?
-            .take(TEXT_BYTES_MAX + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|cause| Error::io(name, cause))?;
-        match bytes.len() as u64 > TEXT_BYTES_MAX {
-            true => Err(Error::file(
-                name,
-                format!("is larger than the limit of {TEXT_BYTES_MAX} bytes"),
-            )),
-            false => Ok(bytes),
-        }
+        read_text(self.open_file(name)?, name)
     }
 
     /// Reads a small file if it is there.
@@ -229,6 +210,31 @@ impl Directory {
             };
         }
         Ok(names.into_iter().map(str::to_owned).collect())
+    }
+}
+
+/// What is wrong with a name from data. Written any other way than plainly, two names could mean one file.
+fn refusal(name: &str) -> Option<&'static str> {
+    let mut parts = name.split('/');
+    if name.starts_with('/') || parts.clone().any(|part| part == "..") {
+        return Some("leads outside the model directory");
+    }
+    let is_odd = name.contains('\0') || parts.any(|part| matches!(part, "" | "."));
+    is_odd.then_some("is not a plain path beneath the model directory")
+}
+
+/// Reads a small file whole.
+pub(crate) fn read_text(file: File, name: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(TEXT_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|cause| Error::io(name, cause))?;
+    match bytes.len() as u64 > TEXT_BYTES_MAX {
+        true => Err(Error::file(
+            name,
+            format!("is larger than the limit of {TEXT_BYTES_MAX} bytes"),
+        )),
+        false => Ok(bytes),
     }
 }
 

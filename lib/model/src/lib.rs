@@ -59,6 +59,7 @@ pub mod checkpoint;
 pub mod compute;
 #[cfg(feature = "decoder")]
 pub mod config;
+mod confined;
 #[cfg(feature = "decoder")]
 pub mod decoder;
 #[cfg(feature = "decoder")]
@@ -69,6 +70,7 @@ mod error;
 pub mod export;
 #[cfg(feature = "decoder")]
 mod families;
+mod foreign;
 #[cfg(feature = "decoder")]
 mod gguf;
 #[cfg(feature = "decoder")]

@@ -4,8 +4,12 @@
 //! `vocab.bpe` (the original GPT-2 names). Padding and truncation that a file may ask for are switched off: a prompt is
 //! what it is.
 
+mod check;
+mod engine;
+
 use std::collections::HashMap;
 
+pub use engine::{Engine, guarded};
 use serde_json::{Map, Value};
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::BPE;
@@ -32,7 +36,7 @@ pub enum Bos {
 
 /// A model's tokenizer.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    engine: Engine,
     bos: Option<(String, u32)>,
     eos: Option<(String, u32)>,
     /// `add_bos_token` of classes that obey it.
@@ -73,10 +77,8 @@ impl Tokenizer {
             .and_then(Value::as_str)
             .unwrap_or("")
             .trim_end_matches("Fast");
-        let mut inner = files.tokenizer(class)?;
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(refuse)?;
-        add_tokens(&mut inner, &settings, &added)?;
+        let mut engine = files.tokenizer(class)?;
+        add_tokens(&mut engine, &settings, &added)?;
 
         let text_of = |key: &str| -> Option<String> {
             let value = settings.get(key).or_else(|| specials.get(key))?;
@@ -85,7 +87,7 @@ impl Tokenizer {
                 .or_else(|| value.get("content")?.as_str())
                 .map(str::to_owned)
         };
-        let token = |text: String| inner.token_to_id(&text).map(|id| (text, id));
+        let token = |text: String| engine.inner().token_to_id(&text).map(|id| (text, id));
         // GPT-2's class has its one special token built in
         let built_in = (class == "GPT2Tokenizer").then_some("<|endoftext|>");
         let special_token = |key: &str| {
@@ -103,15 +105,14 @@ impl Tokenizer {
             add_bos: settings.get("add_bos_token").and_then(Value::as_bool).filter(|_| obeys),
             special,
             digest: files.hasher.finalize(),
-            inner,
+            engine,
         })
     }
 
     /// The ids of a text.
     pub fn encode(&self, text: &str, bos: Bos) -> Result<Vec<u32>> {
         let own = bos == Bos::Auto && self.add_bos != Some(false);
-        let encoding = self.inner.encode_fast(text, own).map_err(refuse)?;
-        let mut ids = encoding.get_ids().to_vec();
+        let mut ids = self.engine.encode(text, own)?;
         let wanted = match bos {
             Bos::Auto => self.add_bos == Some(true),
             Bos::On => true,
@@ -131,28 +132,28 @@ impl Tokenizer {
 
     /// The text of ids.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner.decode(ids, skip_special).map_err(refuse)
+        self.engine.decode(ids, skip_special)
     }
 
     /// The token of an id, as the vocabulary spells it.
     pub fn token(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
+        self.engine.inner().id_to_token(id)
     }
 
     /// Whether an id is a special token, which no text means.
     pub fn is_special(&self, id: u32) -> bool {
-        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        let added = self.engine.inner().get_added_vocabulary().get_added_tokens_decoder();
         added.get(&id).is_some_and(|token| token.special)
     }
 
     /// The id of a token, as the vocabulary spells it.
     pub fn id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
+        self.engine.inner().token_to_id(token)
     }
 
     /// Entries, added tokens included.
     pub fn size(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        self.engine.inner().get_vocab_size(true)
     }
 
     pub fn bos(&self) -> Option<u32> {
@@ -200,9 +201,9 @@ impl Files<'_> {
         Ok(bytes.map(parse).transpose()?.unwrap_or_default())
     }
 
-    fn tokenizer(&mut self, class: &str) -> Result<tokenizers::Tokenizer> {
+    fn tokenizer(&mut self, class: &str) -> Result<Engine> {
         if let Some(bytes) = self.read("tokenizer.json")? {
-            return tokenizers::Tokenizer::from_bytes(&bytes).map_err(refuse);
+            return Engine::read(&bytes);
         }
         let forms = [
             ("vocab.json", "merges.txt", class),
@@ -219,11 +220,7 @@ impl Files<'_> {
     }
 }
 
-fn refuse(cause: tokenizers::Error) -> Error {
-    Error::Tokenizer(cause.to_string())
-}
-
-fn byte_level_bpe(vocab: &[u8], merges: &[u8], class: &str) -> Result<tokenizers::Tokenizer> {
+fn byte_level_bpe(vocab: &[u8], merges: &[u8], class: &str) -> Result<Engine> {
     let malformed = |cause: String| Error::Tokenizer(cause);
     let vocab: HashMap<String, u32> = json::document(vocab)
         .map_err(|cause| malformed(format!("vocabulary: {cause}")))?
@@ -238,8 +235,21 @@ fn byte_level_bpe(vocab: &[u8], merges: &[u8], class: &str) -> Result<tokenizers
         .map(|line| line.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())))
         .collect::<Option<Vec<_>>>()
         .ok_or_else(|| malformed("merges: a line is not two tokens".into()))?;
-    let bpe = BPE::builder().vocab_and_merges(vocab.into_iter().collect::<ahash::AHashMap<_, _>>(), merges);
-    let mut inner = tokenizers::Tokenizer::new(bpe.build().map_err(refuse)?);
+    Engine::of(|| {
+        let bpe = BPE::builder().vocab_and_merges(vocab.into_iter().collect::<ahash::AHashMap<_, _>>(), merges);
+        let mut inner = tokenizers::Tokenizer::new(bpe.build()?);
+        cut_as(class, &mut inner)?;
+        inner.with_decoder(Some(ByteLevel::new(false, true, true)));
+        inner.with_post_processor(Some(ByteLevel::new(false, false, false)));
+        if class == "GPT2Tokenizer" && inner.token_to_id("<|endoftext|>").is_some() {
+            inner.add_special_tokens([AddedToken::from("<|endoftext|>", true)])?;
+        }
+        Ok(inner)
+    })
+}
+
+/// How a class whose file is not there cuts a text into words.
+fn cut_as(class: &str, inner: &mut tokenizers::Tokenizer) -> tokenizers::Result<()> {
     match class {
         "GPT2Tokenizer" => {
             inner.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
@@ -250,36 +260,25 @@ fn byte_level_bpe(vocab: &[u8], merges: &[u8], class: &str) -> Result<tokenizers
                 SplitPattern::Regex(WORDS.into()),
                 SplitDelimiterBehavior::Isolated,
                 false,
-            )
-            .map_err(refuse)?;
-            inner.with_normalizer(Some(NFC)).map_err(refuse)?;
+            )?;
+            inner.with_normalizer(Some(NFC))?;
             inner.with_pre_tokenizer(Some(Sequence::new(vec![
                 PreTokenizerWrapper::Split(split),
                 PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, false, false)),
             ])));
         }
         other => {
-            return Err(Error::Tokenizer(format!(
+            return Err(format!(
                 "tokenizer_class {other:?} without tokenizer.json is not read (only GPT2Tokenizer and Qwen2Tokenizer)"
-            )));
+            )
+            .into());
         }
     }
-    inner.with_decoder(Some(ByteLevel::new(false, true, true)));
-    inner.with_post_processor(Some(ByteLevel::new(false, false, false)));
-    if class == "GPT2Tokenizer" && inner.token_to_id("<|endoftext|>").is_some() {
-        inner
-            .add_special_tokens([AddedToken::from("<|endoftext|>", true)])
-            .map_err(refuse)?;
-    }
-    Ok(inner)
+    Ok(())
 }
 
 /// Adds the tokens that only `tokenizer_config.json` or `added_tokens.json` names; each must get the id it claims.
-fn add_tokens(
-    inner: &mut tokenizers::Tokenizer,
-    settings: &Map<String, Value>,
-    added: &Map<String, Value>,
-) -> Result<()> {
+fn add_tokens(engine: &mut Engine, settings: &Map<String, Value>, added: &Map<String, Value>) -> Result<()> {
     let mut tokens: Vec<(u64, AddedToken)> = Vec::new();
     if let Some(Value::Object(decoder)) = settings.get("added_tokens_decoder") {
         for (id, token) in decoder {
@@ -307,21 +306,17 @@ fn add_tokens(
         }
     }
     tokens.sort_by_key(|(id, _)| *id);
-    let known = inner.get_added_tokens_decoder();
+    let known = engine.inner().get_added_tokens_decoder();
     for (id, token) in tokens {
         if known.get(&(id as u32)) == Some(&token) {
             continue;
         }
-        let (content, special) = (token.content.clone(), token.special);
-        match special {
-            true => inner.add_special_tokens([token]),
-            false => inner.add_tokens([token]),
-        }
-        .map_err(refuse)?;
-        if inner.token_to_id(&content).map(u64::from) != Some(id) {
+        let content = token.content.clone();
+        engine.add(token)?;
+        let given = engine.inner().token_to_id(&content);
+        if given.map(u64::from) != Some(id) {
             return Err(Error::Tokenizer(format!(
-                "added token {content:?} claims id {id} but gets {:?}",
-                inner.token_to_id(&content)
+                "added token {content:?} claims id {id} but gets {given:?}"
             )));
         }
     }

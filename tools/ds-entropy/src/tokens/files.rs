@@ -10,12 +10,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use base64::Engine;
+use base64::Engine as _;
+use model::tokenizer::{Engine, guarded};
 use process::{Error, Result, ResultExt};
 use serde_json::Value;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::unicode::NFC;
-use tokenizers::{AddedToken, Model, Tokenizer};
+use tokenizers::{AddedToken, Tokenizer};
 
 use super::bytelevel::{self, Pattern, byte_characters};
 use super::cache::PieceCache;
@@ -148,7 +149,7 @@ pub struct FileTokenizer {
 }
 
 enum Merger {
-    Crate(Box<Tokenizer>),
+    Crate(Box<Engine>),
     Ranks(Ranks),
 }
 
@@ -199,7 +200,7 @@ impl FileTokenizer {
 
     pub fn token(&self, id: u32) -> String {
         match &self.merger {
-            Merger::Crate(tokenizer) => tokenizer.id_to_token(id).unwrap_or_else(|| format!("<id {id}>")),
+            Merger::Crate(engine) => engine.inner().id_to_token(id).unwrap_or_else(|| format!("<id {id}>")),
             Merger::Ranks(ranks) => ranks.tokens[id as usize]
                 .iter()
                 .map(|&byte| self.byte_characters[usize::from(byte)])
@@ -210,7 +211,8 @@ impl FileTokenizer {
     /// One more than the largest id.
     pub fn id_count(&self) -> usize {
         match &self.merger {
-            Merger::Crate(tokenizer) => tokenizer
+            Merger::Crate(engine) => engine
+                .inner()
                 .get_vocab(true)
                 .values()
                 .max()
@@ -220,11 +222,10 @@ impl FileTokenizer {
     }
 
     fn append_by_crate(&self, text: &str, out: &mut Vec<u32>) -> std::result::Result<(), String> {
-        let Merger::Crate(tokenizer) = &self.merger else {
+        let Merger::Crate(engine) = &self.merger else {
             unreachable!("a rank file always has a word pattern");
         };
-        let encoding = tokenizer.encode_fast(text, false).map_err(|error| error.to_string())?;
-        out.extend_from_slice(encoding.get_ids());
+        out.extend(engine.encode(text, false).map_err(|error| error.to_string())?);
         Ok(())
     }
 
@@ -287,17 +288,12 @@ impl FileTokenizer {
 
     fn merge(&self, word: &str, scratch: &mut Scratch, out: &mut Vec<u32>) -> std::result::Result<(), String> {
         match &self.merger {
-            Merger::Crate(tokenizer) => {
+            Merger::Crate(engine) => {
                 scratch.mapped.clear();
                 scratch
                     .mapped
                     .extend(word.bytes().map(|byte| self.byte_characters[usize::from(byte)]));
-                let tokens = tokenizer
-                    .get_model()
-                    .tokenize(&scratch.mapped)
-                    .map_err(|error| error.to_string())?;
-                out.extend(tokens.iter().map(|token| token.id));
-                Ok(())
+                engine.word(&scratch.mapped, out).map_err(|error| error.to_string())
             }
             Merger::Ranks(ranks) => {
                 let Ok(()) = ranks
@@ -315,18 +311,10 @@ fn load_json(path: &Path) -> Result<FileTokenizer> {
         let hint = "a SentencePiece model (binary) must be converted to tokenizer.json first";
         Error::input(path.display(), format!("is not a tokenizer.json: {error}")).hint(hint)
     })?;
-    let mut tokenizer = Tokenizer::from_bytes(&bytes)
-        .map_err(|error| Error::input(path.display(), format!("is not a tokenizer.json: {error}")))?;
-    tokenizer.with_padding(None);
-    tokenizer
-        .with_truncation(None)
-        .map_err(|error| Error::input(path.display(), error))?;
-    if json["model"]["dropout"].as_f64().is_some_and(|dropout| dropout > 0.0) {
-        return Err(Error::input(path.display(), "has BPE dropout: its tokens are random"));
-    }
+    let engine = Engine::read(&bytes).at(path.display())?;
     let words = words_of(&json);
     Ok(FileTokenizer {
-        merger: Merger::Crate(Box::new(tokenizer)),
+        merger: Merger::Crate(Box::new(engine)),
         words,
         byte_characters: byte_characters(),
     })
@@ -398,12 +386,12 @@ fn search_for(tokens: Vec<(String, u32)>) -> Option<Option<Added>> {
 }
 
 fn load_merges(vocabulary: &Path, merges: &Path, config: Option<&Path>) -> Result<FileTokenizer> {
-    let refused =
-        |error: tokenizers::Error| Error::input(format!("{} with {}", vocabulary.display(), merges.display()), error);
+    let subject = format!("{} with {}", vocabulary.display(), merges.display());
+    let refused = |error: tokenizers::Error| Error::input(&subject, error);
     let (Some(vocabulary_text), Some(merges_text)) = (vocabulary.to_str(), merges.to_str()) else {
         return Err(Error::usage(vocabulary.display(), "is not UTF-8"));
     };
-    let bpe = BPE::from_file(vocabulary_text, merges_text).build().map_err(refused)?;
+    let bpe = guarded(|| BPE::from_file(vocabulary_text, merges_text).build()).at(&subject)?;
     let mut tokenizer = Tokenizer::new(bpe);
     let config: Value = match config {
         Some(path) => {
@@ -461,8 +449,9 @@ fn load_merges(vocabulary: &Path, merges: &Path, config: Option<&Path>) -> Resul
     let text = tokenizer.to_string(false).map_err(refused)?;
     let json: Value = serde_json::from_str(&text).map_err(|error| Error::bug(vocabulary.display(), error))?;
     let words = words_of(&json);
+    let engine = Engine::read(text.as_bytes()).at(&subject)?;
     Ok(FileTokenizer {
-        merger: Merger::Crate(Box::new(tokenizer)),
+        merger: Merger::Crate(Box::new(engine)),
         words,
         byte_characters: byte_characters(),
     })
