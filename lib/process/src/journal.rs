@@ -30,10 +30,7 @@ impl Journal {
     /// Starts a journal for `output`, replacing what is there.
     pub fn create(output: &Path, plan: &impl Serialize) -> Result<Journal> {
         let path = beside(output, ".journal");
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at(path.display()),
-            _ => {}
-        }
+        Journal::clear(output)?;
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -43,6 +40,15 @@ impl Journal {
         let mut journal = Journal { file, path };
         journal.mark(plan)?;
         Ok(journal)
+    }
+
+    /// Removes the journal of `output`, if there is one: that of a finished output is one whose run was killed at the very end.
+    pub fn clear(output: &Path) -> Result<()> {
+        let path = beside(output, ".journal");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at(path.display()),
+            _ => Ok(()),
+        }
     }
 
     /// Continues the journal of `output` if it has one: its marks, oldest first. Another plan is a conflict.

@@ -11,7 +11,7 @@ mod input;
 mod journal;
 mod layers;
 mod manifest;
-mod memory;
+pub mod memory;
 mod output;
 pub mod plan;
 mod progress;
@@ -27,7 +27,8 @@ mod usage;
 use std::io::Write;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::exit;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -98,7 +99,7 @@ pub fn main<A: Tool>(run: fn(A) -> Result<Outcome>) -> ! {
             Err(error) => return not_parsed(&error),
         };
         quiet = args.common().quiet;
-        start_threads(args.common());
+        start_threads(args.common())?;
         run(args)
     }));
     if start.elapsed() >= LONG_RUN && !quiet {
@@ -203,19 +204,27 @@ fn one_line(error: &clap::Error) -> Error {
     Error::usage(subject, message).hint(hint)
 }
 
-fn start_threads(common: &Common) {
-    let count = common.thread_count();
+/// Starts the workers: as many as were asked for, or one where a process limit or memory allows no more; the bytes are the same.
+fn start_threads(common: &Common) -> Result<()> {
+    let count = [common.thread_count(), 1].into_iter().find(|count| can_start(*count));
+    let count = count.ok_or_else(|| Error::environment("threads", "not one can be started"))?;
     // SAFETY: no other thread of ours reads the environment yet (the signal thread never does).
     // The matrix products of candle size their pool by this variable.
     unsafe { std::env::set_var("RAYON_NUM_THREADS", count.to_string()) };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build_global();
-    if pool.is_err() {
-        // A process limit: the same bytes come from one thread.
-        let _ = rayon::ThreadPoolBuilder::new()
-            .num_threads(1)
-            .use_current_thread()
-            .build_global();
-    }
+    pool.map_err(|cause| Error::environment("threads", cause))
+}
+
+/// Whether so many threads can live at once. Asked before a pool is built, because a pool that fails cannot be built again.
+fn can_start(count: usize) -> bool {
+    let gate = Mutex::new(());
+    thread::scope(|scope| {
+        let closed = gate.lock();
+        let start = |_| thread::Builder::new().spawn_scoped(scope, || drop(gate.lock())).is_ok();
+        let can_start = (0..count).all(start);
+        drop(closed);
+        can_start
+    })
 }
 
 fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {

@@ -33,9 +33,14 @@ unsafe impl GlobalAlloc for Exiting {
 }
 
 fn checked(pointer: *mut u8, size: usize) -> *mut u8 {
-    if !pointer.is_null() {
-        return pointer;
+    match pointer.is_null() {
+        true => exhausted(size),
+        false => pointer,
     }
+}
+
+/// Ends the process because there is no memory for `size` bytes; also for libraries that allocate past us.
+pub fn exhausted(size: usize) -> ! {
     // No allocation from here on: the number is written into a buffer on the stack.
     let mut digits = [0u8; 20];
     let mut at = digits.len();

@@ -297,9 +297,14 @@ impl Partial {
         });
         let file = match fresh {
             // A process that only looks at a partial file holds its lock for an instant: wait that out.
-            Ok(file) => match lock(&file, 20).at(&shown)? {
-                true => file,
-                false => return Err(busy(name)),
+            Ok(file) => match lock(&file, 20) {
+                Ok(true) => file,
+                Ok(false) => return Err(busy(name)),
+                // A disk that cannot lock: what was just made is of no use to anyone.
+                Err(error) => {
+                    abandon(&partial, true);
+                    return Err(error).at(&shown);
+                }
             },
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => take_over(&partial, existing, name)?,
             Err(error) => return Err(error).at(&shown),
@@ -361,6 +366,16 @@ impl Partial {
     }
 }
 
+/// A partial file is no longer to be removed by a signal: it is removed now, or kept.
+fn abandon(partial: &Path, remove: bool) {
+    signals::guard(partial, |unfinished, partial| {
+        unfinished.retain(|other| other != partial);
+        if remove {
+            let _ = fs::remove_file(partial);
+        }
+    });
+}
+
 impl Drop for Partial {
     fn drop(&mut self) {
         if self.committed {
@@ -370,12 +385,7 @@ impl Drop for Partial {
         if self.keep {
             let _ = self.file.flush();
         }
-        signals::guard(&self.partial, |unfinished, partial| {
-            unfinished.retain(|other| other != partial);
-            if !self.keep {
-                let _ = fs::remove_file(partial);
-            }
-        });
+        abandon(&self.partial, !self.keep);
     }
 }
 

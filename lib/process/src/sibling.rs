@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use crate::exit::{Error, Outcome, Result, ResultExt};
 use crate::signals;
@@ -58,11 +59,12 @@ fn run(tool: &str, args: &[OsString], printed: Option<&mut Vec<u8>>) -> Result<O
         .at(program.display())?;
     // Both pipes are emptied at once, so that neither can stop the child.
     let reader = child.stdout.take().map(|mut stdout| {
-        std::thread::spawn(move || {
+        thread::Builder::new().spawn(move || {
             let mut bytes = Vec::new();
             stdout.read_to_end(&mut bytes).map(|_| bytes)
         })
     });
+    let reader = reader.transpose().at("a thread")?;
     let (mut cause, mut hint) = (None, None);
     let (error_mark, hint_mark) = (format!("{tool}: error: "), format!("{tool}: hint: "));
     if let Some(stderr) = child.stderr.take() {

@@ -52,11 +52,11 @@ impl Compressor {
     }
 }
 
-/// # Panics
-/// If zstd cannot have the memory for 1 MiB of input.
+/// A buffer of the bound's size always suffices, so that only memory for zstd's own tables can be wanting.
 fn compressed_len(piece: &[u8]) -> u64 {
-    zstd::bulk::compress(piece, LEVEL)
-        .expect("a buffer of the bound's size always suffices")
+    let compressed = zstd::bulk::compress(piece, LEVEL);
+    compressed
+        .unwrap_or_else(|_| process::memory::exhausted(piece.len()))
         .len() as u64
 }
 

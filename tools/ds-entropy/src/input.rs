@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use process::{Error, Result, ResultExt, Shard};
 use records::dataset::{self, Blocks, Dataset, Example, Options, Row, Schema, Source};
@@ -144,6 +144,11 @@ fn label(path: &Path) -> String {
     }
 }
 
+/// Starts a thread that gives the number of rows it read.
+fn start(work: impl FnOnce() -> u64 + Send + 'static) -> Result<JoinHandle<u64>> {
+    thread::Builder::new().spawn(work).at("a thread")
+}
+
 /// Reads all inputs and hands their batches to `absorb` in input order. Gives the shared state back, and the number of rows read.
 pub fn read(
     shared: Shared,
@@ -160,7 +165,7 @@ pub fn read(
     let mut threads = Vec::new();
     {
         let shared = shared.clone();
-        threads.push(thread::spawn(move || {
+        threads.push(start(move || {
             let mut reader = Reader {
                 shared: &shared,
                 permits,
@@ -170,14 +175,14 @@ pub fn read(
             };
             reader.run();
             reader.row_count
-        }));
+        })?);
     }
     for _ in 0..budget.threads {
         let (shared, blocks_out, batches) = (shared.clone(), blocks_out.clone(), batches.clone());
-        threads.push(thread::spawn(move || {
+        threads.push(start(move || {
             work(&shared, &blocks_out, &batches, budget.cache_bytes);
             0
-        }));
+        })?);
     }
     drop((batches, blocks_out));
 

@@ -45,6 +45,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         mixed: target.mixed,
     };
     if target.existing == process::Existing::Resume && resume::is_finished(&target.path, wanted)? {
+        process::Journal::clear(&target.path)?;
         return Ok(Outcome::Complete);
     }
     process::check_target(&target.path, target.existing, &target.inputs)?;

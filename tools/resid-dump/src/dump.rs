@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, Scope, ScopedJoinHandle};
 
 use acts::{Header, Recovered, Stream, Summary, Writer};
 use model::Tensor;
@@ -113,13 +114,14 @@ impl<'a> Dump<'a> {
     /// Starts the writing thread; units are sent to it in order, and hanging up ends the container.
     pub fn start<'scope>(
         self,
-        scope: &'scope std::thread::Scope<'scope, 'a>,
-    ) -> (SyncSender<Unit>, std::thread::ScopedJoinHandle<'scope, Result<Written>>)
+        scope: &'scope Scope<'scope, 'a>,
+    ) -> Result<(SyncSender<Unit>, ScopedJoinHandle<'scope, Result<Written>>)>
     where
         'a: 'scope,
     {
         let (sender, receiver) = sync_channel(WAITING_MAX);
-        (sender, scope.spawn(move || self.write(receiver)))
+        let writing = thread::Builder::new().spawn_scoped(scope, move || self.write(receiver));
+        Ok((sender, writing.at("a thread")?))
     }
 
     fn write(mut self, units: Receiver<Unit>) -> Result<Written> {

@@ -1,12 +1,13 @@
 //! The run: loads the model, runs the units, writes the container, says what it holds.
 
 use std::path::Path;
+use std::thread;
 use std::time::Instant;
 
 use acts::{OpenOptions, State, Summary};
 use model::Decoder;
 use process::signals::Grace;
-use process::{Common, Error, Existing, Manifest, Outcome, Output, Progress, Result, ResultExt};
+use process::{Common, Error, Existing, Journal, Manifest, Outcome, Output, Progress, Result, ResultExt};
 use records::Status;
 
 use crate::cli::Args;
@@ -84,6 +85,7 @@ impl Run<'_> {
         };
         let file = acts::File::open(&self.target.path, options).at(&shown)?;
         self.check_header(file.header(), &shown)?;
+        Journal::clear(&self.target.path)?;
         if self.common.verbose {
             process::warn(self.common, &format!("{shown} is finished"));
         }
@@ -152,9 +154,10 @@ impl Run<'_> {
     fn compute(&self, decoder: &Decoder, dump: Dump<'_>, progress: &Progress) -> Result<(Written, u64)> {
         let done = dump.done_units();
         let mut tokens_run = 0;
-        let written = std::thread::scope(|scope| -> Result<Written> {
-            let checked = scope.spawn(|| self.same_model());
-            let (sender, writing) = dump.start(scope);
+        let written = thread::scope(|scope| -> Result<Written> {
+            let checked = thread::Builder::new().spawn_scoped(scope, || self.same_model());
+            let checked = checked.at("a thread")?;
+            let (sender, writing) = dump.start(scope)?;
             let mut stopped = Ok(());
             for unit in self.opened.all_units().into_iter().skip(done) {
                 stopped = process::signals::check();
@@ -204,8 +207,9 @@ impl Run<'_> {
         let decoder = self.load()?;
         let progress = self.progress();
         let clock = Instant::now();
-        let results = std::thread::scope(|scope| {
-            let checked = scope.spawn(|| self.same_model());
+        let results = thread::scope(|scope| {
+            let checked = thread::Builder::new().spawn_scoped(scope, || self.same_model());
+            let checked = checked.at("a thread")?;
             let results = moments::accumulate(self.opened, &decoder, |tokens| {
                 progress.advance(tokens);
                 process::signals::check()
@@ -267,6 +271,6 @@ impl Run<'_> {
 }
 
 /// A thread's result; its panic is ours.
-fn joined<T>(result: std::thread::Result<Result<T>>) -> Result<T> {
+fn joined<T>(result: thread::Result<Result<T>>) -> Result<T> {
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
