@@ -21,8 +21,8 @@ fn limited(kib: u64, program: &str, args: &[&str], directory: &Path) -> Run {
         .deadline(Duration::from_secs(60))
 }
 
-/// What a row may take beyond a program's own needs: a line of 16 MiB, or a million values.
-const ROW_KIB: u64 = 160 << 10;
+/// What a row may take beyond a program's own needs: a line of 16 MiB holds a million values at most, which are copied as their list grows.
+const ROW_KIB: u64 = 400 << 10;
 
 /// The least address space, in KiB, in which a call succeeds.
 fn least_kib(program: &str, args: &[&str], directory: &Path) -> u64 {
@@ -181,6 +181,39 @@ fn r_03_memory_that_ends_anywhere_is_an_error_of_the_environment_and_no_abort() 
             failures > 3,
             "{program}: memory ended {failures} times between {start} and {end} KiB"
         );
+    }
+}
+
+#[test]
+fn r_04_threads_that_cannot_start_are_done_without_or_are_an_error_of_the_environment() {
+    let directory = temp_dir();
+    let place = directory.path();
+    let rows: String = (0..300)
+        .map(|row| format!("{{\"text\":\"row {row} of many\"}}\n"))
+        .collect();
+    fs::write(place.join("rows.jsonl"), rows).unwrap();
+    let mut header = Header::new("test", "1", "sha256:0", None);
+    header.tensors = vec![TensorSpec::new("x", Dtype::F32, &[256])];
+    header.fix_blocks().unwrap();
+    let mut writer = Writer::new(Vec::new(), header, 1).unwrap();
+    writer.push(0, &vec![0x3e; 1 << 20]).unwrap();
+    fs::write(place.join("x.acts"), writer.finish().unwrap().0).unwrap();
+    let calls: [(&str, &[&str]); 3] = [
+        ("acts-check", &["--full", "--threads", "8", "x.acts"]),
+        ("acts-cat", &["--to", "raw", "--threads", "8", "x.acts"]),
+        ("ds-entropy", &["--threads", "8", "--format", "jsonl", "rows.jsonl"]),
+    ];
+    for (program, args) in calls {
+        let plain = Run::new(tool(program)).current_dir(place).args(args).output().expect(0);
+        // Stacks so large that three fit, and then none.
+        let few = limited(4 << 20, program, args, place).env("RUST_MIN_STACK", (1u64 << 30).to_string());
+        let few = few.output();
+        match few.code {
+            0 => assert_eq!(few.stdout, plain.stdout, "{program}"),
+            _ => drop(few.refused(4, "thread")),
+        }
+        let none = limited(1 << 20, program, args, place).env("RUST_MIN_STACK", (1u64 << 40).to_string());
+        none.output().refused(4, "thread");
     }
 }
 

@@ -3,9 +3,12 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Child;
+use std::time::Duration;
 
-use harness::{Done, Run, TempDir, temp_dir, tool};
+use harness::{Done, Run, TempDir, code, temp_dir, tool, wait};
 use serde_json::json;
 
 const ROW_COUNT: usize = 40;
@@ -105,18 +108,68 @@ fn c_13_a_run_from_scratch_gives_the_same_bytes_to_file_and_pipe_with_any_thread
     assert_eq!(once, fs::read(directory.path().join("out.jsonl")).unwrap());
 }
 
+/// A tool as a user whom permissions bind; none where there is no such user to become.
+fn bound(name: &str) -> Option<Run> {
+    // SAFETY: geteuid has no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        return Some(Run::new(tool(name)));
+    }
+    let setpriv = harness::program("setpriv")?;
+    let become_nobody = || {
+        let run = Run::new(&setpriv).args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        run.arg(tool(name))
+    };
+    if become_nobody().arg("--version").output().code != 0 {
+        harness::skip("setpriv", "another user cannot run the tools from where they are");
+        return None;
+    }
+    Some(become_nobody())
+}
+
 #[test]
-fn w_06_an_output_directory_that_is_missing_or_a_file_is_an_error_of_the_environment() {
+fn w_06_an_output_directory_that_cannot_take_a_file_is_an_error_of_the_environment() {
     let directory = scene();
+    let path = |name: &str| directory.path().join(name);
     for folder in ["nowhere", "rows.jsonl"] {
-        let output = directory.path().join(folder).join("out.acts");
-        let run = Run::new(tool("acts-cat"))
-            .current_dir(directory.path())
-            .arg("--salvage")
-            .arg("rows.jsonl");
-        let done = run.arg("-o").arg(&output).output();
-        assert!([3, 4].contains(&done.code), "{folder}: {} {}", done.code, done.stderr);
+        let output = path(folder).join("out");
+        let run = entropy(directory.path()).arg("rows.jsonl").arg("-o").arg(&output);
+        run.output().refused(4, folder);
         assert!(!output.exists());
+    }
+    let mode = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    mode(directory.path(), 0o755);
+    for (folder, bits) in [("readonly", 0o555), ("closed", 0o666)] {
+        fs::create_dir(path(folder)).unwrap();
+        mode(&path(folder), bits);
+        let Some(run) = bound("ds-entropy") else {
+            return;
+        };
+        let run = run.arg(path("rows.jsonl")).arg("-o").arg(path(folder).join("out"));
+        run.output().refused(4, folder);
+        mode(&path(folder), 0o755);
+        assert_eq!(fs::read_dir(path(folder)).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn w_11_of_several_processes_on_one_output_one_finishes() {
+    for _ in 0..5 {
+        let directory = scene();
+        let start = |_| {
+            let run = entropy(directory.path()).args(["--format", "jsonl", "rows.jsonl", "-o", "out"]);
+            run.spawn()
+        };
+        let mut writers: Vec<_> = (0..4).map(start).collect();
+        let end = |writer: &mut Child| code(wait(writer, Duration::from_secs(60)));
+        let mut codes: Vec<i32> = writers.iter_mut().map(end).collect();
+        codes.sort_unstable();
+        assert_eq!(codes, [0, 5, 5, 5]);
+        let text = fs::read_to_string(directory.path().join("out")).unwrap();
+        assert!(
+            text.lines().last().unwrap().contains("\"status\":\"complete\""),
+            "{text}"
+        );
+        assert!(!directory.path().join(".out.partial").exists());
     }
 }
 
