@@ -21,7 +21,7 @@ use model::{DType, Tensor};
 use process::plan::MixedCompute;
 use process::{Error, Existing, Result, ResultExt};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::trainer::Trainer;
 
@@ -138,7 +138,8 @@ impl Run {
         fs::create_dir_all(partial.join("checkpoints")).at(partial.display())?;
         // written last and renamed: a run without its plan has nothing to resume
         const FRESH: &str = "plan.json.new";
-        export::json(&partial, FRESH, &SavedPlan::new(plan.clone())).at(partial.display())?;
+        let saved = SavedPlan::new(plan.clone());
+        export::json(&partial, FRESH, &json!(saved)).at(partial.display())?;
         fs::rename(partial.join(FRESH), &plan_path).at(plan_path.display())?;
         Ok(Self {
             partial,
