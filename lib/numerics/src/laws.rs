@@ -485,7 +485,7 @@ mod tests {
     }
 
     fn noisy(noise: impl Fn(f64) -> f64) -> Vec<(f64, f64)> {
-        let rng = Rng::new(3, "noise");
+        let rng = Rng::new(2, "noise");
         let point = |(at, t): (u64, f64)| (t, massive(t) + noise(massive(t)) * rng.normal(0, at));
         (0..).zip(checkpoints()).map(point).collect()
     }

@@ -69,7 +69,7 @@ impl Rows<'_> {
         units.par_iter().map(&work).collect()
     }
 
-    /// Shows the rows of a unit: the row, its place, and after its prompt's last row `None`.
+    /// Shows the rows of a unit, block by block, and where each prompt ends.
     fn for_each<T: Element>(&self, unit: &Unit<'_>, mut visit: impl FnMut(Event<'_, T>) + Send) -> Result<()> {
         let part = &self.source.parts[unit.part];
         let tensor = self.component.tensors[unit.part];

@@ -324,6 +324,17 @@ fn what_cannot_be_measured_is_refused() {
     let path = place.dump("infinite.acts", &prompts, Dtype::F32, None, 4);
     refused(&path, &[], "NaN or infinite");
     let mut header = Header::new("test", "1", PLAN, None);
+    header.tensors = vec![
+        TensorSpec::activations(Site::Embed, None, Dtype::F32, 2),
+        TensorSpec::samples(),
+    ];
+    header.fix_blocks().unwrap();
+    let mut writer = Writer::new(Vec::new(), header, 1).unwrap();
+    writer.push_f32(0, &[1.0, 2.0]).unwrap();
+    let path = place.0.path().join("unclaimed.acts");
+    std::fs::write(&path, writer.finish().unwrap().0).unwrap();
+    refused(&path, &[], "has 1 rows, its samples claim 0");
+    let mut header = Header::new("test", "1", PLAN, None);
     header.tensors = vec![TensorSpec::new("moments.0.resid_post.0.rest.mean", Dtype::F64, &[2]).role(Role::Moments)];
     header.fix_blocks().unwrap();
     let path = place.0.path().join("moments.acts");
