@@ -82,30 +82,28 @@ pub struct Checkpoint {
 impl Checkpoint {
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
         let (directory, source) = open(path, options)?;
-        let mut config_text = directory.read("config.json")?;
+        let config_text = directory.read("config.json")?;
         let mut config = Config::parse(&config_text)?;
+        let was_tied = config.tied;
         let source = adapt(source, &mut config, path, options)?;
         let digest = digest(&directory, &config_text, &*source, |hasher, bytes| {
             hasher.update_rayon(bytes);
         });
-        match &options.digest {
-            Some(pinned) if *pinned != digest => {
-                Err(Error::file("", format!("has the digest {digest}, pinned is {pinned}")))
-            }
-            _ => {
-                if config.tied != Config::parse(&config_text)?.tied {
-                    config_text = untied(&config_text)?;
-                }
-                Ok(Self {
-                    directory,
-                    config,
-                    config_text,
-                    source,
-                    digest,
-                    precision: options.precision,
-                })
-            }
+        if let Some(pinned) = options.digest.as_ref().filter(|pinned| **pinned != digest) {
+            return Err(Error::file("", format!("has the digest {digest}, pinned is {pinned}")));
         }
+        let config_text = match config.tied == was_tied {
+            true => config_text,
+            false => untied(&config_text)?,
+        };
+        Ok(Self {
+            directory,
+            config,
+            config_text,
+            source,
+            digest,
+            precision: options.precision,
+        })
     }
 
     /// Where its files lie: a trainer copies some of them.

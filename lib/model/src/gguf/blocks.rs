@@ -84,9 +84,9 @@ fn iq4_xs(bytes: &[u8], values: &mut [f32]) {
     let (low, groups) = bytes[4..].split_at(4);
     let each = groups.chunks_exact(16).zip(values.chunks_exact_mut(32));
     for (group, (bytes, values)) in each.enumerate() {
-        let low = low[group / 2] >> (4 * (group % 2)) & 0xf;
-        let high = (high >> (2 * group) & 3) as u8;
-        codes(bytes, scale * f32::from((high << 4 | low) as i8 - 32), values);
+        let low = (low[group / 2] >> (4 * (group % 2))) & 0xf;
+        let high = ((high >> (2 * group)) & 3) as u8;
+        codes(bytes, scale * f32::from(((high << 4) | low) as i8 - 32), values);
     }
 }
 

@@ -35,8 +35,11 @@ fn refusal(bytes: &[u8]) -> String {
     read(bytes).expect_err("such a file is read").to_string()
 }
 
+/// Name, dimensions, type and offset of a tensor, as a header claims them.
+type Claimed<'a> = (&'a str, &'a [u64], u32, u64);
+
 /// A file that says `keys` and claims `tensors`, with the bytes of `data` after its header.
-fn file(keys: &[(&str, Vec<u8>)], tensors: &[(&str, &[u64], u32, u64)], data: usize) -> Vec<u8> {
+fn file(keys: &[(&str, Vec<u8>)], tensors: &[Claimed], data: usize) -> Vec<u8> {
     let mut bytes = b"GGUF\x03\0\0\0".to_vec();
     bytes.extend((tensors.len() as u64).to_le_bytes());
     bytes.extend((keys.len() as u64).to_le_bytes());
@@ -200,7 +203,7 @@ fn keys_and_tensors_that_contradict_each_other_are_refused() {
         assert!(said.contains("expected a power of two"), "{said}");
     }
     let row: &[u64] = &[16];
-    let cases: [(&[(&str, &[u64], u32, u64)], &str); 6] = [
+    let cases: [(&[Claimed], &str); 6] = [
         (&[("a", row, 0, 0), ("a", row, 0, 64)], "stands twice"),
         (&[("a", row, 0, 0), ("b", row, 0, 32)], "overlaps"),
         (&[("a", row, 0, 16)], "not a multiple of 32"),
