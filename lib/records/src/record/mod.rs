@@ -61,7 +61,7 @@ record_types! {
     }
     of_one_tool {
         "entropy", "ngram", "template", "tokens",
-        "moments", "verify", "model", "site",
+        "moments", "verify", "model", "site", "merged",
         "refusal_pair", "calibration",
         "region_compare", "region_verdict", "pair",
         "probe",
