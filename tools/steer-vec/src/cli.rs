@@ -138,6 +138,10 @@ pub struct SearchFlags {
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub input_format: InputFormat,
 
+    /// The key that holds the prompt's text.
+    #[arg(long, value_name = "KEY", default_value = "prompt")]
+    pub field: String,
+
     /// A system message for every prompt that has none.
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,

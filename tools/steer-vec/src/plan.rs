@@ -132,6 +132,7 @@ fn of_search(
         ("refusal_tokens", json!(flags.refusal_tokens)),
         ("depth_max", json!(flags.depth_max)),
         ("use", json!(process::word(flags.purpose))),
+        ("field", json!(flags.field)),
         ("system", json!(flags.system)),
         ("batch_tokens", json!(flags.batch_tokens)),
     ] {

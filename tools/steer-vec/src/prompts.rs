@@ -104,7 +104,7 @@ impl Prompts {
         let mut all = Vec::new();
         for row in rows {
             let row = row.at(&subject)?;
-            let prompt = Prompt::asked(&row, "prompt").at(&subject)?;
+            let prompt = Prompt::asked(&row, &flags.field).at(&subject)?;
             let ids = speech
                 .ids(&prompt)
                 .and_then(|ids| check(ids, speech.tail_count, config));

@@ -280,7 +280,12 @@ fn the_same_prompts_give_the_same_bytes_and_use_says_what_the_plan_does() {
     let bytes = plan();
     let again = search(&dir, "select", &["--refusal-tokens", "1"]).expect(0);
     assert!(first.stdout == again.stdout && bytes == plan());
-    search(&dir, "select", &["--use", "add"]).expect(0);
+    let renamed = fs::read_to_string(dir.path().join("harmful")).unwrap().replace("\"prompt\"", "\"instruction\"");
+    fs::write(dir.path().join("harmful"), renamed).unwrap();
+    search(&dir, "select", &["--refusal-tokens", "1"]).refused(3, "prompt");
+    let harmless = fs::read_to_string(dir.path().join("harmless")).unwrap().replace("\"prompt\"", "\"instruction\"");
+    fs::write(dir.path().join("harmless"), harmless).unwrap();
+    search(&dir, "select", &["--use", "add", "--field", "instruction"]).expect(0);
     let added = Plan::read(&dir.path().join("plan.acts")).unwrap();
     assert_eq!((added.operations.len(), added.operations[0].op), (1, Op::Add));
 }
