@@ -2,7 +2,7 @@
 """Every operation of a steering plan at every site, by PyTorch hooks: the reference of lib/steering/tests/hooks.rs.
 
     scripts/parity/steering.py                           # lib/steering/tests/goldens/{operations.json, llama, gemma2, gpt2}
-    scripts/parity/steering.py --model DIR --out DIR     # the same of any model; then STEERING_PARITY=DIR cargo test … hooks
+    scripts/parity/steering.py --model DIR --out DIR [--operations add,scale] [--sites mlp_out]   # the same of any model; then STEERING_PARITY=DIR cargo test … hooks
 
 Vectors follow from a number a: entry j is sin(a (j + 1)), rounded to three digits. Sublayer outputs are those that are added to the residual
 stream, after any norm behind them. Goldens: the logits at each prompt's last token, and greedy tokens of the first prompt with the smallest
@@ -156,11 +156,12 @@ def greedy(model, ids):
     return ids[-NEW_TOKENS:], margin
 
 
-def golden(model, layers, prompts):
+def golden(model, layers, prompts, operations=tuple(OPERATIONS), sites=tuple(SITES)):
     tensors = {"token_ids": torch.tensor(sum(prompts, [])), "lengths": torch.tensor([len(ids) for ids in prompts]), "layers": torch.tensor(layers)}
     plain = torch.stack([last_logits(model, ids) for ids in prompts])
-    for name, it in OPERATIONS.items():
-        for site in SITES:
+    for name in operations:
+        it = OPERATIONS[name]
+        for site in sites:
             with Steered(model, it, site, layers):
                 logits = torch.stack([last_logits(model, ids) for ids in prompts])
                 tokens, margin = greedy(model, prompts[0])
@@ -180,6 +181,8 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--model", type=pathlib.Path)
     arguments.add_argument("--out", type=pathlib.Path)
+    arguments.add_argument("--operations", default=",".join(OPERATIONS))
+    arguments.add_argument("--sites", default=",".join(SITES))
     arguments = arguments.parse_args()
     torch.set_num_threads(1)
     if arguments.model:
@@ -188,7 +191,8 @@ def main():
         prompts = [torch.randint(50, 9000, (length,), generator=draw).tolist() for length in (7, 12)]
         arguments.out.mkdir(exist_ok=True)
         depth = model.config.num_hidden_layers
-        save_file(golden(model, [depth // 3, depth // 2], prompts), arguments.out / "golden.safetensors")
+        chosen = arguments.operations.split(","), arguments.sites.split(",")
+        save_file(golden(model, [depth // 3, depth // 2], prompts, *chosen), arguments.out / "golden.safetensors")
         (arguments.out / "model").write_text(str(arguments.model.resolve()))
         return
     (GOLDENS / "operations.json").write_text(json.dumps(OPERATIONS, indent=1) + "\n")

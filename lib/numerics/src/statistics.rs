@@ -164,6 +164,20 @@ pub fn quantile(ascending: &[f64], probability: f64) -> Option<f64> {
     Some(ascending[below] + (position - below as f64) * (ascending[above] - ascending[below]))
 }
 
+/// Probabilities of scores, in f64 so that a wide vocabulary loses nothing.
+pub fn softmax(scores: &[f32]) -> Vec<f64> {
+    let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights: Vec<f64> = scores.iter().map(|score| libm::exp(f64::from(score - top))).collect();
+    let total: f64 = weights.iter().sum();
+    weights.into_iter().map(|weight| weight / total).collect()
+}
+
+/// The place of the largest score, of equal ones the first; 0 for no scores.
+pub fn largest(scores: &[f32]) -> usize {
+    let best = (0..scores.len()).reduce(|best, at| if scores[at] > scores[best] { at } else { best });
+    best.unwrap_or(0)
+}
+
 /// Mean; `None` for no values.
 pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
@@ -288,6 +302,14 @@ pub fn jackknife(unit_count: usize, whole: f64, without: impl Fn(usize) -> f64) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn probabilities_of_large_scores_are_those_of_their_differences() {
+        let found = softmax(&[1000.0, 1000.0 + 3f32.ln(), f32::NEG_INFINITY]);
+        for (found, wanted) in found.iter().zip([0.25, 0.75, 0.0]) {
+            assert!((found - wanted).abs() < 1e-4, "{found}");
+        }
+    }
 
     fn near(found: f64, expected: f64, tolerance: f64) {
         assert!((found - expected).abs() <= tolerance, "{found} is not {expected}");

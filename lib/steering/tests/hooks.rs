@@ -158,7 +158,8 @@ impl Case {
     /// The largest difference of any logit, and how many token sequences were compared.
     fn compare(&self, name: &str, line: &Value) -> (f64, usize) {
         let (mut most, mut compared) = (0f64, 0);
-        for site in SITES {
+        let is_known = |site: &&str| self.golden.contains_key(&format!("{name}.{site}.logits"));
+        for site in SITES.into_iter().filter(is_known) {
             let key = |what: &str| &self.golden[&format!("{name}.{site}.{what}")];
             let steering = self.steering(self.operation(line, site), 1.0);
             let logits = self.logits(&steering, &Batch::pack(&self.prompts), None).concat();
@@ -184,16 +185,23 @@ fn operations() -> serde_json::Map<String, Value> {
     serde_json::from_str(&text).expect("JSON")
 }
 
-fn compare(label: &str, case: &Case) {
+/// At least so many token sequences are compared.
+fn compare(label: &str, case: &Case, least: usize) {
     let mut compared = 0;
     for (name, line) in operations() {
+        if !SITES
+            .iter()
+            .any(|site| case.golden.contains_key(&format!("{name}.{site}.logits")))
+        {
+            continue;
+        }
         let (most, count) = case.compare(&name, &line);
         println!("{label:10} {name:18} logits within {most:.1e}, tokens equal at {count} sites");
         assert!(most <= 1e-4, "{label}, {name}: {most}");
         compared += count;
     }
     assert!(
-        compared >= 60,
+        compared >= least,
         "{label}: only {compared} have a clear winner at every step"
     );
 }
@@ -205,6 +213,7 @@ fn every_operation_at_every_site_equals_hooks_in_pytorch() {
         compare(
             name,
             &Case::open(&model, &goldens().join(format!("{name}.safetensors"))),
+            90,
         );
     }
 }
@@ -218,7 +227,11 @@ fn a_model_of_ones_own_equals_hooks_in_pytorch() {
         );
     };
     let model = std::fs::read_to_string(dir.join("model")).expect("the model's path");
-    compare("own", &Case::open(Path::new(&model), &dir.join("golden.safetensors")));
+    compare(
+        "own",
+        &Case::open(Path::new(&model), &dir.join("golden.safetensors")),
+        1,
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use numerics::statistics::{largest, softmax};
 use serde::Serialize;
 
 /// `--contrast`, as typed.
@@ -86,13 +87,12 @@ impl Rule {
 /// p + α (p − q) where both contexts agree on the best token and on how sure they are of it, p − α (p − q) elsewhere; p with the system
 /// message, q without. Tokens that q finds unlikely are out.
 fn adapted(p: &[f32], q: &[f32], alpha: f64) -> Vec<f32> {
-    let best = best(p);
-    let rank = q.iter().filter(|&&x| x > q[best]).count();
+    let rank = q.iter().filter(|&&x| x > q[largest(p)]).count();
     let (of_p, of_q) = (softmax(p), softmax(q));
-    let largest = |of: &[f64]| of.iter().copied().fold(0.0, f64::max);
-    let agrees = 1.0 / (1.0 + rank as f64) >= ADA_AGREEMENT && largest(&of_q) >= ADA_AGREEMENT * largest(&of_p);
+    let surest = |of: &[f64]| of.iter().copied().fold(0.0, f64::max);
+    let agrees = 1.0 / (1.0 + rank as f64) >= ADA_AGREEMENT && surest(&of_q) >= ADA_AGREEMENT * surest(&of_p);
     let sign = if agrees { 1.0 } else { -1.0 };
-    let least = ADA_MASK * largest(&of_q);
+    let least = ADA_MASK * surest(&of_q);
     let pairs = p.iter().zip(q).zip(&of_q);
     pairs
         .map(|((&p, &q), &probability)| match probability < least {
@@ -100,18 +100,6 @@ fn adapted(p: &[f32], q: &[f32], alpha: f64) -> Vec<f32> {
             false => (f64::from(p) + sign * alpha * (f64::from(p) - f64::from(q))) as f32,
         })
         .collect()
-}
-
-fn best(logits: &[f32]) -> usize {
-    let best = (0..logits.len()).reduce(|best, at| if logits[at] > logits[best] { at } else { best });
-    best.unwrap_or_default()
-}
-
-fn softmax(logits: &[f32]) -> Vec<f64> {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weights: Vec<f64> = logits.iter().map(|x| f64::from(x - top).exp()).collect();
-    let total: f64 = weights.iter().sum();
-    weights.iter().map(|weight| weight / total).collect()
 }
 
 #[cfg(test)]

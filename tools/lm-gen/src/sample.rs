@@ -1,6 +1,7 @@
 //! Logits in, one token out. Greedy, or a draw that depends on its counter alone.
 
 use numerics::rng::Rng;
+use numerics::statistics::largest;
 
 use crate::plan::Sampling;
 
@@ -32,7 +33,7 @@ impl Choice {
     /// The token for draw (`unit`, `position`); of equal logits the first.
     pub fn next(&self, logits: &[f32], unit: u64, position: u64) -> u32 {
         match self {
-            Choice::Greedy => greedy(logits),
+            Choice::Greedy => largest(logits) as u32,
             Choice::Sample {
                 temperature,
                 top_p,
@@ -73,16 +74,6 @@ impl Choice {
             }
         }
     }
-}
-
-fn greedy(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (index, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = index;
-        }
-    }
-    best as u32
 }
 
 /// ln softmax(logits)[id], summed in f64 so that a long text loses nothing.

@@ -2,6 +2,7 @@
 //! page can be asked for "whatever these records hold".
 
 mod activity;
+mod candidates;
 mod curves;
 mod layers;
 mod projection;
@@ -36,6 +37,7 @@ pub enum Kind {
     Magnitudes,
     /// Laws and the points that they were fitted to.
     Law,
+    Candidates,
     /// `RECORD.FIELD` of every source against the source's x.
     Sweep {
         record: String,
@@ -45,7 +47,7 @@ pub enum Kind {
 
 impl Kind {
     /// What a page shows when no figure is named, in this order.
-    pub const PLAIN: [Kind; 12] = [
+    pub const PLAIN: [Kind; 13] = [
         Kind::Trajectory,
         Kind::Projection,
         Kind::Spectrum,
@@ -58,6 +60,7 @@ impl Kind {
         Kind::Massive,
         Kind::Magnitudes,
         Kind::Law,
+        Kind::Candidates,
     ];
 
     pub fn figures(&self, sources: &[Source]) -> Result<Option<Figure>> {
@@ -75,6 +78,7 @@ impl Kind {
             Self::Massive => activity::massive(sources),
             Self::Magnitudes => activity::magnitudes(sources),
             Self::Law => activity::laws(sources),
+            Self::Candidates => candidates::figure(sources),
             Self::Sweep { record, field } => sweep::figure(sources, record, field),
         }
     }
@@ -96,6 +100,7 @@ impl std::fmt::Display for Kind {
             Self::Massive => f.write_str("massive"),
             Self::Magnitudes => f.write_str("magnitudes"),
             Self::Law => f.write_str("law"),
+            Self::Candidates => f.write_str("candidates"),
             Self::Sweep { record, field } => write!(f, "sweep:{record}.{field}"),
         }
     }

@@ -32,6 +32,11 @@ fn layer(index: usize, c_1: f64) -> Value {
            "c_k": {"1": c_1, "2": c_1 + 0.1}, "norm_mean": 3.5})
 }
 
+fn candidate(layer: usize, refusal: f64, chosen: bool) -> Value {
+    json!({"type": "candidate", "method": "select", "site": "resid_pre", "layer_index": layer, "position": -1, "norm": 2.0, "kl": 0.01,
+           "refusal_harmful": refusal, "induced_harmless": 1.0, "chosen": chosen})
+}
+
 fn every_record() -> Vec<Value> {
     let region = |id: &str, curve: [f64; 3]| {
         json!({"type": "region", "id": id, "id_a": "a", "id_b": "b", "group": "", "model_digest": "blake3:0", "layer_index": 0,
@@ -61,6 +66,8 @@ fn every_record() -> Vec<Value> {
                "read_layer_index": 1, "path_kind": "linear", "distance": "l2", "skipped": "A equals B"}),
         json!({"type": "slice", "id": "s", "model_digest": "blake3:0", "layer_index": 0, "read": "pre-norm", "read_layer_index": 1,
                "max_a": 1.0, "max_b": 1.0, "max_c": 1.0, "alpha": [0.0, 1.0], "beta": [0.0, 1.0], "c_alpha": 0.5, "field_a": field, "field_b": field, "field_c": field}),
+        candidate(0, -0.5, false),
+        candidate(1, -3.0, true),
         json!({"type": "something_new", "value": 1}),
     ]
 }
@@ -91,7 +98,8 @@ fn a_page_holds_every_figure_that_the_records_support() {
             "refusal",
             "skill",
             "interpolation",
-            "slice"
+            "slice",
+            "candidates"
         ]
     );
     let html = fs::read_to_string(page).unwrap();
@@ -119,6 +127,28 @@ fn axes_carry_names_and_units_and_the_legend_names_the_sources() {
     ] {
         assert!(done.text().contains(text), "{text} is missing");
     }
+}
+
+#[test]
+fn candidates_have_a_panel_for_every_measure_and_the_chosen_one_is_marked() {
+    let directory = harness::temp_dir();
+    let rows = [candidate(0, -0.5, false), candidate(1, -3.0, true)];
+    let input = stream(directory.path(), "a.jsonl", &rows);
+    let done = plot()
+        .args([&input, "--figure", "candidates", "--to", "svg", "-o", "-"])
+        .output()
+        .expect(0);
+    for text in [
+        "refusal score, ablated [log odds]",
+        "change of harmless answers [nats of KL divergence]",
+        "refusal score, added [log odds]",
+        "length of the vector [residual units]",
+        "token -1",
+        "chosen",
+    ] {
+        assert!(done.text().contains(text), "{text} is missing");
+    }
+    assert!(!done.text().contains("false-refusal score"));
 }
 
 #[test]

@@ -248,7 +248,10 @@ fn made(dumps: &[Dump]) -> Result<Made> {
             .and_then(|family| family.as_str())
             .map(str::to_owned),
         layer_count: layer_count(first)?,
-        width: width.ok_or_else(|| Error::input(&first.name, "has no tensor as wide as the residual stream"))?,
+        width: width.ok_or_else(|| {
+            Error::input(&first.name, "has no tensor as wide as the residual stream")
+                .hint("dump resid_post beside the site that is meant, and name that with --site")
+        })?,
     };
     for dump in &dumps[1..] {
         if dump.file.header().model_digest != made.model_digest {

@@ -2,16 +2,10 @@
 
 use crate::report::RefusalToken;
 use model::Tokenizer;
+use numerics::statistics::{largest, softmax};
 
 /// A token opens refusals if at least this share of harmful prompts is answered with it first, and twice as many as of harmless ones.
 const SHARE_MIN: f64 = 0.1;
-
-pub fn softmax(logits: &[f32]) -> Vec<f64> {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weights: Vec<f64> = logits.iter().map(|x| f64::from(x - top).exp()).collect();
-    let total: f64 = weights.iter().sum();
-    weights.iter().map(|weight| weight / total).collect()
-}
 
 /// ln P − ln (1 − P), P being the probability of the tokens.
 pub fn score(logits: &[f32], tokens: &[u32]) -> f64 {
@@ -37,7 +31,7 @@ pub fn mean_divergence(base: &[Vec<f32>], others: &[Vec<f32>]) -> f64 {
 
 /// The tokens with which the model opens its answers to harmful prompts, and seldom those to harmless ones; the most frequent first.
 pub fn found(harmful: &[Vec<f32>], harmless: &[Vec<f32>], tokenizer: &Tokenizer) -> Vec<RefusalToken> {
-    let firsts = |logits: &[Vec<f32>]| logits.iter().map(|logits| best(logits)).collect::<Vec<u32>>();
+    let firsts = |logits: &[Vec<f32>]| logits.iter().map(|logits| largest(logits) as u32).collect::<Vec<u32>>();
     let (harmful, harmless) = (firsts(harmful), firsts(harmless));
     let share = |of: &[u32], id: u32| of.iter().filter(|&&one| one == id).count() as f64 / of.len() as f64;
     let mut ids = harmful.clone();
@@ -68,11 +62,6 @@ pub fn given(token_id: u32, tokenizer: &Tokenizer) -> RefusalToken {
         share_harmful: None,
         share_harmless: None,
     }
-}
-
-fn best(logits: &[f32]) -> u32 {
-    let at = (0..logits.len()).reduce(|best, at| if logits[at] > logits[best] { at } else { best });
-    at.unwrap_or_default() as u32
 }
 
 #[cfg(test)]

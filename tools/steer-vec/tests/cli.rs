@@ -280,10 +280,14 @@ fn the_same_prompts_give_the_same_bytes_and_use_says_what_the_plan_does() {
     let bytes = plan();
     let again = search(&dir, "select", &["--refusal-tokens", "1"]).expect(0);
     assert!(first.stdout == again.stdout && bytes == plan());
-    let renamed = fs::read_to_string(dir.path().join("harmful")).unwrap().replace("\"prompt\"", "\"instruction\"");
+    let renamed = fs::read_to_string(dir.path().join("harmful"))
+        .unwrap()
+        .replace("\"prompt\"", "\"instruction\"");
     fs::write(dir.path().join("harmful"), renamed).unwrap();
     search(&dir, "select", &["--refusal-tokens", "1"]).refused(3, "prompt");
-    let harmless = fs::read_to_string(dir.path().join("harmless")).unwrap().replace("\"prompt\"", "\"instruction\"");
+    let harmless = fs::read_to_string(dir.path().join("harmless"))
+        .unwrap()
+        .replace("\"prompt\"", "\"instruction\"");
     fs::write(dir.path().join("harmless"), harmless).unwrap();
     search(&dir, "select", &["--use", "add", "--field", "instruction"]).expect(0);
     let added = Plan::read(&dir.path().join("plan.acts")).unwrap();
