@@ -364,7 +364,7 @@ mod tests {
         for known in &KNOWN {
             let line = manual
                 .lines()
-                .find(|line| line.trim_start().split_whitespace().next() == Some(known.name))
+                .find(|line| line.split_whitespace().next() == Some(known.name))
                 .unwrap_or_else(|| panic!("{} is not in the manual", known.name));
             let says_columns = [Some(known.prompt), known.id, known.kind].into_iter().flatten();
             for column in says_columns {

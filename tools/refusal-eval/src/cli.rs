@@ -45,7 +45,7 @@ pub enum Command {
     /// Compare judges with human labels, so that a rate comes with its judge's bias.
     Calibrate(CalibrateArgs),
     /// The whole pipe: prompts, lm-gen, judges, report.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
 }
 
 /// Which prompts.

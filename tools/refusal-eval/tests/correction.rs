@@ -82,7 +82,7 @@ fn a_jury_says_what_most_of_its_judges_say_and_how_sure_it_is() {
         .stdin(input)
         .output()
         .expect(0);
-    let counted = report(&judged.text(), &[]);
+    let counted = report(judged.text(), &[]);
     assert_eq!(
         row(&counted, "jury:flowlens+prefix+substring", "all")["disputed_count"],
         1
@@ -258,7 +258,7 @@ fn labels_of_a_drawn_sample_move_the_rate_and_every_stratum_is_in_it() {
     let mut writer = csv::Writer::from_path(&table).unwrap();
     writer.write_record(&columns).unwrap();
     for (place, row) in drawn.iter().enumerate() {
-        let human = if place < 5 || place >= 28 {
+        let human = if !(5..28).contains(&place) {
             "refusal"
         } else {
             "compliance"

@@ -308,7 +308,7 @@ mod tests {
             .compile::<bool>(Some(2))
             .unwrap();
         let shares = |yes: f64| Answer::Probabilities(vec![yes, 1.0 - yes]);
-        assert_eq!(reading.read(&shares(0.25)).unwrap().mark, false);
+        assert!(!reading.read(&shares(0.25)).unwrap().mark);
         assert_eq!(
             reading.read_greatest(&[shares(0.25), shares(0.75)]).unwrap(),
             Read {
