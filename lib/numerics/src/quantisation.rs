@@ -129,8 +129,8 @@ fn sums<T: Number>(row: &[T], scale: Scale) -> ([f64; 4], u64) {
         };
         let (chunks, rest) = row.as_chunks::<LANES>();
         for chunk in chunks {
-            for lane in 0..LANES {
-                take(lane, chunk[lane]);
+            for (lane, x) in chunk.iter().enumerate() {
+                take(lane, *x);
             }
         }
         for (lane, x) in rest.iter().enumerate() {
