@@ -478,7 +478,7 @@ mod tests {
     #[test]
     fn the_golden_peak_and_limit() {
         let peak = massive_peak(3.0, 0.02, 0.004, 1.5, 5.0);
-        assert!((peak.at - 3994.269_430_96).abs() < 5e-9 * 4000.0, "{peak:?}");
+        assert!((peak.at - 3_994.269_430_96).abs() < 5e-9 * 4000.0, "{peak:?}");
         assert!((peak.value - 11.050_879_065_9).abs() < 1e-10 && peak.is_observable);
         assert!((massive(peak.at) - peak.value).abs() < 1e-12);
         assert!((massive(143_000.0) - 5.000_198_910_4).abs() < 1e-10);

@@ -95,8 +95,8 @@ fn dataset(path: &Path) -> Result<records::dataset::Dataset> {
 
 /// For every row of `like`, longest answers first, the unused row whose answer is nearest in characters; in the order of the file.
 pub fn matched(flags: &MatchedFlags) -> Result<Outcome> {
-    let (pool, _) = answers(&flags.file)?;
-    let (_, mut wanted) = answers(&flags.like)?;
+    let pool = answers(&flags.file)?;
+    let mut wanted: Vec<usize> = answers(&flags.like)?.iter().map(|(_, length)| *length).collect();
     if wanted.len() > pool.len() {
         return Err(Error::input(
             flags.file.display(),
@@ -132,10 +132,10 @@ fn nearest(unused: &mut BTreeMap<(usize, usize), &Row>, length: usize) -> Option
     unused.remove(&key).map(|_| key.1)
 }
 
-/// Rows with the lengths of their answers, and the lengths alone.
-fn answers(path: &Path) -> Result<(Vec<(Row, usize)>, Vec<usize>)> {
+/// Rows with the lengths of their answers.
+fn answers(path: &Path) -> Result<Vec<(Row, usize)>> {
     let subject = path.display().to_string();
-    let rows = dataset(path)?
+    dataset(path)?
         .map(|row| {
             let row = row.at(&subject)?;
             let length = match Example::recognise(&row, None).at(&subject)?.completion() {
@@ -144,9 +144,7 @@ fn answers(path: &Path) -> Result<(Vec<(Row, usize)>, Vec<usize>)> {
             };
             Ok((row, length))
         })
-        .collect::<Result<Vec<_>>>()?;
-    let lengths = rows.iter().map(|(_, length)| *length).collect();
-    Ok((rows, lengths))
+        .collect()
 }
 
 pub fn pick(flags: &PickFlags) -> Result<Outcome> {

@@ -367,7 +367,7 @@ fn a_rate_is_chosen_by_held_out_loss_and_a_cure_among_those_that_cost_little() {
         let runs: Vec<String> = runs.iter().map(|(setting, run)| format!("{setting}={run}")).collect();
         let done = report(&["choose-cure", "--otherwise", "gamma=0.5", "--plain"])
             .arg(run("plain", 2.0, 60, 1))
-            .args(&runs.iter().map(String::as_str).collect::<Vec<_>>())
+            .args(runs)
             .output()
             .expect(0);
         done.text().trim().to_owned()

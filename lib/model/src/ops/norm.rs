@@ -238,13 +238,13 @@ impl Rows {
         };
         match pending {
             None => {
-                for i in 0..width {
-                    dx[i].write(own(i));
+                for (i, dx) in dx.iter_mut().enumerate() {
+                    dx.write(own(i));
                 }
             }
             Some(pending) => {
-                for i in 0..width {
-                    dx[i].write(own(i) + pending[i]);
+                for (i, (dx, pending)) in dx.iter_mut().zip(pending).enumerate() {
+                    dx.write(own(i) + pending);
                 }
             }
         }

@@ -4,7 +4,7 @@ use crate::cli::{FitArgs, LawName};
 use numerics::laws::Law;
 use process::{Error, Format, Result};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Plan {
@@ -62,7 +62,7 @@ impl Plan {
 }
 
 /// `X=FILE` where what stands before the sign is a number; else all of it is a path.
-fn input(argument: &PathBuf) -> Input {
+fn input(argument: &Path) -> Input {
     let split = argument.to_str().and_then(|text| text.split_once('='));
     let placed = split.and_then(|(x, path)| Some((x.parse::<f64>().ok().filter(|x| x.is_finite())?, path)));
     match placed {
@@ -71,7 +71,7 @@ fn input(argument: &PathBuf) -> Input {
             x: Some(x),
         },
         None => Input {
-            path: argument.clone(),
+            path: argument.to_path_buf(),
             x: None,
         },
     }

@@ -12,10 +12,13 @@ const BINS_PER_DECADE: f64 = 32.0;
 const FIRST_EXPONENT: f64 = -8.0;
 const BIN_COUNT: usize = 512;
 
+/// A measure of a row, where the row has it.
+type Measure = fn(&Act) -> Option<f64>;
+
 pub fn massive(sources: &[Source]) -> Result<Option<Figure>> {
     let mut series = Series::default();
     let mut panels = Vec::new();
-    let measures: [(&str, fn(&Act) -> Option<f64>); 2] = [
+    let measures: [(&str, Measure); 2] = [
         ("largest magnitude", |act| Some(act.abs_max)),
         ("largest ratio of a token", |act| act.ratio_max),
     ];
