@@ -117,7 +117,10 @@ fn changed(name: &str, change: impl Fn(&mut Value)) -> tempfile::TempDir {
 fn what_does_not_fit_is_refused_and_named() {
     let refusal = |base: &str, directory: &tempfile::TempDir| {
         let loaded = open(&self::base(base), &[directory.path().into()]).and_then(|checkpoint| checkpoint.load());
-        loaded.err().expect("such an adapter is taken").to_string()
+        match loaded {
+            Ok(_) => panic!("such an adapter is taken"),
+            Err(refusal) => refusal.to_string(),
+        }
     };
     let said = refusal("qwen2", &changed("patterns", |_| {}));
     assert!(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use acts::{File, OpenOptions};
 use model::Site;
@@ -116,7 +116,7 @@ impl Groups {
 }
 
 impl Dump {
-    fn open(path: &PathBuf) -> Result<Dump> {
+    fn open(path: &Path) -> Result<Dump> {
         let name = path.display().to_string();
         let file = File::open(path, OpenOptions::default()).at(&name)?;
         let tensor = file.tensor("samples").at(&name)?;

@@ -48,7 +48,7 @@ impl Plan {
             keep_going: args.keep_going,
             laws_to_fit: laws,
         };
-        let inputs: Vec<Input> = args.inputs.iter().map(input).collect();
+        let inputs: Vec<Input> = args.inputs.iter().map(|argument| input(argument)).collect();
         let stdin = || Input {
             path: PathBuf::from("-"),
             x: None,

@@ -6,6 +6,7 @@
 //! A dimension that does not vary has no correlation.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use candle_core::{Device, Error, Result};
 use model::Tensor;
@@ -129,12 +130,9 @@ impl Auxiliary for Decorrelate {
         if rows.dim(0)? == 0 {
             return Ok(());
         }
-        if !self.seen.contains_key(&layer) {
-            self.seen.insert(layer, Folded::about(rows.mean_keepdim(0)?)?);
-        }
-        match self.seen.get_mut(&layer) {
-            Some(folded) => folded.add(rows),
-            None => Ok(()),
+        match self.seen.entry(layer) {
+            Entry::Occupied(folded) => folded.into_mut().add(rows),
+            Entry::Vacant(none) => none.insert(Folded::about(rows.mean_keepdim(0)?)?).add(rows),
         }
     }
 
