@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use acts::{File, OpenOptions};
 use model::Site;
@@ -52,7 +52,11 @@ pub type Rows = Vec<Vec<f64>>;
 
 impl Groups {
     pub fn open(flags: &DumpFlags) -> Result<Groups> {
-        let dumps = flags.dumps.iter().map(Dump::open).collect::<Result<Vec<_>>>()?;
+        let dumps = flags
+            .dumps
+            .iter()
+            .map(|path| Dump::open(path))
+            .collect::<Result<Vec<_>>>()?;
         let (positive, negative) = sides(&dumps, flags)?;
         let places = places(&dumps, flags)?;
         let made = made(&dumps)?;
