@@ -96,10 +96,10 @@ impl Reference {
 }
 
 /// The scores of a step, from those of both contexts.
-type Rule = dyn Fn(&[f64], &[f64], usize) -> Vec<f64>;
+type Rule<'a> = dyn Fn(&[f64], &[f64], usize) -> Vec<f64> + 'a;
 
 /// Greedy under a rule; none where the two best lie close together on the way, so that rounding may choose.
-fn contrasted(first: (&Reference, Vec<u32>), second: (&Reference, Vec<u32>), rule: &Rule) -> Option<String> {
+fn contrasted(first: (&Reference, Vec<u32>), second: (&Reference, Vec<u32>), rule: &Rule<'_>) -> Option<String> {
     let (mut ids, mut other) = (first.1, second.1);
     let mut said = Vec::new();
     for step in 0..NEW_TOKENS {
