@@ -81,9 +81,7 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
-        let (directory, source) = open(path, options)?;
-        let config_text = directory.read("config.json")?;
-        let mut config = Config::parse(&config_text)?;
+        let (directory, (config_text, mut config), source) = open(path, options)?;
         let was_tied = config.tied;
         let source = adapt(source, &mut config, path, options)?;
         let digest = digest(&directory, &config_text, &*source, |hasher, bytes| {
@@ -211,7 +209,7 @@ impl Checkpoint {
 }
 
 /// The files and the weights that `path` names: a directory, a GGUF file, or a name of the hub.
-fn open(path: &Path, options: &Options) -> Result<(Directory, Weights)> {
+fn open(path: &Path, options: &Options) -> Result<(Directory, (Vec<u8>, Config), Weights)> {
     let found = hub::find(path, options.follow_links)?;
     let path = found.as_deref().unwrap_or(path);
     // adapters are merged in f32, where their product is exact enough
@@ -222,11 +220,20 @@ fn open(path: &Path, options: &Options) -> Result<(Directory, Weights)> {
     if Gguf::is_at(path) {
         let source = Gguf::open(path, dtype, device)?;
         let directory = Directory::made(path, source.stands_for()?);
-        return Ok((directory, Box::new(source)));
+        let config = read_config(&directory)?;
+        return Ok((directory, config, Box::new(source)));
     }
     let directory = Directory::open(path, options.follow_links)?;
+    // an impossible config is refused before any weight is looked at
+    let config = read_config(&directory)?;
     let source = Safetensors::open(&directory, dtype, device)?;
-    Ok((directory, Box::new(source)))
+    Ok((directory, config, Box::new(source)))
+}
+
+fn read_config(directory: &Directory) -> Result<(Vec<u8>, Config)> {
+    let text = directory.read("config.json")?;
+    let config = Config::parse(&text)?;
+    Ok((text, config))
 }
 
 /// Lays the adapters over the weights, and unties the head from the embedding where one of them is changed.
