@@ -10,8 +10,7 @@ use serde::Serialize;
 use crate::cli::{
     Bench, BenchFlags, ExecutionFlags, PromptsArgs, ReportArgs, ReportFlags, RunArgs, ScoreArgs, Source, Style,
 };
-use crate::sandbox::Limits;
-use crate::scorer::Execution;
+use crate::sandbox::{Execution, Limits};
 
 /// Which questions, and how they are asked.
 #[derive(Serialize)]

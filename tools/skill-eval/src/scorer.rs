@@ -1,7 +1,5 @@
 //! An answer to its scores, one for each extractor that reads it.
 
-use std::path::PathBuf;
-
 use process::{Error, Result};
 use records::{Completion, Finish, Score};
 use serde_json::Value;
@@ -11,28 +9,10 @@ use crate::bench;
 use crate::cli::Bench;
 use crate::extract::{Found, choices_of};
 use crate::rows::Entry;
-use crate::sandbox::{Ending, Limits, Sandbox};
+use crate::sandbox::{Ending, Execution, Sandbox};
 
 /// The scores of an answer, or why it cannot be scored; the outer error ends the run.
 pub type Scored = Result<std::result::Result<Vec<Score>, String>>;
-
-/// Whether and how the programs of a model run.
-pub struct Execution {
-    pub is_allowed: bool,
-    pub python: PathBuf,
-    pub limits: Limits,
-}
-
-impl Execution {
-    /// Refuses programs of a model where they were not allowed; tries the sandbox where they were.
-    pub fn sandbox(&self) -> Result<Sandbox> {
-        if !self.is_allowed {
-            return Err(Error::usage("humaneval", "scoring runs programs that a model wrote")
-                .hint("--allow-code-execution runs them in a sandbox"));
-        }
-        Sandbox::new(&self.python, self.limits)
-    }
-}
 
 /// Scores one answer after another, on any thread.
 pub struct Scorer {

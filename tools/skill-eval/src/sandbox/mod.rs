@@ -13,7 +13,7 @@ mod confinement;
 mod dialogue;
 mod interpreter;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,24 @@ use interpreter::Interpreter;
 pub struct Limits {
     pub seconds: u64,
     pub memory_bytes: u64,
+}
+
+/// Whether and how the programs of a model run.
+pub struct Execution {
+    pub is_allowed: bool,
+    pub python: PathBuf,
+    pub limits: Limits,
+}
+
+impl Execution {
+    /// Refuses programs of a model where they were not allowed; tries the sandbox where they were.
+    pub fn sandbox(&self) -> Result<Sandbox> {
+        if !self.is_allowed {
+            return Err(Error::usage("humaneval", "scoring runs programs that a model wrote")
+                .hint("--allow-code-execution runs them in a sandbox"));
+        }
+        Sandbox::new(&self.python, self.limits)
+    }
 }
 
 /// How a function is tested, in the benchmark's words.
