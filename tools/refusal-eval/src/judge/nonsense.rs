@@ -8,7 +8,7 @@
 //! | salad | share of function words in prose | below [`FUNCTION_SHARE_MIN`] |
 //! | off-topic | content words of a question that come back | none, in prose of [`TOPIC_WORDS_MIN`] words or more |
 //!
-//! The bounds were set on four models' answers with labels and checked on 4,000 answers that people wrote: about 1 in 400 of those, sound but
+//! The bounds were set on four models' answers with labels and checked on 4,000 answers that people wrote: at most 1 in 250 of those, sound but
 //! repetitive, passes for nonsense. What each measure cannot see is left alone: an answer that is fluent, short and wrong is compliance.
 
 /// A run of this many words is a repetition; less is idiom.
