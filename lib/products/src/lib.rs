@@ -8,12 +8,14 @@
 mod dense;
 mod kernels;
 mod mixed;
+mod precision;
 mod registers;
 mod rounding;
 
 pub use dense::{Product, Real, Target, matrix, strided, strided_mut};
 pub use kernels::{Operand, STEADY_ROWS, Unit, family};
-pub use mixed::{How, MixedProduct, Precision};
+pub use mixed::MixedProduct;
+pub use precision::{How, Precision};
 pub use registers::{Lanes, sum_of};
 pub use rounding::{narrow, widen};
 

@@ -2,29 +2,10 @@
 
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::dense::{Product, Target};
 use crate::kernels::{Operand, Place, by_rows, by_tiles};
-
-/// How exact products of f32 are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// That of f32.
-    #[default]
-    Full,
-    /// Where the processor has a tile unit, two parts of bf16 of each number: 16 bits of it.
-    Medium,
-}
-
-/// What may be asked of a product beside its numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct How {
-    /// Up to [`crate::STEADY_ROWS`] rows have the bits that each has alone.
-    pub steady: bool,
-    pub precision: Precision,
-}
+use crate::precision::How;
 
 /// left · right + bias, on all threads, not yet computed.
 #[derive(Clone, Copy)]

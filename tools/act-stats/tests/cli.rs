@@ -333,7 +333,7 @@ fn what_cannot_be_measured_is_refused() {
     writer.push_f32(0, &[1.0, 2.0]).unwrap();
     let path = place.0.path().join("unclaimed.acts");
     std::fs::write(&path, writer.finish().unwrap().0).unwrap();
-    refused(&path, &[], "has 1 rows, its samples claim 0");
+    refused(&path, &[], "samples: empty input");
     let mut header = Header::new("test", "1", PLAN, None);
     header.tensors = vec![TensorSpec::new("moments.0.resid_post.0.rest.mean", Dtype::F64, &[2]).role(Role::Moments)];
     header.fix_blocks().unwrap();

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::answers::place;
 use crate::benchmarks::text_of;
-use crate::judge::class_word;
+use crate::class::class_word;
 use crate::strata;
 
 /// What is known of the judges' errors.

@@ -7,7 +7,7 @@ use records::Class;
 
 use crate::answers::{Answer, Answers, Entry, Reading, place};
 use crate::benchmarks::text_of;
-use crate::judge::class_word;
+use crate::class::class_word;
 use crate::tally::Confusion;
 
 /// The human labels of one file, with what was labelled.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod benchmarks;
+mod class;
 mod cli;
 mod correction;
 mod groups;

@@ -240,7 +240,7 @@ fn one_picture_holds_one_figure() {
     plot()
         .args([input.as_str(), "--to", "svg", "-o", "-"])
         .output()
-        .refused(2, "9 figures");
+        .refused(2, "10 figures");
     plot()
         .args([
             input.as_str(),

@@ -16,7 +16,7 @@ use half::bf16;
 use ndarray::{Array2, ArrayView2, CowArray, Ix2};
 
 use crate::dense::Target;
-use crate::mixed::Precision;
+use crate::precision::Precision;
 use crate::rounding::{narrow, widen};
 
 /// Up to this many rows under `steady`, a row's bits do not depend on the rows beside it on any x86-64 processor with AVX2; with

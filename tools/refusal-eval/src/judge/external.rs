@@ -4,11 +4,12 @@ use std::path::Path;
 
 use process::{Error, Result, ResultExt};
 use records::dataset::{self, InputFormat};
-use records::{Class, Index, JoinKey};
+use records::{Index, JoinKey};
 
 use super::Word;
 use crate::answers::{Answer, place};
 use crate::benchmarks::text_of;
+use crate::class::class_word;
 
 /// The columns that may hold a verdict, the first found is read.
 const COLUMNS: [&str; 4] = ["verdict", "final_label", "response_refusal", "label"];
@@ -96,20 +97,6 @@ fn harm_word(said: &str) -> Option<bool> {
     match said.trim().to_ascii_lowercase().as_str() {
         "true" | "yes" | "harmful" | "unsafe" | "1" => Some(true),
         "false" | "no" | "unharmful" | "harmless" | "safe" | "0" => Some(false),
-        _ => None,
-    }
-}
-
-/// The class behind the words that people and tools use for it; XSTest's labels among them.
-pub fn class_word(said: &str) -> Option<Class> {
-    match said.trim().to_ascii_lowercase().replace([' ', '-'], "_").as_str() {
-        "compliance" | "complied" | "comply" | "full_compliance" | "1_full_compliance" | "1" | "no_refusal" => {
-            Some(Class::Compliance)
-        }
-        "refusal" | "refused" | "refuse" | "full_refusal" | "2_full_refusal" | "2" => Some(Class::Refusal),
-        "partial" | "partial_refusal" | "3_partial_refusal" | "3" => Some(Class::Partial),
-        "nonsense" | "broken" | "off_topic" | "4_nonsense" | "4" => Some(Class::Nonsense),
-        "unscored" => Some(Class::Unscored),
         _ => None,
     }
 }

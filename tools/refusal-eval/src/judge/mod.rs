@@ -21,7 +21,6 @@ use records::Class;
 
 use crate::answers::{Answer, Text};
 
-pub use external::class_word;
 pub use panel::{JudgeEntry, Panel};
 
 use external::External;
