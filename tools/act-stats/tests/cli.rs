@@ -323,17 +323,25 @@ fn what_cannot_be_measured_is_refused() {
     prompts[3].rows[0][2] = f64::INFINITY;
     let path = place.dump("infinite.acts", &prompts, Dtype::F32, None, 4);
     refused(&path, &[], "NaN or infinite");
-    let mut header = Header::new("test", "1", PLAN, None);
-    header.tensors = vec![
-        TensorSpec::activations(Site::Embed, None, Dtype::F32, 2),
-        TensorSpec::samples(),
-    ];
-    header.fix_blocks().unwrap();
-    let mut writer = Writer::new(Vec::new(), header, 1).unwrap();
-    writer.push_f32(0, &[1.0, 2.0]).unwrap();
-    let path = place.0.path().join("unclaimed.acts");
-    std::fs::write(&path, writer.finish().unwrap().0).unwrap();
-    refused(&path, &[], "samples: empty input");
+    let of_two_rows = |name: &str, samples: &str| {
+        let mut header = Header::new("test", "1", PLAN, None);
+        header.tensors = vec![
+            TensorSpec::activations(Site::Embed, None, Dtype::F32, 2),
+            TensorSpec::samples(),
+        ];
+        header.fix_blocks().unwrap();
+        let mut writer = Writer::new(Vec::new(), header, 1).unwrap();
+        writer.push_f32(0, &[1.0, 2.0, 3.0, 4.0]).unwrap();
+        writer.push(1, samples.as_bytes()).unwrap();
+        let path = place.0.path().join(name);
+        std::fs::write(&path, writer.finish().unwrap().0).unwrap();
+        path
+    };
+    refused(&of_two_rows("none.acts", ""), &[], "samples: empty input");
+    let one = json!({"type": "sample", "id": "p", "sample_index": 0, "group": "", "text_digest": "", "token_count": 1,
+        "row_start": 0, "row_count": 1});
+    let unclaimed = of_two_rows("unclaimed.acts", &format!("{one}\n"));
+    refused(&unclaimed, &[], "has 2 rows, its samples claim 1");
     let mut header = Header::new("test", "1", PLAN, None);
     header.tensors = vec![TensorSpec::new("moments.0.resid_post.0.rest.mean", Dtype::F64, &[2]).role(Role::Moments)];
     header.fix_blocks().unwrap();

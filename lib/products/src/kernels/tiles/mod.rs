@@ -383,7 +383,11 @@ mod tests {
             return;
         };
         let two = product(left.view(), right.view()).map(error).unwrap();
-        assert!(one > 1e-3 && two < 1e-5 && one > 100.0 * two, "{one} {two}");
+        let full = error(crate::MixedProduct::of(left.view(), right.t(), crate::How::default()).to_vec());
+        assert!(
+            one > 1e-3 && two < 1e-5 && one > 100.0 * two && full < 1e-6,
+            "{one:e} {two:e} {full:e}"
+        );
     }
 
     #[test]
