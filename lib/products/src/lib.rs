@@ -17,7 +17,7 @@ pub use kernels::{Operand, STEADY_ROWS, Unit, family};
 pub use mixed::MixedProduct;
 pub use precision::{How, Precision};
 pub use registers::{Lanes, sum_of};
-pub use rounding::{narrow, widen};
+pub use rounding::{narrow, narrowed, widen, widened};
 
 pub use ndarray::ArrayView2;
 #[doc(hidden)]

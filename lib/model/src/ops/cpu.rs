@@ -13,7 +13,7 @@ use candle_core::{
     WithDType,
 };
 use half::bf16;
-use products::wide;
+use products::{narrowed, wide, widened};
 use rayon::prelude::*;
 
 /// Elements per parallel task of an element-wise loop.
@@ -131,7 +131,7 @@ impl Number for bf16 {
 ///
 /// # Safety
 /// `write` must initialise every element.
-pub(super) unsafe fn fresh(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+pub(super) unsafe fn fresh<T>(len: usize, write: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
     let mut values = Vec::with_capacity(len);
     write(&mut values.spare_capacity_mut()[..len]);
     // SAFETY: the capacity is `len` and the caller initialises all of it.
@@ -156,7 +156,7 @@ pub(super) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
 }
 
 /// `f` of every pair of elements.
-pub(super) fn zip(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+pub(super) fn zip<T: Number>(x: &[T], y: &[T], f: impl Fn(T, T) -> T + Sync) -> Vec<T> {
     assert_eq!(x.len(), y.len());
     // SAFETY: the zip of equally cut, equally long chunks covers every element.
     unsafe {
@@ -165,9 +165,11 @@ pub(super) fn zip(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> V
                 .zip(x.par_chunks(CHUNK))
                 .zip(y.par_chunks(CHUNK))
                 .for_each(|((out, x), y)| {
-                    for ((out, &x), &y) in out.iter_mut().zip(x).zip(y) {
-                        out.write(f(x, y));
-                    }
+                    wide!({
+                        for ((out, &x), &y) in out.iter_mut().zip(x).zip(y) {
+                            out.write(f(x, y));
+                        }
+                    });
                 });
         })
     }
@@ -179,26 +181,34 @@ pub(super) fn add_into(into: &mut [f32], other: &[f32]) {
     into.par_chunks_mut(CHUNK)
         .zip(other.par_chunks(CHUNK))
         .for_each(|(into, other)| {
-            for (into, &other) in into.iter_mut().zip(other) {
-                *into += other;
-            }
+            wide!({
+                for (into, &other) in into.iter_mut().zip(other) {
+                    *into += other;
+                }
+            });
         });
 }
 
 /// A new tensor `a + b`.
 pub(super) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if !is_host(a) || a.dtype() != DType::F32 {
-        return a.add(b);
+    match a.dtype() {
+        DType::F32 if is_host(a) => sum_by(a, &*wide(b)?, |a: f32, b| a + b),
+        // candle's own loop over bf16 takes longer than the products beside it
+        DType::BF16 if is_host(a) => sum_by(a, b, |a, b| narrowed(widened(a) + widened(b))),
+        _ => a.add(b),
     }
-    let (wide_a, wide_b) = (wide(a)?, wide(b)?);
-    let values = zip(&view(&wide_a)?, &view(&wide_b)?, |a, b| a + b);
+}
+
+fn sum_by<T: Number>(a: &Tensor, b: &Tensor, plus: impl Fn(T, T) -> T + Sync) -> Result<Tensor> {
+    let (near, other) = (a.contiguous()?, b.contiguous()?);
+    let values = zip(&view_of(&near)?, &view_of(&other)?, plus);
     Tensor::from_vec(values, a.shape(), a.device())
 }
 
 /// `into += other`: in its storage, which nobody else may hold, or anew where that is not plain f32 memory.
 pub(super) fn add_in_place(into: &mut Tensor, other: &Tensor) -> Result<()> {
     if !is_host(into) || into.dtype() != DType::F32 || !into.is_contiguous() {
-        *into = into.add(&other.to_dtype(into.dtype())?)?;
+        *into = sum(into, &other.to_dtype(into.dtype())?)?;
         return Ok(());
     }
     let other = wide(other)?;
