@@ -1,6 +1,6 @@
 """Makes a small random transformer of every family with transformers, and what it computes at every site, in f32.
 
-    python3 scripts/parity/models.py                 # writes tests/fixtures/models/CASE/{config.json,model.safetensors,golden.safetensors}
+    python3 scripts/parity/models.py [CASE ...]      # writes tests/fixtures/models/CASE/{config.json,model.safetensors,golden.safetensors}
     python3 scripts/parity/models.py --tokenizers DIR  # also tokenizer ids on awkward strings, for the tokenizers below DIR
 
 The goldens are committed, so the tests need no Python. Sequences run alone (batch of one, no padding).
@@ -14,7 +14,7 @@ import shutil
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 SEED = 20260101
 LENGTHS = [5, 1, 12]
@@ -22,6 +22,26 @@ VOCAB = 48
 SMALL = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
              vocab_size=VOCAB, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 PLAIN = {key: value for key, value in SMALL.items() if key != "num_key_value_heads"}
+FALCON = dict(model_type="falcon", hidden_size=16, num_hidden_layers=3, num_attention_heads=4, vocab_size=VOCAB,
+              max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+
+# how a family calls what others call by the second name; a dot leads into the MLP or out of the block
+CALLED = {
+    "gpt2": dict(layers="h", norm="ln_f", self_attn="attn", o_proj="c_proj", down_proj="c_proj", gate_proj="c_fc", before_mlp="ln_2"),
+    "gpt_neox": dict(norm="final_layer_norm", self_attn="attention", o_proj="dense", down_proj="dense_4h_to_h",
+                     gate_proj="dense_h_to_4h"),
+    "gptj": dict(layers="h", norm="ln_f", self_attn="attn", o_proj="out_proj", down_proj="fc_out", gate_proj="fc_in"),
+    "phi": dict(norm="final_layernorm", o_proj="dense", down_proj="fc2", gate_proj="fc1"),
+    "opt": dict(norm="final_layer_norm", o_proj="out_proj", down_proj="fc2", gate_proj="fc1", before_mlp="final_layer_norm"),
+    "falcon": dict(layers="h", norm="ln_f", self_attn="self_attention", o_proj="dense", down_proj="dense_4h_to_h",
+                   gate_proj="dense_h_to_4h"),
+    "gemma2": dict(before_mlp="pre_feedforward_layernorm", after_attention="post_attention_layernorm",
+                   after_mlp="post_feedforward_layernorm"),
+    "olmo2": dict(before_mlp="mlp", after_attention="post_attention_layernorm", after_mlp="post_feedforward_layernorm"),
+    "glm4": dict(after_attention="post_self_attn_layernorm", after_mlp="post_mlp_layernorm"),
+}
+CALLED["gemma3_text"], CALLED["olmo3"] = CALLED["gemma2"], CALLED["olmo2"]
+PARALLEL = ("phi", "gptj")
 
 CASES = {
     "llama": dict(SMALL, model_type="llama", tie_word_embeddings=False, attention_bias=True, mlp_bias=True, eos_token_id=[2, 3]),
@@ -43,6 +63,34 @@ CASES = {
     "olmo": dict(PLAIN, model_type="olmo", clip_qkv=0.5),
     "olmo2": dict(SMALL, model_type="olmo2"),
     "phi3": dict(SMALL, model_type="phi3", sliding_window=4),
+    "olmo3": dict(SMALL, model_type="olmo3", num_hidden_layers=4, sliding_window=4, rope_scaling=dict(
+        rope_type="yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=2.0, beta_slow=1.0, attention_factor=1.2)),
+    "qwen2-yarn": dict(SMALL, model_type="qwen2", head_dim=8, rope_theta=100.0, rope_scaling=dict(
+        rope_type="yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=4.0)),
+    "llama-dynamic-rope": dict(SMALL, model_type="llama", rope_scaling=dict(rope_type="dynamic", factor=4.0)),
+    "smollm3": dict(SMALL, model_type="smollm3", no_rope_layer_interval=2, use_sliding_window=True, sliding_window=4),
+    "granite": dict(SMALL, model_type="granite", embedding_multiplier=12.0, residual_multiplier=0.22, attention_multiplier=0.3,
+                    logits_scaling=8.0, tie_word_embeddings=True, attention_bias=True),
+    "glm": dict(SMALL, model_type="glm", head_dim=8),
+    "glm4": dict(SMALL, model_type="glm4", head_dim=8),
+    "phi": dict(SMALL, model_type="phi", partial_rotary_factor=0.5),
+    "phi-normed": dict(SMALL, model_type="phi", partial_rotary_factor=0.5, qk_layernorm=True),
+    "gptj": dict(model_type="gptj", n_embd=16, n_layer=3, n_head=2, n_positions=64, rotary_dim=4, vocab_size=VOCAB, bos_token_id=1,
+                 eos_token_id=2),
+    "opt": dict(model_type="opt", hidden_size=16, ffn_dim=24, num_hidden_layers=3, num_attention_heads=4, vocab_size=VOCAB,
+                max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0),
+    "falcon": dict(FALCON),
+    "falcon-grouped": dict(FALCON, new_decoder_architecture=True, num_kv_heads=2, bias=True),
+    "falcon-one-norm": dict(FALCON, new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1),
+    "falcon-sequential": dict(FALCON, multi_query=False, parallel_attn=False, bias=True),
+    "ministral3": dict(SMALL, model_type="ministral3", head_dim=8, rope_parameters=dict(
+        rope_type="yarn", rope_theta=1e6, factor=4.0, original_max_position_embeddings=16, beta_fast=32.0, beta_slow=1.0, mscale=1.0,
+        mscale_all_dim=1.0, llama_4_scaling_beta=0.1)),
+    "gemma3-wrapper": dict(model_type="gemma3", text_config=dict(SMALL, head_dim=8, sliding_window=4, query_pre_attn_scalar=12), vision_config=dict(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8)),
+    "mistral3": dict(model_type="mistral3", tie_word_embeddings=False, text_config=dict(
+        SMALL, model_type="mistral", head_dim=8, sliding_window=None, tie_word_embeddings=False), vision_config=dict(
+        model_type="pixtral", hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8)),
     "phi3-longrope": dict(SMALL, model_type="phi3", partial_rotary_factor=0.5, hidden_size=32, original_max_position_embeddings=32,
                           rope_scaling=dict(type="longrope", short_factor=[1.0, 1.5], long_factor=[2.0, 3.0])),
 }
@@ -58,7 +106,8 @@ def build(settings):
     settings = dict(settings)
     torch.manual_seed(SEED)
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    kind = AutoModelForImageTextToText if hasattr(config, "text_config") else AutoModelForCausalLM
+    model = kind.from_config(config, attn_implementation="eager").float().eval()
     for name, parameter in model.named_parameters():
         with torch.no_grad():
             noise = torch.randn(parameter.shape)
@@ -71,7 +120,8 @@ def watch(model, config, ids):
     """Every site of every block for one sequence, by hooks on the modules whose inputs and outputs they are."""
     seen, handles = {}, []
     first = lambda value: value[0] if isinstance(value, tuple) else value
-    keep = lambda name: lambda value: seen.__setitem__(name, first(value)[0].detach().clone())
+    rows = lambda value: value[0] if value.dim() == 3 else value
+    keep = lambda name: lambda value: seen.__setitem__(name, rows(first(value)).detach().clone())
 
     def after(module, name, change=lambda x: x):
         handles.append(module.register_forward_hook(lambda m, i, o: keep(name)(change(first(o)))))
@@ -80,30 +130,30 @@ def watch(model, config, ids):
         hook = lambda m, args, kwargs: keep(name)(args[0] if args else kwargs["hidden_states"])
         handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
+    config = config.get_text_config()
     kind = config.model_type
-    base = getattr(model, "model", model.base_model)
-    layers = base.h if kind == "gpt2" else base.layers
-    final = {"gpt2": "ln_f", "gpt_neox": "final_layer_norm"}.get(kind, "norm")
-    for l, block in enumerate(layers):
+    called = lambda name: CALLED.get(kind, {}).get(name, name)
+    base = model.base_model
+    base = getattr(base, "language_model", getattr(base, "decoder", base))
+    scaled = lambda x: x * getattr(config, "residual_multiplier", 1.0)
+    parallel = kind in PARALLEL or getattr(config, "use_parallel_residual", getattr(config, "parallel_attn", False))
+    for l, block in enumerate(getattr(base, called("layers"))):
         before(block, f"resid_pre.{l}")
         after(block, f"resid_post.{l}")
-        attention = block.attn if kind == "gpt2" else block.attention if kind == "gpt_neox" else block.self_attn
-        sandwich = kind in ("gemma2", "gemma3_text", "olmo2")
-        after(block.post_attention_layernorm if sandwich else attention, f"attn_out.{l}")
-        after(block.post_feedforward_layernorm if sandwich else block.mlp, f"mlp_out.{l}")
-        if kind == "olmo2":
-            before(block.mlp, f"resid_mid.{l}")
-        elif not getattr(config, "use_parallel_residual", False):
-            norm = {"gpt2": "ln_2", "gemma2": "pre_feedforward_layernorm", "gemma3_text": "pre_feedforward_layernorm"}
-            before(getattr(block, norm.get(kind, "post_attention_layernorm")), f"resid_mid.{l}")
-        before(getattr(attention, {"gpt2": "c_proj", "gpt_neox": "dense"}.get(kind, "o_proj")), f"attn_in.{l}")
-        before(getattr(block.mlp, {"gpt2": "c_proj", "gpt_neox": "dense_4h_to_h"}.get(kind, "down_proj")), f"mlp_in.{l}")
-        if kind == "phi3":
-            after(block.mlp.gate_up_proj, f"mlp_gate.{l}", lambda x: x.chunk(2, dim=-1)[0])
+        attention = getattr(block, called("self_attn"))
+        mlp = block if kind == "opt" else block.mlp
+        after(getattr(block, called("after_attention"), attention), f"attn_out.{l}", scaled)
+        after(getattr(block, called("after_mlp"), mlp.fc2 if kind == "opt" else mlp), f"mlp_out.{l}", scaled)
+        if not parallel:
+            norm = called("before_mlp")
+            before(getattr(block, norm if norm != "before_mlp" else "post_attention_layernorm"), f"resid_mid.{l}")
+        before(getattr(attention, called("o_proj")), f"attn_in.{l}")
+        before(getattr(mlp, called("down_proj")), f"mlp_in.{l}")
+        if hasattr(mlp, "gate_up_proj"):
+            after(mlp.gate_up_proj, f"mlp_gate.{l}", lambda x: x.chunk(2, dim=-1)[0])
         else:
-            gate = {"gpt2": "c_fc", "gpt_neox": "dense_h_to_4h"}.get(kind, "gate_proj")
-            after(getattr(block.mlp, gate), f"mlp_gate.{l}")
-    after(getattr(base, final), "final_norm")
+            after(getattr(mlp, called("gate_proj")), f"mlp_gate.{l}")
+    after(getattr(base, called("norm")), "final_norm")
     with torch.no_grad():
         seen["logits"] = model(input_ids=ids[None], use_cache=False).logits[0]
     for handle in handles:
@@ -123,10 +173,11 @@ def deviation(model, config, sequences, golden, dtype):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--tokenizers", type=pathlib.Path)
+    arguments.add_argument("cases", nargs="*", choices=[[], *CASES], metavar="CASE", help="all without any")
     arguments = arguments.parse_args()
     root = pathlib.Path(__file__).resolve().parents[2] / "tests/fixtures/models"
-    for name, settings in CASES.items():
-        config, model = build(settings)
+    for name in arguments.cases or CASES:
+        config, model = build(CASES[name])
         where = root / name
         shutil.rmtree(where, ignore_errors=True)
         model.save_pretrained(where)

@@ -28,6 +28,7 @@ struct Attention {
     qk_norm: Option<(QkNorm, Norm, Norm)>,
     output: Linear,
     rope: Option<usize>,
+    pairs: RopePairs,
     clip: Option<f64>,
     how: AttentionHow,
     heads: usize,
@@ -52,7 +53,7 @@ impl Attention {
                 v: loader.linear(&at(v), (kv_size, d), bias)?,
             },
             Qkv::Stacked(all) => Qkv::Stacked(loader.linear(&at(all), (q_size + 2 * kv_size, d), bias)?),
-            Qkv::PerHead(all) => Qkv::PerHead(loader.linear(&at(all), (q_size + 2 * kv_size, d), bias)?),
+            Qkv::ByGroup(all) => Qkv::ByGroup(loader.linear(&at(all), (q_size + 2 * kv_size, d), bias)?),
         };
         let widths = match config.qk_norm {
             QkNorm::None => None,
@@ -73,6 +74,7 @@ impl Attention {
             qk_norm,
             output: loader.linear(&at(names.attn_out), (d, q_size), config.attn_out_bias)?,
             rope: config.layers[layer].rope,
+            pairs: config.rope_pairs,
             clip: config.qkv_clip,
             how: AttentionHow {
                 scale: config.attn_scale as f32,
@@ -103,8 +105,8 @@ impl Attention {
             (q, k) = (q_norm.forward(tape, &q)?, k_norm.forward(tape, &k)?);
         }
         if let Some((cos, sin)) = self.rope.map(|index| &pass.ropes[index]) {
-            q = ops::rope(tape, &q, cos, sin, RopePairs::Half)?;
-            k = ops::rope(tape, &k, cos, sin, RopePairs::Half)?;
+            q = ops::rope(tape, &q, cos, sin, self.pairs)?;
+            k = ops::rope(tape, &k, cos, sin, self.pairs)?;
         }
         let mixed = match cache {
             None => ops::attention(tape, &q, &k, &v, &pass.offsets, &self.how)?,
@@ -140,12 +142,14 @@ impl Attention {
                     split(ops::narrow(tape, &all, 1, q_size + kv_size, kv_size)?, kv_heads)?,
                 ])
             }
-            Qkv::PerHead(all) => {
-                let all = ops::reshape(tape, &all.forward(tape, x)?, (rows, heads, 3 * head_dim))?;
+            Qkv::ByGroup(all) => {
+                let of_group = heads / kv_heads * head_dim; // the width of a group's queries
+                let all = all.forward(tape, x)?;
+                let all = ops::reshape(tape, &all, (rows, kv_heads, of_group + 2 * head_dim))?;
                 Ok([
-                    ops::narrow(tape, &all, 2, 0, head_dim)?,
-                    ops::narrow(tape, &all, 2, head_dim, head_dim)?,
-                    ops::narrow(tape, &all, 2, 2 * head_dim, head_dim)?,
+                    split(ops::narrow(tape, &all, 2, 0, of_group)?, heads)?,
+                    ops::narrow(tape, &all, 2, of_group, head_dim)?,
+                    ops::narrow(tape, &all, 2, of_group + head_dim, head_dim)?,
                 ])
             }
         }
@@ -213,6 +217,7 @@ pub(crate) struct Block {
     before_mlp: Option<Norm>,
     after_mlp: Option<Norm>,
     parallel: bool,
+    residual_scale: Option<f64>,
 }
 
 impl Block {
@@ -231,6 +236,7 @@ impl Block {
             attention: Attention::load(loader, layer, config)?,
             mlp: Mlp::load(loader, layer, config)?,
             parallel: config.parallel,
+            residual_scale: config.residual_scale,
         })
     }
 
@@ -248,18 +254,27 @@ impl Block {
             Some(norm) => norm.forward(tape, x),
             None => Ok(x.clone()),
         };
-        let mlp = |x: &Tensor, probe: &mut dyn Probe| {
-            let mixed = self.mlp.forward(tape, &through(&self.before_mlp, x)?, probe)?;
-            visit(probe, at(Site::MlpOut), through(&self.after_mlp, &mixed)?)
+        let scaled = |x: Tensor| match self.residual_scale {
+            Some(factor) => ops::scale(tape, &x, factor),
+            None => Ok(x),
         };
-        let attended = self
-            .attention
-            .forward(tape, &through(&self.before_attention, x)?, pass, probe, cache)?;
-        let attended = visit(probe, at(Site::AttnOut), through(&self.after_attention, &attended)?)?;
+        let mlp = |read: &Tensor, probe: &mut dyn Probe| {
+            let mixed = self.mlp.forward(tape, read, probe)?;
+            visit(probe, at(Site::MlpOut), scaled(through(&self.after_mlp, &mixed)?)?)
+        };
+        let read = through(&self.before_attention, x)?;
+        let attended = self.attention.forward(tape, &read, pass, probe, cache)?;
+        let attended = scaled(through(&self.after_attention, &attended)?)?;
+        let attended = visit(probe, at(Site::AttnOut), attended)?;
         if self.parallel {
-            return ops::add(tape, &ops::add(tape, &mlp(x, probe)?, &attended)?, x);
+            // a block with one norm has it for both
+            let read = self
+                .before_mlp
+                .as_ref()
+                .map_or(Ok(read), |norm| norm.forward(tape, x))?;
+            return ops::add(tape, &ops::add(tape, &mlp(&read, probe)?, &attended)?, x);
         }
         let x = visit(probe, at(Site::ResidMid), ops::add(tape, x, &attended)?)?;
-        ops::add(tape, &x, &mlp(&x, probe)?)
+        ops::add(tape, &x, &mlp(&through(&self.before_mlp, &x)?, probe)?)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::names::{Hidden, Names};
-use crate::ops::Activation;
+use crate::ops::{Activation, RopePairs};
 
 /// How a normalisation is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,6 +51,12 @@ pub enum RopeScaling {
         short_factor: Vec<f64>,
         attention_factor: f64,
     },
+    /// Frequencies before `ramp.0` are kept, those after `ramp.1` are slowed by `factor`, those between mixed.
+    Yarn {
+        factor: f64,
+        ramp: (f64, f64),
+        attention_factor: f64,
+    },
 }
 
 /// What one block does that another may do otherwise.
@@ -76,10 +82,13 @@ pub struct Config {
     pub vocab_size: usize,
     /// The longest sequence.
     pub position_count: usize,
+    /// How many rows of the table of learned positions stand before the first position's (OPT).
+    pub position_offset: usize,
     pub norm: Norm,
     pub norm_eps: f64,
     pub qk_norm: QkNorm,
-    /// Attention and MLP both read the block's input (`use_parallel_residual`).
+    /// Attention and MLP both read the block's input (`use_parallel_residual`); where the MLP has no norm before it, it reads
+    /// what attention's norm gives.
     pub parallel: bool,
     pub activation: Activation,
     pub qkv_bias: bool,
@@ -91,9 +100,16 @@ pub struct Config {
     /// q, k and v are clamped to ±this (OLMo).
     pub qkv_clip: Option<f64>,
     pub logit_softcap: Option<f64>,
-    /// Embeddings are multiplied by this (Gemma).
+    /// Logits are divided by this (Granite).
+    pub logit_divisor: Option<f64>,
+    pub head_bias: bool,
+    /// Embeddings are multiplied by this (Gemma, Granite).
     pub embed_scale: Option<f64>,
+    /// What attention and the MLP give is multiplied by this before it is added to the residual (Granite).
+    pub residual_scale: Option<f64>,
     pub ropes: Vec<Rope>,
+    /// Which dimensions of a head a rope turns together.
+    pub rope_pairs: RopePairs,
     pub layers: Vec<Layer>,
     /// The head is the embedding.
     pub tied: bool,

@@ -12,7 +12,7 @@ use crate::compute::Precision;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::loader::{Loader, Norm, Parameter};
-use crate::ops::{self, Tape};
+use crate::ops::{self, Head, Tape};
 use crate::rope::RopeTable;
 use crate::taps::{Point, Probe, Site, visit};
 use crate::weights::Source;
@@ -25,7 +25,8 @@ pub struct Decoder {
     positions: Option<Tensor>, // (positions, hidden)
     blocks: Vec<Block>,
     norm: Norm,
-    head: Tensor, // (vocab, hidden); the embedding itself when tied
+    head: Tensor,              // (vocab, hidden); the embedding itself when tied
+    head_bias: Option<Tensor>, // (vocab)
     ropes: Vec<RopeTable>,
     parameters: Vec<Parameter>,
     device: Device,
@@ -81,7 +82,7 @@ impl Decoder {
         let embedding = table(names.embedding, config.vocab_size)?;
         let positions = names
             .positions
-            .map(|name| table(name, config.position_count))
+            .map(|name| table(name, config.position_offset + config.position_count))
             .transpose()?;
         let blocks = (0..config.layer_count())
             .map(|layer| Block::load(&mut loader, layer, &config))
@@ -92,6 +93,10 @@ impl Decoder {
         } else {
             loader.get(format!("{}.weight", names.head), &[config.vocab_size, width])?
         };
+        let head_bias = config
+            .head_bias
+            .then(|| loader.get(format!("{}.bias", names.head), &[config.vocab_size]))
+            .transpose()?;
         let asked: Vec<&str> = loader
             .parameters
             .iter()
@@ -104,6 +109,7 @@ impl Decoder {
             blocks,
             norm,
             head,
+            head_bias,
             ropes: config.ropes.iter().map(|rope| RopeTable::new(rope, device)).collect(),
             parameters: loader.parameters,
             device: device.clone(),
@@ -135,9 +141,14 @@ impl Decoder {
         &self.device
     }
 
-    /// The matrix (vocab, hidden) of the vocabulary product; the embedding itself when tied.
-    pub fn head(&self) -> &Tensor {
-        &self.head
+    /// How logits come out of the final norm's output.
+    pub fn head(&self) -> Head<'_> {
+        Head {
+            weight: &self.head,
+            bias: self.head_bias.as_ref(),
+            scale: self.config.logit_divisor.map(|divisor| 1.0 / divisor),
+            softcap: self.config.logit_softcap,
+        }
     }
 
     /// The type activations are computed and given in.
@@ -281,7 +292,9 @@ impl Decoder {
             x = ops::scale(tape, &x, scale.to_scalar::<f64>()?)?;
         }
         if let Some(table) = &self.positions {
-            x = ops::add(tape, &x, &ops::embedding(tape, table, &pass.positions)?)?;
+            let offset = self.config.position_offset as u32;
+            let places: Vec<u32> = pass.positions.iter().map(|position| position + offset).collect();
+            x = ops::add(tape, &x, &ops::embedding(tape, table, &places)?)?;
         }
         Ok(x)
     }
@@ -289,7 +302,10 @@ impl Decoder {
     /// Next-token scores (rows, vocab) of rows that `forward` gave; choose them first (`index_select`), for a
     /// vocabulary is wide.
     pub fn logits(&self, tape: &Tape, normed: &Tensor) -> Result<Tensor> {
-        let logits = ops::linear(tape, normed, &self.head, None)?;
+        let mut logits = ops::linear(tape, normed, &self.head, self.head_bias.as_ref())?;
+        if let Some(divisor) = self.config.logit_divisor {
+            logits = ops::scale(tape, &logits, 1.0 / divisor)?;
+        }
         match self.config.logit_softcap {
             None => Ok(logits),
             Some(_) if tape.is_recording() => {

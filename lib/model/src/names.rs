@@ -41,8 +41,8 @@ pub(crate) enum Qkv<T> {
     },
     /// One matrix: all of q, then all of k, then all of v.
     Stacked(T),
-    /// One matrix: per head q, k and v.
-    PerHead(T),
+    /// One matrix: for each key head its queries, then k and v.
+    ByGroup(T),
 }
 
 /// How the hidden layer comes out of the MLP's input.

@@ -10,7 +10,7 @@ use crate::config::{Rope, RopeScaling};
 #[derive(Debug)]
 pub(crate) struct RopeTable {
     frequencies: Vec<f32>,
-    /// Multiplies cosine and sine (LongRope).
+    /// Multiplies cosine and sine (LongRope, YaRN).
     amplitude: f64,
     /// (positions, half) each
     table: RwLock<Option<(Tensor, Tensor)>>,
@@ -42,6 +42,18 @@ impl RopeTable {
             } => {
                 let scaled = |(index, short): (usize, &f64)| 1.0 / (*short as f32 * power(index));
                 (short_factor.iter().enumerate().map(scaled).collect(), *attention_factor)
+            }
+            RopeScaling::Yarn {
+                factor,
+                ramp: (low, high),
+                attention_factor,
+            } => {
+                let mixed = |(index, kept): (usize, f32)| {
+                    let slowed = 1.0 / (*factor as f32 * power(index));
+                    let share = 1.0 - ((index as f32 - *low as f32) / (high - low) as f32).clamp(0.0, 1.0);
+                    slowed * (1.0 - share) + kept * share
+                };
+                (plain.enumerate().map(mixed).collect(), *attention_factor)
             }
         };
         Self {

@@ -13,6 +13,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 pub(super) const KEYS: Spelling = Spelling {
+    kv_head_count: Some(("num_key_value_heads", Some(16))),
     head_dim: Some(256),
     position_count: ("max_position_embeddings", 8_192),
     activation: (&["hidden_activation", "hidden_act"], Activation::GeluTanh),

@@ -1,6 +1,6 @@
 //! Gemma 2: Gemma with norms on both sides, capped scores and logits, and every other layer sliding.
 
-use super::{Family, Keys, gemma, llama, windows};
+use super::{Family, Keys, Spelling, gemma, llama, windows};
 use crate::config::Config;
 use crate::error::Result;
 use crate::names::Names;
@@ -8,7 +8,10 @@ use crate::names::Names;
 pub(super) const FAMILY: Family = Family {
     name: "gemma2",
     names: NAMES,
-    keys: gemma::KEYS,
+    keys: Spelling {
+        kv_head_count: Some(("num_key_value_heads", Some(4))),
+        ..gemma::KEYS
+    },
     finish: |config, keys| {
         finish(config, keys)?;
         let softcap = |key: &str, default| -> Result<_> {

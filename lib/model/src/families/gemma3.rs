@@ -3,12 +3,13 @@
 use super::rope::{self, Defaults};
 use super::{Family, Keys, Spelling, gemma, gemma2, windows};
 use crate::config::{Config, QkNorm, Rope};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family {
     name: "gemma3_text",
     names: gemma2::NAMES,
     keys: Spelling {
+        kv_head_count: Some(("num_key_value_heads", Some(4))),
         position_count: ("max_position_embeddings", 131_072),
         rope: None,
         ..gemma::KEYS
@@ -23,10 +24,8 @@ pub(super) const FAMILY: Family = Family {
         windows::set(config, keys, windows::length(keys, Some(4_096))?, |layer| {
             !(layer + 1).is_multiple_of(pattern)
         })?;
-        config.ropes = ropes(config, keys)?.into();
-        for layer in &mut config.layers {
-            layer.rope = Some(usize::from(layer.window.is_some()));
-        }
+        let ropes = ropes(config, keys)?;
+        rope::set_kinds(config, ropes);
         Ok(())
     },
 };
@@ -42,22 +41,5 @@ fn ropes(config: &mut Config, keys: &Keys) -> Result<[Rope; 2]> {
         theta: keys.positive("rope_local_base_freq")?.unwrap_or(10_000.0),
         share,
     };
-    let legacy = keys.object("rope_scaling")?;
-    let Some(both) = keys.object("rope_parameters")? else {
-        return Ok([
-            rope::of(config, keys, legacy, full)?,
-            rope::of(config, keys, None, sliding)?,
-        ]);
-    };
-    let both = Keys::new(both);
-    let (Some(of_full), Some(of_sliding)) = (both.object("full_attention")?, both.object("sliding_attention")?) else {
-        return Err(Error::Config(
-            "rope_parameters lacks full_attention or sliding_attention".into(),
-        ));
-    };
-    both.refuse_unread()?;
-    Ok([
-        rope::of(config, keys, Some(of_full), full)?,
-        rope::of(config, keys, Some(of_sliding), sliding)?,
-    ])
+    rope::of_kinds(config, keys, full, sliding)
 }

@@ -19,7 +19,7 @@ pub(super) const FAMILY: Family = Family {
     },
 };
 
-const KEYS: Spelling = Spelling {
+pub(super) const KEYS: Spelling = Spelling {
     hidden_size: "n_embd",
     layer_count: "n_layer",
     head_count: "n_head",

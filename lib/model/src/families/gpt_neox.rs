@@ -31,7 +31,7 @@ pub(super) const FAMILY: Family = Family {
 const NAMES: Names = Names {
     embedding: "gpt_neox.embed_in",
     blocks: "gpt_neox.layers",
-    qkv: Qkv::PerHead("attention.query_key_value"),
+    qkv: Qkv::ByGroup("attention.query_key_value"),
     attn_out: "attention.dense",
     hidden: Hidden::Plain("mlp.dense_h_to_4h"),
     mlp_out: "mlp.dense_4h_to_h",

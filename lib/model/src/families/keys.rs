@@ -62,6 +62,13 @@ const SILENT_KEYS: &[&str] = &[
     "prefix",
     "generation_config",
     "vocab_type",
+    "dropout",
+    "activation_dropout",
+    "layerdrop",
+    "init_std",
+    "output_router_logits",
+    "router_aux_loss_coef",
+    "router_jitter_noise",
 ];
 
 // BOUND: every size is checked here before anything is multiplied or allocated with it.
@@ -117,6 +124,14 @@ impl<'a> Keys<'a> {
 
     pub fn positive(&self, key: &str) -> Result<Option<f64>> {
         self.get(key).map(|value| positive(key, value)).transpose()
+    }
+
+    /// A number from 0.
+    pub fn number(&self, key: &str) -> Result<Option<f64>> {
+        let number = |value: &Value| value.as_f64().filter(|number| number.is_finite() && *number >= 0.0);
+        self.get(key)
+            .map(|value| number(value).ok_or_else(|| wrong(key, value, "a number from 0")))
+            .transpose()
     }
 
     pub fn flag(&self, key: &str, default: bool) -> Result<bool> {

@@ -19,7 +19,7 @@ pub(super) const KEYS: Spelling = Spelling {
     hidden_size: "hidden_size",
     layer_count: "num_hidden_layers",
     head_count: "num_attention_heads",
-    kv_head_count: Some("num_key_value_heads"),
+    kv_head_count: Some(("num_key_value_heads", None)),
     head_dim: None,
     mlp_size: ("intermediate_size", None),
     position_count: ("max_position_embeddings", 2_048),

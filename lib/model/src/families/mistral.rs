@@ -5,14 +5,17 @@ use super::{Family, Spelling, llama, windows};
 pub(super) const FAMILY: Family = Family {
     name: "mistral",
     names: llama::NAMES,
-    keys: Spelling {
-        position_count: ("max_position_embeddings", 131_072),
-        attention_bias: None,
-        ..llama::KEYS
-    },
+    keys: KEYS,
     finish: |config, keys| {
         let length = windows::length(keys, Some(4_096))?;
         config.layers.iter_mut().for_each(|layer| layer.window = length);
         Ok(())
     },
+};
+
+pub(super) const KEYS: Spelling = Spelling {
+    kv_head_count: Some(("num_key_value_heads", Some(8))),
+    position_count: ("max_position_embeddings", 131_072),
+    attention_bias: None,
+    ..llama::KEYS
 };

@@ -4,28 +4,40 @@
 //! A key that is neither read here nor known to leave the mathematics alone is refused by name: a wrong model that runs
 //! is worse than none.
 
+mod falcon;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod glm;
+mod glm4;
 mod gpt2;
 mod gpt_neox;
+mod gptj;
+mod granite;
 mod keys;
 mod llama;
+mod ministral3;
 mod mistral;
 mod olmo;
 mod olmo2;
+mod olmo3;
+mod opt;
+mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
 mod rope;
+mod smollm3;
 #[cfg(test)]
 mod tests;
 mod windows;
 
+use serde_json::{Map, Value};
+
 use crate::config::{Config, Layer, Norm, QkNorm};
 use crate::error::{Error, Result};
 use crate::names::Names;
-use crate::ops::Activation;
+use crate::ops::{Activation, RopePairs};
 
 use keys::{Keys, LAYERS_MAX, POSITIONS_MAX, SIZE_MAX};
 
@@ -43,6 +55,16 @@ const ALL: &[Family] = &[
     olmo::FAMILY,
     olmo2::FAMILY,
     phi3::FAMILY,
+    olmo3::FAMILY,
+    smollm3::FAMILY,
+    granite::FAMILY,
+    glm::FAMILY,
+    glm4::FAMILY,
+    ministral3::FAMILY,
+    phi::FAMILY,
+    gptj::FAMILY,
+    opt::FAMILY,
+    falcon::FAMILY,
 ];
 
 struct Family {
@@ -60,8 +82,8 @@ struct Spelling {
     hidden_size: &'static str,
     layer_count: &'static str,
     head_count: &'static str,
-    /// Without such a key there are as many as query heads.
-    kv_head_count: Option<&'static str>,
+    /// Its key, and how many there are without it; by default, and where the key says null, as many as query heads.
+    kv_head_count: Option<(&'static str, Option<usize>)>,
     /// Where `head_dim` is absent; otherwise a head's share of the hidden size.
     head_dim: Option<usize>,
     /// May be absent where a multiple of the hidden size is given.
@@ -81,7 +103,12 @@ impl Config {
     /// Reads the text of a config.json.
     pub fn parse(text: &[u8]) -> Result<Self> {
         let map = json::document(text).map_err(|fault| Error::Config(fault.to_string()))?;
-        let keys = Keys::new(&map);
+        Self::of(&map)
+    }
+
+    /// Reads a config.json that was parsed.
+    pub(crate) fn of(map: &Map<String, Value>) -> Result<Self> {
+        let keys = Keys::new(map);
         if let Some(value) = keys.get("quantization_config") {
             let shown = keys::short(value);
             return Err(Error::Config(format!(
@@ -124,7 +151,10 @@ impl Family {
             None => even_share(spelt.hidden_size, hidden_size, head_count)?,
         };
         let kv_head_count = match spelt.kv_head_count {
-            Some(key) => keys.size(key)?.unwrap_or(head_count),
+            Some((key, default)) => match keys.has(key) {
+                true => keys.size(key)?.unwrap_or(head_count),
+                false => default.unwrap_or(head_count),
+            },
             None => head_count,
         };
         let attention_bias = match spelt.attention_bias {
@@ -144,6 +174,7 @@ impl Family {
             head_dim,
             mlp_size,
             vocab_size: keys.required_size("vocab_size", SIZE_MAX)?,
+            position_offset: 0,
             position_count: keys
                 .size_at_most(spelt.position_count.0, POSITIONS_MAX)?
                 .unwrap_or(spelt.position_count.1),
@@ -159,8 +190,12 @@ impl Family {
             attn_softcap: None,
             qkv_clip: None,
             logit_softcap: None,
+            logit_divisor: None,
+            head_bias: false,
             embed_scale: None,
+            residual_scale: None,
             ropes: Vec::new(),
+            rope_pairs: RopePairs::Half,
             layers: vec![layer; keys.required_size(spelt.layer_count, LAYERS_MAX)?],
             tied: keys.flag("tie_word_embeddings", spelt.tied)?,
             bos: keys.token_id("bos_token_id")?,

@@ -18,6 +18,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 pub(super) const KEYS: Spelling = Spelling {
+    kv_head_count: Some(("num_key_value_heads", Some(32))),
     position_count: ("max_position_embeddings", 32_768),
     ..llama::KEYS
 };

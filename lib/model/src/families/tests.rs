@@ -89,3 +89,93 @@ fn a_mistral_slides_by_default_and_not_when_told_null() {
     let text = text.replace("\"vocab_size\"", "\"sliding_window\":null,\"vocab_size\"");
     assert_eq!(windows(&text), vec![None; 5]);
 }
+
+#[test]
+fn a_variant_that_is_not_computed_is_refused_by_name() {
+    let falcon = |more: &str| {
+        format!(
+            r#"{{"model_type":"falcon","hidden_size":64,"num_hidden_layers":2,"num_attention_heads":8,"vocab_size":512{more}}}"#
+        )
+    };
+    let opt = |more: &str| {
+        format!(
+            r#"{{"model_type":"opt","hidden_size":64,"ffn_dim":64,"num_hidden_layers":2,"num_attention_heads":8,"vocab_size":512{more}}}"#
+        )
+    };
+    let as_family = |name: &str, more: &str| format!("{LLAMA}{more}}}").replace("llama", name);
+    let cases = [
+        (falcon(r#","alibi":true"#), "alibi"),
+        (
+            falcon(r#","new_decoder_architecture":true,"parallel_attn":false"#),
+            "parallel_attn",
+        ),
+        (falcon(r#","num_ln_in_parallel_attn":2"#), "num_ln_in_parallel_attn"),
+        (falcon(r#","multi_query":false,"num_kv_heads":2"#), "num_kv_heads"),
+        (opt(r#","do_layer_norm_before":false"#), "do_layer_norm_before"),
+        (opt(r#","word_embed_proj_dim":32"#), "word_embed_proj_dim"),
+        (opt(r#","_remove_final_layer_norm":true"#), "_remove_final_layer_norm"),
+        (as_family("olmo3", r#","rope_theta":10000.0"#), "rope_theta"),
+        (as_family("ministral3", ""), "rope_parameters"),
+        (
+            as_family("smollm3", r#","no_rope_layers":[1,1,1,1,2]"#),
+            "no_rope_layers",
+        ),
+        (as_family("smollm3", r#","no_rope_layers":[1,1]"#), "no_rope_layers"),
+        (
+            as_family("granite", r#","residual_multiplier":"much""#),
+            "residual_multiplier",
+        ),
+        (
+            as_family("llama", r#","rope_scaling":{"rope_type":"dynamic"}"#),
+            "lacks factor",
+        ),
+        (
+            as_family(
+                "llama",
+                r#","rope_scaling":{"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":64,"beta_fast":0.001,"beta_slow":1000}"#,
+            ),
+            "no range",
+        ),
+    ];
+    for (text, named) in cases {
+        let said = Config::parse(text.as_bytes()).expect_err(named).to_string();
+        assert!(said.contains(named), "{said}");
+    }
+    Config::parse(falcon("").as_bytes()).unwrap();
+    Config::parse(opt("").as_bytes()).unwrap();
+}
+
+#[test]
+fn without_their_key_there_are_as_many_key_heads_as_transformers_takes() {
+    let count = |family: &str, key: &str| {
+        let text = format!("{LLAMA}}}").replace("llama", family);
+        let text = text.replace("\"num_key_value_heads\":4,", key);
+        Config::parse(text.as_bytes()).map(|config| config.kv_head_count)
+    };
+    for (family, expected) in [
+        ("llama", 8),
+        ("gemma2", 4),
+        ("gemma3_text", 4),
+        ("smollm3", 4),
+        ("glm", 2),
+    ] {
+        assert_eq!(count(family, "").unwrap(), expected, "{family}");
+        assert_eq!(count(family, "\"num_key_value_heads\":null,").unwrap(), 8, "{family}");
+    }
+    assert!(count("gemma", "").is_err()); // 16 for 8 heads
+}
+
+#[test]
+fn a_dynamic_or_grown_rope_is_run_as_far_as_it_is_plain() {
+    let dynamic = llama(r#","rope_scaling":{"type":"dynamic","factor":2.0}"#).unwrap();
+    assert_eq!(
+        (dynamic.position_count, &dynamic.ropes),
+        (512, &llama("").unwrap().ropes)
+    );
+    let text = format!("{LLAMA}}}").replace("llama", "ministral3").replace(
+        "\"vocab_size\"",
+        r#""rope_parameters":{"type":"yarn","factor":8,"rope_theta":1e6,"original_max_position_embeddings":64,
+        "llama_4_scaling_beta":0.1},"vocab_size""#,
+    );
+    assert_eq!(Config::parse(text.as_bytes()).unwrap().position_count, 64);
+}

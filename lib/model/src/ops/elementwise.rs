@@ -47,11 +47,13 @@ pub fn add(tape: &Tape, a: &Tensor, b: &Tensor) -> Result<Tensor> {
 
 /// `x · factor`.
 pub fn scale(tape: &Tape, x: &Tensor, factor: f64) -> Result<Tensor> {
-    let output = (x.detach() * factor)?;
+    // in f32, also where neither the numbers nor the factor are kept in it
+    let scaled = move |x: &Tensor, dtype| (x.to_dtype(DType::F32)? * factor)?.to_dtype(dtype);
+    let output = scaled(&x.detach(), x.dtype())?;
     if tape.tracks(x) {
         let x = Place::of(x);
         tape.record("scale", &output, move |gradient, backward| {
-            backward.send(&x, (gradient * factor)?)
+            backward.send(&x, scaled(&gradient, gradient.dtype())?)
         });
     }
     Ok(output)

@@ -30,15 +30,36 @@ pub struct Targets<'a> {
     pub weight: f64,
 }
 
-/// Cross-entropy of the logits `hidden[rows] · headᵀ` (capped to `cap · tanh(logit / cap)` when given) against the targets;
-/// hidden (n, d) is the final norm's output, head (vocabulary, d). With `gradients`, the way back runs at once, chunk by
+/// How logits come out of a hidden state: `(hidden · weightᵀ + bias) · scale`, then `cap · tanh(logit / cap)`.
+#[derive(Clone, Copy)]
+pub struct Head<'a> {
+    /// (vocabulary, d)
+    pub weight: &'a Tensor,
+    /// (vocabulary)
+    pub bias: Option<&'a Tensor>,
+    pub scale: Option<f64>,
+    pub softcap: Option<f64>,
+}
+
+impl<'a> From<&'a Tensor> for Head<'a> {
+    fn from(weight: &'a Tensor) -> Self {
+        Self {
+            weight,
+            bias: None,
+            scale: None,
+            softcap: None,
+        }
+    }
+}
+
+/// Cross-entropy of the logits that `head` makes of `hidden[rows]` against the targets; hidden (n, d) is the final norm's
+/// output. With `gradients`, the way back runs at once, chunk by
 /// chunk, so that the logits of all rows never exist together: the head's gradient of `weight · Σ row_nats` is added
 /// there if it learns on this tape, and `hidden_gradient` is the seed for `Tape::backward`.
 pub fn cross_entropy(
     tape: &Tape,
     hidden: &Tensor,
-    head: &Tensor,
-    softcap: Option<f64>,
+    head: Head,
     targets: Targets,
     gradients: Option<&mut Gradients>,
 ) -> Result<CrossEntropy> {
@@ -46,16 +67,16 @@ pub fn cross_entropy(
         tape,
         hidden,
         head,
-        softcap,
         targets,
     };
     job.check(gradients.is_some())?;
     if !cpu::is_host(hidden) {
         return job.by_candle(gradients);
     }
-    match (hidden.dtype(), head.dtype()) {
-        (DType::BF16, DType::BF16) => job.on_host::<bf16>(&hidden.contiguous()?, &head.contiguous()?, gradients),
-        _ => job.on_host::<f32>(&*cpu::wide(hidden)?, &*cpu::wide(head)?, gradients),
+    let weight = head.weight;
+    match (hidden.dtype(), weight.dtype()) {
+        (DType::BF16, DType::BF16) => job.on_host::<bf16>(&hidden.contiguous()?, &weight.contiguous()?, gradients),
+        _ => job.on_host::<f32>(&*cpu::wide(hidden)?, &*cpu::wide(weight)?, gradients),
     }
 }
 
@@ -63,14 +84,13 @@ pub fn cross_entropy(
 struct Job<'a, 'm> {
     tape: &'a Tape<'m>,
     hidden: &'a Tensor,
-    head: &'a Tensor,
-    softcap: Option<f64>,
+    head: Head<'a>,
     targets: Targets<'a>,
 }
 
 impl<'a> Job<'a, '_> {
     fn check(&self, with_gradients: bool) -> Result<()> {
-        let (n, vocabulary) = (self.hidden.dims2()?.0, self.head.dims2()?.0);
+        let (n, vocabulary) = (self.hidden.dims2()?.0, self.head.weight.dims2()?.0);
         let Targets { rows, token_ids, .. } = self.targets;
         if rows.len() != token_ids.len()
             || rows.iter().any(|&row| row as usize >= n)
@@ -78,7 +98,7 @@ impl<'a> Job<'a, '_> {
         {
             return Err(Error::Msg(format!("targets outside {n} rows or {vocabulary} tokens")));
         }
-        if self.tape.adapter(self.head).is_some() && with_gradients {
+        if self.tape.adapter(self.head.weight).is_some() && with_gradients {
             return Err(Error::Msg(
                 "an adapter on the vocabulary product has no gradient".into(),
             ));
@@ -88,21 +108,23 @@ impl<'a> Job<'a, '_> {
 
     /// Rows and targets that are computed at one time.
     fn chunks(&self) -> Result<impl Iterator<Item = (&'a [u32], &'a [u32])>> {
-        let len = (LOGITS_MAX / self.head.dim(0)?).clamp(16, 2048);
+        let len = (LOGITS_MAX / self.head.weight.dim(0)?).clamp(16, 2048);
         let Targets { rows, token_ids, .. } = self.targets;
         Ok(rows.chunks(len).zip(token_ids.chunks(len)))
     }
 
-    /// `hidden` and `head` are the job's, in one type and without gaps.
+    /// `hidden` and `weight` are the job's, in one type and without gaps.
     fn on_host<T: Number>(
         &self,
         hidden: &Tensor,
-        head: &Tensor,
+        weight: &Tensor,
         mut gradients: Option<&mut Gradients>,
     ) -> Result<CrossEntropy> {
-        let ((n, d), vocabulary) = (hidden.dims2()?, head.dim(0)?);
-        let (hidden, head) = (cpu::view_of::<T>(hidden)?, cpu::view_of::<T>(head)?);
+        let ((n, d), vocabulary) = (hidden.dims2()?, weight.dim(0)?);
+        let (hidden, head) = (cpu::view_of::<T>(hidden)?, cpu::view_of::<T>(weight)?);
         let head = matrix(&head, vocabulary, d);
+        let bias = self.head.bias.map(cpu::wide).transpose()?;
+        let bias = bias.as_deref().map(cpu::view).transpose()?;
         let mut found = CrossEntropy::default();
         let mut hidden_gradient = vec![0.0; if gradients.is_some() { n * d } else { 0 }];
         for (rows, ids) in self.chunks()? {
@@ -112,15 +134,21 @@ impl<'a> Job<'a, '_> {
                 .copied()
                 .collect();
             let chosen = matrix(&chosen, rows.len(), d);
-            let logits = MixedProduct::of(chosen, head.reversed_axes(), self.tape.how()).to_f32();
-            let slopes = self.losses(logits, ids, gradients.is_some(), &mut found);
+            let logits = MixedProduct::of(chosen, head.reversed_axes(), self.tape.how()).with_bias(bias.as_deref());
+            let slopes = self.losses(logits.to_f32(), ids, gradients.is_some(), &mut found);
             let Some(gradients) = gradients.as_deref_mut() else {
                 continue;
             };
+            if let Some(bias) = self.head.bias.filter(|bias| self.tape.learns(bias)) {
+                let into = gradients.sum(bias);
+                for row in slopes.chunks_exact(vocabulary) {
+                    into.iter_mut().zip(row).for_each(|(into, slope)| *into += slope);
+                }
+            }
             let slopes = T::rounded(slopes);
             let slopes = matrix(&slopes, rows.len(), vocabulary);
-            if self.tape.learns(self.head) {
-                let (into, held) = gradients.buffer(self.head.id(), vocabulary * d);
+            if self.tape.learns(self.head.weight) {
+                let (into, held) = gradients.buffer(self.head.weight.id(), vocabulary * d);
                 let product = MixedProduct::of(slopes.reversed_axes(), chosen, self.tape.how());
                 product.write(held, strided_mut(into, vocabulary, d, d));
             }
@@ -140,11 +168,12 @@ impl<'a> Job<'a, '_> {
 
     /// Notes the losses of a chunk's rows of logits, which become their gradients when those are wanted.
     fn losses(&self, mut logits: Vec<f32>, ids: &[u32], with_gradients: bool, found: &mut CrossEntropy) -> Vec<f32> {
-        let (softcap, back) = (self.softcap, with_gradients.then_some(self.targets.weight as f32));
+        let (head, back) = (self.head, with_gradients.then_some(self.targets.weight as f32));
+        let scale = head.scale.map(|scale| scale as f32);
         let losses: Vec<(f32, f32)> = logits
-            .par_chunks_exact_mut(self.head.dims()[0])
+            .par_chunks_exact_mut(self.head.weight.dims()[0])
             .zip(ids)
-            .map(|(logits, &id)| wide!({ row_loss(logits, id as usize, softcap, back) }))
+            .map(|(logits, &id)| wide!({ scaled_row_loss(logits, id as usize, scale, head.softcap, back) }))
             .collect();
         found.row_nats.extend(losses.iter().map(|loss| loss.0));
         found.row_lse.extend(losses.iter().map(|loss| loss.1));
@@ -163,11 +192,14 @@ impl<'a> Job<'a, '_> {
             let Some(gradients) = gradients.as_deref_mut() else {
                 continue;
             };
-            let slopes = slopes.to_dtype(self.head.dtype())?;
-            if self.tape.learns(self.head) {
-                gradients.add(self.head.id(), &slopes.t()?.matmul(&chosen)?)?;
+            if let Some(bias) = self.head.bias.filter(|bias| self.tape.learns(bias)) {
+                gradients.add(bias.id(), &slopes.sum(0)?)?;
             }
-            let of_chosen = slopes.matmul(self.head)?.to_dtype(DType::F32)?;
+            let slopes = slopes.to_dtype(self.head.weight.dtype())?;
+            if self.tape.learns(self.head.weight) {
+                gradients.add(self.head.weight.id(), &slopes.t()?.matmul(&chosen)?)?;
+            }
+            let of_chosen = slopes.matmul(self.head.weight)?.to_dtype(DType::F32)?;
             hidden_gradient = hidden_gradient.index_add(&row_index, &of_chosen, 0)?;
         }
         if gradients.is_some() {
@@ -179,8 +211,10 @@ impl<'a> Job<'a, '_> {
     /// Notes the losses of the chosen rows and gives the gradients of their logits.
     fn losses_by_candle(&self, chosen: &Tensor, ids: &Tensor, found: &mut CrossEntropy) -> Result<Tensor> {
         let plain = Tape::plain(self.tape.learning());
-        let mut logits = linear(&plain, chosen, self.head, None)?.to_dtype(DType::F32)?;
-        if let Some(cap) = self.softcap {
+        let mut logits = linear(&plain, chosen, self.head.weight, self.head.bias)?.to_dtype(DType::F32)?;
+        let scale = self.head.scale.unwrap_or(1.0);
+        logits = (logits * scale)?;
+        if let Some(cap) = self.head.softcap {
             logits = ((logits / cap)?.tanh()? * cap)?;
         }
         let max = logits.max_keepdim(D::Minus1)?;
@@ -191,12 +225,30 @@ impl<'a> Job<'a, '_> {
         found.row_nats.extend(nats.squeeze(1)?.to_vec1::<f32>()?);
         found.row_lse.extend(lse.squeeze(1)?.to_vec1::<f32>()?);
         let minus_one = Tensor::full(-1f32, ids.shape(), ids.device())?;
-        let slopes = (exp.broadcast_div(&sum)?.scatter_add(ids, &minus_one, 1)? * self.targets.weight)?;
-        match self.softcap {
+        let slopes = (exp.broadcast_div(&sum)?.scatter_add(ids, &minus_one, 1)? * (self.targets.weight * scale))?;
+        match self.head.softcap {
             None => Ok(slopes),
             Some(cap) => slopes * (1.0 - (&logits / cap)?.sqr()?)?,
         }
     }
+}
+
+/// The same of logits that are multiplied by `scale` first; the gradient is that of the logits before.
+#[inline(always)]
+fn scaled_row_loss(
+    logits: &mut [f32],
+    id: usize,
+    scale: Option<f32>,
+    softcap: Option<f64>,
+    back: Option<f32>,
+) -> (f32, f32) {
+    let Some(scale) = scale else {
+        return row_loss(logits, id, softcap, back);
+    };
+    logits.iter_mut().for_each(|logit| *logit *= scale);
+    let loss = row_loss(logits, id, softcap, back);
+    logits.iter_mut().for_each(|slope| *slope *= scale);
+    loss
 }
 
 /// The loss and the log-sum-exp of one row of logits, which becomes `weight` times its gradient when that is wanted.

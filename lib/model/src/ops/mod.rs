@@ -35,7 +35,7 @@ pub(crate) use cpu::{is_host, update as update_in_place};
 pub use elementwise::{add, clamp, embedding, narrow, reshape, scale};
 pub use gradients::{Gradient, Gradients};
 pub use linear::{STEADY_ROWS, linear};
-pub use loss::{CrossEntropy, Targets, cross_entropy};
+pub use loss::{CrossEntropy, Head, Targets, cross_entropy};
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{RopePairs, rope};
 pub use tape::{Adapter, Backward, Learning, Tape};

@@ -229,44 +229,66 @@ fn cached_attention_equals_the_last_rows_of_the_whole() {
 }
 
 #[test]
-fn cross_entropy_agrees_with_and_without_a_cap() {
-    let (hidden, head) = (numbers(1, &[12, 10]), numbers(2, &[40, 10]));
-    let (rows, token_ids) = ([0u32, 3, 4, 11, 3], [1u32, 39, 0, 7, 8]);
-    for softcap in [None, Some(4.0)] {
-        let logits = |hidden: &Tensor, head: &Tensor| -> Result<Tensor> {
-            let logits = hidden
-                .index_select(&Tensor::new(&rows, &Device::Cpu)?, 0)?
-                .matmul(&head.t()?)?;
-            match softcap {
-                Some(cap) => (logits / cap)?.tanh()? * cap,
-                None => Ok(logits),
+fn cross_entropy_agrees_with_every_kind_of_head() {
+    for through in [false, true] {
+        for softcap in [None, Some(4.0)] {
+            for scale in [None, Some(0.25)] {
+                for biased in [false, true] {
+                    let check = || cross_entropy_agrees(softcap, scale, biased);
+                    if through { through_candle(check) } else { check() }
+                }
             }
-        };
-        let vars = [&hidden, &head].map(|x| Var::from_tensor(x).unwrap().into_inner());
-        let expected = candle_nn::loss::cross_entropy(
-            &logits(&vars[0], &vars[1]).unwrap(),
-            &Tensor::new(&token_ids, &Device::Cpu).unwrap(),
-        )
-        .unwrap();
-        let expected_gradients = expected.backward().unwrap();
-
-        let tape = Tape::recording(Learning::of([&head]).into());
-        let mut gradients = Gradients::default();
-        let targets = Targets {
-            rows: &rows,
-            token_ids: &token_ids,
-            weight: 1.0 / 5.0,
-        };
-        let found = cross_entropy(&tape, &hidden, &head, softcap, targets, Some(&mut gradients)).unwrap();
-        let mean = found.row_nats.iter().sum::<f32>() / 5.0;
-        assert!((mean - expected.to_scalar::<f32>().unwrap()).abs() < 1e-5);
-        let of_hidden = found.hidden_gradient.unwrap();
-        assert!(relative_error(&of_hidden, expected_gradients.get(&vars[0]).unwrap()) < 2e-6);
-        let of_head = gradients.tensor(&head).unwrap().unwrap();
-        assert!(relative_error(&of_head, expected_gradients.get(&vars[1]).unwrap()) < 2e-6);
-        let only = cross_entropy(&Tape::off(), &hidden, &head, softcap, targets, None).unwrap();
-        assert!(only.hidden_gradient.is_none() && only.row_nats == found.row_nats);
+        }
     }
+}
+
+fn cross_entropy_agrees(softcap: Option<f64>, scale: Option<f64>, biased: bool) {
+    let (hidden, weight, bias) = (numbers(1, &[12, 10]), numbers(2, &[40, 10]), numbers(3, &[40]));
+    let (rows, token_ids) = ([0u32, 3, 4, 11, 3], [1u32, 39, 0, 7, 8]);
+    let logits = |hidden: &Tensor, weight: &Tensor, bias: &Tensor| -> Result<Tensor> {
+        let rows = Tensor::new(&rows, &Device::Cpu)?;
+        let mut logits = hidden.index_select(&rows, 0)?.matmul(&weight.t()?)?;
+        if biased {
+            logits = logits.broadcast_add(bias)?;
+        }
+        logits = (logits * scale.unwrap_or(1.0))?;
+        match softcap {
+            Some(cap) => (logits / cap)?.tanh()? * cap,
+            None => Ok(logits),
+        }
+    };
+    let vars = [&hidden, &weight, &bias].map(|x| Var::from_tensor(x).unwrap().into_inner());
+    let ids = Tensor::new(&token_ids, &Device::Cpu).unwrap();
+    let expected = candle_nn::loss::cross_entropy(&logits(&vars[0], &vars[1], &vars[2]).unwrap(), &ids).unwrap();
+    let expected_gradients = expected.backward().unwrap();
+
+    let tape = Tape::recording(Learning::of([&weight, &bias]).into());
+    let mut gradients = Gradients::default();
+    let targets = Targets {
+        rows: &rows,
+        token_ids: &token_ids,
+        weight: 1.0 / 5.0,
+    };
+    let head = Head {
+        bias: biased.then_some(&bias),
+        scale,
+        softcap,
+        ..Head::from(&weight)
+    };
+    let found = cross_entropy(&tape, &hidden, head, targets, Some(&mut gradients)).unwrap();
+    let mean = found.row_nats.iter().sum::<f32>() / 5.0;
+    assert!((mean - expected.to_scalar::<f32>().unwrap()).abs() < 1e-5);
+    let of_hidden = found.hidden_gradient.unwrap();
+    assert!(relative_error(&of_hidden, expected_gradients.get(&vars[0]).unwrap()) < 2e-6);
+    for (parameter, var) in [(&weight, &vars[1]), (&bias, &vars[2])] {
+        let own = gradients.tensor(parameter).unwrap();
+        assert_eq!(own.is_some(), biased || parameter.rank() == 2);
+        if let Some(own) = own {
+            assert!(relative_error(&own, expected_gradients.get(var).unwrap()) < 2e-6);
+        }
+    }
+    let only = cross_entropy(&Tape::off(), &hidden, head, targets, None).unwrap();
+    assert!(only.hidden_gradient.is_none() && only.row_nats == found.row_nats);
 }
 
 #[test]
