@@ -20,7 +20,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::adapter::{Adapted, Adapter, Untied};
 use crate::compute::{Compute, Precision};
@@ -34,6 +34,7 @@ use crate::safetensors::Safetensors;
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Source;
+use crate::wrapper;
 
 const GENERATION: &str = "generation_config.json";
 
@@ -81,12 +82,19 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
-        let (directory, (config_text, mut config), source) = open(path, options)?;
+        let Opened {
+            directory,
+            config_text,
+            mut config,
+            decoder_text,
+            source,
+        } = open(path, options)?;
         let was_tied = config.tied;
         let source = adapt(source, &mut config, path, options)?;
         let digest = digest(&directory, &config_text, &*source, |hasher, bytes| {
             hasher.update_rayon(bytes);
         });
+        let config_text = decoder_text.unwrap_or(config_text);
         if let Some(pinned) = options.digest.as_ref().filter(|pinned| **pinned != digest) {
             return Err(Error::file("", format!("has the digest {digest}, pinned is {pinned}")));
         }
@@ -113,7 +121,8 @@ impl Checkpoint {
         &self.config
     }
 
-    /// The bytes of config.json; where an adapter parted the head from the embedding, it says so.
+    /// The bytes of config.json, of a wrapper's decoder what its own would say; where an adapter parted the head from the
+    /// embedding, it says so.
     pub fn config_text(&self) -> &[u8] {
         &self.config_text
     }
@@ -208,8 +217,18 @@ impl Checkpoint {
     }
 }
 
-/// The files and the weights that `path` names: a directory, a GGUF file, or a name of the hub.
-fn open(path: &Path, options: &Options) -> Result<(Directory, (Vec<u8>, Config), Weights)> {
+/// A model's files and weights.
+struct Opened {
+    directory: Directory,
+    config_text: Vec<u8>,
+    config: Config,
+    /// The config.json of the decoder alone, where that of the directory says more.
+    decoder_text: Option<Vec<u8>>,
+    source: Weights,
+}
+
+/// What `path` names: a directory, a GGUF file, or a name of the hub.
+fn open(path: &Path, options: &Options) -> Result<Opened> {
     let found = hub::find(path, options.follow_links)?;
     let path = found.as_deref().unwrap_or(path);
     // adapters are merged in f32, where their product is exact enough
@@ -220,20 +239,38 @@ fn open(path: &Path, options: &Options) -> Result<(Directory, (Vec<u8>, Config),
     if Gguf::is_at(path) {
         let source = Gguf::open(path, dtype, device)?;
         let directory = Directory::made(path, source.stands_for()?);
-        let config = read_config(&directory)?;
-        return Ok((directory, config, Box::new(source)));
+        let config_text = directory.read("config.json")?;
+        return Ok(Opened {
+            config: Config::parse(&config_text)?,
+            config_text,
+            directory,
+            decoder_text: None,
+            source: Box::new(source),
+        });
     }
     let directory = Directory::open(path, options.follow_links)?;
+    let config_text = directory.read("config.json")?;
+    let map = json::document(&config_text).map_err(|cause| Error::Config(cause.to_string()))?;
+    let inner = wrapper::text_config(&map)?;
     // an impossible config is refused before any weight is looked at
-    let config = read_config(&directory)?;
-    let source = Safetensors::open(&directory, dtype, device)?;
-    Ok((directory, config, Box::new(source)))
-}
-
-fn read_config(directory: &Directory) -> Result<(Vec<u8>, Config)> {
-    let text = directory.read("config.json")?;
-    let config = Config::parse(&text)?;
-    Ok((text, config))
+    let mut config = Config::of(inner.as_ref().unwrap_or(&map))?;
+    let mut source = Safetensors::open(&directory, dtype, device)?;
+    let mut decoder_text = None;
+    if let Some(mut inner) = inner {
+        source = source.text_part()?;
+        if !inner.contains_key("tie_word_embeddings") {
+            config.tied = !source.names().any(|name| name == "lm_head.weight");
+            inner.insert("tie_word_embeddings".into(), config.tied.into());
+        }
+        decoder_text = Some(pretty(&inner)?);
+    }
+    Ok(Opened {
+        directory,
+        config_text,
+        config,
+        decoder_text,
+        source: Box::new(source),
+    })
 }
 
 /// Lays the adapters over the weights, and unties the head from the embedding where one of them is changed.
@@ -268,7 +305,11 @@ fn adapt(mut source: Weights, config: &mut Config, path: &Path, options: &Option
 fn untied(config_text: &[u8]) -> Result<Vec<u8>> {
     let mut config = json::document(config_text).map_err(|cause| Error::Config(cause.to_string()))?;
     config.insert("tie_word_embeddings".into(), false.into());
-    serde_json::to_vec_pretty(&config).map_err(|cause| Error::Config(cause.to_string()))
+    pretty(&config)
+}
+
+fn pretty(config: &Map<String, Value>) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(config).map_err(|cause| Error::Config(cause.to_string()))
 }
 
 fn digest(

@@ -99,6 +99,8 @@ pub mod template;
 pub mod tokenizer;
 #[cfg(feature = "decoder")]
 pub mod weights;
+#[cfg(feature = "decoder")]
+mod wrapper;
 
 #[cfg(feature = "decoder")]
 pub use batch::Batch;

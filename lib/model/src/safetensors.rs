@@ -22,6 +22,7 @@ use serde_json::Value;
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::weights::Source;
+use crate::wrapper;
 
 /// BOUND: a header of a million tensors takes less.
 const HEADER_BYTES_MAX: usize = 64 << 20;
@@ -101,6 +102,24 @@ impl Safetensors {
         })
     }
 
+    /// The decoder's tensors of a wrapper's, under the names of a decoder's own checkpoint.
+    pub fn text_part(mut self) -> Result<Self> {
+        let mut entries = HashMap::new();
+        for (name, entry) in self.entries.drain() {
+            let Some(own) = wrapper::text_name(&name) else {
+                match wrapper::is_foreign(&name) {
+                    true => continue,
+                    false => return Err(Error::tensor(&name, "is of no part of the model that is known here")),
+                }
+            };
+            if entries.insert(own.clone(), entry).is_some() {
+                return Err(Error::tensor(&own, "stands twice, under two names"));
+            }
+        }
+        self.entries = entries;
+        Ok(self)
+    }
+
     /// The names of all tensors.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
@@ -111,7 +130,10 @@ impl Safetensors {
     fn stored_name<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         let bare = name.split_once('.').map_or(name, |(_, rest)| rest);
         let head = match name {
-            "model.embed_tokens.weight" | "transformer.wte.weight" => "lm_head.weight",
+            "model.embed_tokens.weight"
+            | "transformer.wte.weight"
+            | "model.decoder.embed_tokens.weight"
+            | "transformer.word_embeddings.weight" => "lm_head.weight",
             "gpt_neox.embed_in.weight" => "embed_out.weight",
             _ => name,
         };

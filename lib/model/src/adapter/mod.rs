@@ -14,6 +14,7 @@ use crate::hub;
 use crate::ops;
 use crate::safetensors::Safetensors;
 use crate::weights::Source;
+use crate::wrapper;
 use settings::Settings;
 
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -120,15 +121,20 @@ impl Part {
         ];
         for (suffix, part) in factors {
             if let Some(module) = bare.strip_suffix(suffix) {
-                return Ok((format!("{module}.weight"), part));
+                return Ok((target_of(&format!("{module}.weight")), part));
             }
         }
         if bare.contains("lora_") {
             return Err(Error::tensor(name, "is of a kind that is not read"));
         }
         let target = bare.replace(".modules_to_save.", ".").replace(".base_layer.", ".");
-        Ok((target, Self::Saved))
+        Ok((target_of(&target), Self::Saved))
     }
+}
+
+/// The decoder's name of a tensor that an adapter may name as one of a wrapper's.
+fn target_of(name: &str) -> String {
+    wrapper::text_name(name).unwrap_or_else(|| name.to_owned())
 }
 
 impl Parts {
