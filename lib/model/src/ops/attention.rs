@@ -4,7 +4,9 @@
 //! a block can see; no padded or masked product is ever formed, and scores exist for one block at a time. The backward
 //! pass keeps one number per query and head (the log of its sum of exponentials) and computes the scores again.
 
-use candle_core::{D, DType, Error, Result, Tensor};
+use std::ops::Range;
+
+use candle_core::{D, DType, Device, Error, Result, Tensor};
 use products::{ArrayView2, Product, Target, matrix, strided, strided_mut, wide};
 use rayon::prelude::*;
 
@@ -26,7 +28,7 @@ pub struct Attention {
 
 impl Attention {
     /// The keys that the query at `position` sees.
-    fn visible(&self, position: usize) -> std::ops::Range<usize> {
+    fn visible(&self, position: usize) -> Range<usize> {
         let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
         first..position + 1
     }
@@ -58,16 +60,7 @@ pub fn attention(
     }
     let (wide_q, wide_k, wide_v) = (cpu::wide(q)?, cpu::wide(k)?, cpu::wide(v)?);
     let (key_values, value_values) = (cpu::view(&wide_k)?, cpu::view(&wide_v)?);
-    let sequences: Vec<Sequence> = offsets
-        .windows(2)
-        .map(|pair| Sequence {
-            first_row: pair[0],
-            rows: pair[1] - pair[0],
-            past: 0,
-            keys: &key_values[pair[0] * shape.kv_heads * shape.head_dim..],
-            values: &value_values[pair[0] * shape.kv_heads * shape.value_dim..],
-        })
-        .collect();
+    let sequences = sequences(offsets, &key_values, &value_values, shape);
     let recording = tape.tracks_any(&[q, k, v]);
     let forward = forward(&cpu::view(&wide_q)?, &sequences, shape, &how, recording);
     if tape.observes() {
@@ -198,11 +191,23 @@ struct Sequence<'a> {
     values: &'a [f32],
 }
 
+/// Packed sequences over themselves.
+fn sequences<'a>(offsets: &[usize], keys: &'a [f32], values: &'a [f32], shape: Heads) -> Vec<Sequence<'a>> {
+    let pairs = offsets.windows(2).map(|pair| Sequence {
+        first_row: pair[0],
+        rows: pair[1] - pair[0],
+        past: 0,
+        keys: &keys[pair[0] * shape.key_stride()..],
+        values: &values[pair[0] * shape.value_stride()..],
+    });
+    pairs.collect()
+}
+
 /// A block of queries of one sequence: which, and the keys that at least one of them sees.
 struct Block {
     start: usize,
     rows: usize,
-    keys: std::ops::Range<usize>,
+    keys: Range<usize>,
 }
 
 fn blocks<'a>(rows: usize, past: usize, how: &'a Attention) -> impl Iterator<Item = Block> + 'a {
@@ -221,121 +226,162 @@ struct Forward {
 }
 
 fn forward(q: &[f32], sequences: &[Sequence], shape: Heads, how: &Attention, recording: bool) -> Forward {
-    let tasks: Vec<(&Sequence, usize)> = sequences
+    let head = |sequence, head| Head {
+        q,
+        sequence,
+        head,
+        shape,
+        how,
+    };
+    let heads: Vec<Head> = sequences
         .iter()
-        .flat_map(|sequence| (0..shape.heads).map(move |head| (sequence, head)))
+        .flat_map(|sequence| (0..shape.heads).map(move |index| head(sequence, index)))
         .collect();
     let mut lse = vec![0.0; if recording { shape.rows * shape.heads } else { 0 }];
     let mut logit_max = f32::NEG_INFINITY;
-    let lse_target = Target::new(&mut lse, shape.heads);
-    // SAFETY: every row of every sequence and head is written: the offsets cover all rows (checked by the callers).
+    let lse_target = recording.then(|| Target::new(&mut lse, shape.heads));
+    // SAFETY: every row of every sequence and head is written, by the task that owns it: the offsets cover all rows (checked by
+    // the callers).
     let output = unsafe {
         cpu::fresh(shape.rows * shape.output_stride(), |output| {
             let output = Target::uninitialised(output, shape.output_stride());
-            logit_max = tasks
+            logit_max = heads
                 .par_iter()
-                .map_init(Vec::new, |scores, &(sequence, head)| {
-                    let kv_head = head / shape.group();
-                    let mut logit_max = f32::NEG_INFINITY;
-                    for block in blocks(sequence.rows, sequence.past, how) {
-                        let row = sequence.first_row + block.start;
-                        score(
-                            scores,
-                            &q[row * shape.query_stride()..],
-                            sequence,
-                            &block,
-                            head,
-                            shape,
-                            how,
-                            true,
-                        );
-                        let width = block.keys.len();
-                        wide!({
-                            for (i, scores) in scores.chunks_exact_mut(width).enumerate() {
-                                let seen = seen(&block, sequence.past, i, how);
-                                let max = simd::max(&scores[seen.clone()]);
-                                logit_max = if max > logit_max { max } else { logit_max };
-                                let sum = simd::exp_shifted(&mut scores[seen.clone()], max);
-                                let factor = 1.0 / sum;
-                                scores[seen.clone()].iter_mut().for_each(|score| *score *= factor);
-                                scores[..seen.start].fill(0.0);
-                                scores[seen.end..].fill(0.0);
-                                if recording {
-                                    // SAFETY: this row and head belong to this task alone.
-                                    lse_target.slice((row + i) * shape.heads + head, 1)[0] = max + sum.ln();
-                                }
-                            }
-                        });
-                        let values = value_matrix(sequence, &block, kv_head, shape);
-                        Product::of(matrix(scores, block.rows, width), values)
-                            .write(false, output.at(row * shape.output_stride() + head * shape.value_dim));
-                    }
-                    logit_max
-                })
+                .map_init(Vec::new, |scores, head| head.attend(scores, output, lse_target))
                 .reduce(|| f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
         })
     };
     Forward { output, lse, logit_max }
 }
 
-/// The keys that query `i` of the block sees, counted from the block's first key.
-#[inline(always)]
-fn seen(block: &Block, past: usize, i: usize, how: &Attention) -> std::ops::Range<usize> {
-    let visible = how.visible(past + block.start + i);
-    visible.start - block.keys.start..visible.end - block.keys.start
-}
-
-fn key_matrix<'a>(sequence: &Sequence<'a>, block: &Block, kv_head: usize, shape: Heads) -> ArrayView2<'a, f32> {
-    let start = block.keys.start * shape.key_stride() + kv_head * shape.head_dim;
-    strided(
-        &sequence.keys[start..],
-        block.keys.len(),
-        shape.head_dim,
-        shape.key_stride(),
-    )
-}
-
-fn value_matrix<'a>(sequence: &Sequence<'a>, block: &Block, kv_head: usize, shape: Heads) -> ArrayView2<'a, f32> {
-    let start = block.keys.start * shape.value_stride() + kv_head * shape.value_dim;
-    strided(
-        &sequence.values[start..],
-        block.keys.len(),
-        shape.value_dim,
-        shape.value_stride(),
-    )
-}
-
-/// Fills `scores` with the block's scaled (and, when `capped`, capped) products; `q` begins at the block's first row.
-#[allow(clippy::too_many_arguments)]
-fn score(
-    scores: &mut Vec<f32>,
-    q: &[f32],
-    sequence: &Sequence,
-    block: &Block,
+/// One query head of one sequence: what a task owns.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    q: &'a [f32],
+    sequence: &'a Sequence<'a>,
     head: usize,
     shape: Heads,
-    how: &Attention,
-    capped: bool,
-) {
-    let width = block.keys.len();
-    scores.resize(block.rows * width, 0.0);
-    let queries = strided(
-        &q[head * shape.head_dim..],
-        block.rows,
-        shape.head_dim,
-        shape.query_stride(),
-    );
-    let keys = key_matrix(sequence, block, head / shape.group(), shape).reversed_axes();
-    Product::of(queries, keys)
-        .scaled(how.scale)
-        .fill(strided_mut(scores, block.rows, width, width));
-    if let Some(cap) = how.softcap.filter(|_| capped) {
-        wide!({
-            scores
-                .iter_mut()
-                .for_each(|score| *score = cap * simd::tanh(*score / cap))
-        });
+    how: &'a Attention,
+}
+
+impl<'a> Head<'a> {
+    /// Writes this head's part of the output and its logarithms of sums; gives its largest score.
+    ///
+    /// # Safety
+    /// Nobody else touches this head of the sequence's rows in either target.
+    unsafe fn attend(&self, scores: &mut Vec<f32>, output: Target<f32>, lse: Option<Target<f32>>) -> f32 {
+        let shape = self.shape;
+        let mut logit_max = f32::NEG_INFINITY;
+        for block in blocks(self.sequence.rows, self.sequence.past, self.how) {
+            let row = self.row(&block);
+            self.score(scores, &block, true);
+            for (i, (max, sum)) in self.soften(scores, &block).into_iter().enumerate() {
+                logit_max = if max > logit_max { max } else { logit_max };
+                if let Some(lse) = lse {
+                    // SAFETY: this row and head belong to this task alone, by the caller's promise.
+                    unsafe { lse.slice((row + i) * shape.heads + self.head, 1)[0] = max + sum.ln() };
+                }
+            }
+            let weights = matrix(scores, block.rows, block.keys.len());
+            let place = output.at(row * shape.output_stride() + self.head * shape.value_dim);
+            // SAFETY: as above.
+            unsafe { Product::of(weights, self.values(&block)).write(false, place) };
+        }
+        logit_max
     }
+
+    /// The block's first row among all packed rows.
+    fn row(&self, block: &Block) -> usize {
+        self.sequence.first_row + block.start
+    }
+
+    fn kv_head(&self) -> usize {
+        self.head / self.shape.group()
+    }
+
+    /// (block rows, head_dim)
+    fn queries(&self, block: &Block) -> ArrayView2<'a, f32> {
+        let (shape, stride) = (self.shape, self.shape.query_stride());
+        let start = self.row(block) * stride + self.head * shape.head_dim;
+        strided(&self.q[start..], block.rows, shape.head_dim, stride)
+    }
+
+    /// (keys, head_dim)
+    fn keys(&self, block: &Block) -> ArrayView2<'a, f32> {
+        let (shape, stride) = (self.shape, self.shape.key_stride());
+        let start = block.keys.start * stride + self.kv_head() * shape.head_dim;
+        strided(&self.sequence.keys[start..], block.keys.len(), shape.head_dim, stride)
+    }
+
+    /// (keys, value_dim)
+    fn values(&self, block: &Block) -> ArrayView2<'a, f32> {
+        let (shape, stride) = (self.shape, self.shape.value_stride());
+        let start = block.keys.start * stride + self.kv_head() * shape.value_dim;
+        strided(&self.sequence.values[start..], block.keys.len(), shape.value_dim, stride)
+    }
+
+    /// The keys that query `i` of the block sees, counted from the block's first key.
+    #[inline(always)]
+    fn seen(&self, block: &Block, i: usize) -> Range<usize> {
+        let visible = self.how.visible(self.sequence.past + block.start + i);
+        visible.start - block.keys.start..visible.end - block.keys.start
+    }
+
+    /// Fills `scores` with the block's scaled (and, when `capped`, capped) products.
+    fn score(&self, scores: &mut Vec<f32>, block: &Block, capped: bool) {
+        let width = block.keys.len();
+        scores.resize(block.rows * width, 0.0);
+        Product::of(self.queries(block), self.keys(block).reversed_axes())
+            .scaled(self.how.scale)
+            .fill(strided_mut(scores, block.rows, width, width));
+        if let Some(cap) = self.how.softcap.filter(|_| capped) {
+            wide!({
+                scores
+                    .iter_mut()
+                    .for_each(|score| *score = cap * simd::tanh(*score / cap))
+            });
+        }
+    }
+
+    /// Scores become weights, zero where a query sees nothing; gives each row's largest score and its sum of exponentials.
+    fn soften(&self, scores: &mut [f32], block: &Block) -> Vec<(f32, f32)> {
+        let mut found = Vec::with_capacity(block.rows);
+        wide!({
+            for (i, scores) in scores.chunks_exact_mut(block.keys.len()).enumerate() {
+                let seen = self.seen(block, i);
+                let max = simd::max(&scores[seen.clone()]);
+                let sum = simd::exp_shifted(&mut scores[seen.clone()], max);
+                let factor = 1.0 / sum;
+                scores[seen.clone()].iter_mut().for_each(|score| *score *= factor);
+                clear_unseen(scores, seen);
+                found.push((max, sum));
+            }
+        });
+        found
+    }
+}
+
+#[inline(always)]
+fn clear_unseen(row: &mut [f32], seen: Range<usize>) {
+    row[..seen.start].fill(0.0);
+    row[seen.end..].fill(0.0);
+}
+
+/// What the way back is given: everything of the forward pass, and the gradient of its output.
+struct Given<'a> {
+    q: &'a [f32],
+    output: &'a [f32],
+    gradient: &'a [f32],
+    /// (rows, heads)
+    lse: &'a [f32],
+}
+
+/// Where the gradients of q, k and v go.
+#[derive(Clone, Copy)]
+struct Places {
+    q: Target<f32>,
+    k: Target<f32>,
+    v: Target<f32>,
 }
 
 /// The gradients of q, k and v.
@@ -348,114 +394,115 @@ fn pull(
     shape: Heads,
     how: &Attention,
 ) -> Result<[Vec<f32>; 3]> {
-    let (q, k, v, o, g) = (
-        cpu::wide(q)?,
-        cpu::wide(k)?,
-        cpu::wide(v)?,
-        cpu::wide(output)?,
-        cpu::wide(gradient)?,
-    );
-    let (q, k, v, o, g) = (
-        cpu::view(&q)?,
-        cpu::view(&k)?,
-        cpu::view(&v)?,
-        cpu::view(&o)?,
-        cpu::view(&g)?,
-    );
-    let tasks: Vec<(Sequence, usize)> = offsets
-        .windows(2)
-        .flat_map(|pair| {
-            let (k, v) = (&k, &v);
-            (0..shape.kv_heads).map(move |kv_head| {
-                let sequence = Sequence {
-                    first_row: pair[0],
-                    rows: pair[1] - pair[0],
-                    past: 0,
-                    keys: &k[pair[0] * shape.key_stride()..],
-                    values: &v[pair[0] * shape.value_stride()..],
-                };
-                (sequence, kv_head)
-            })
-        })
+    let (q, k, v) = (cpu::wide(q)?, cpu::wide(k)?, cpu::wide(v)?);
+    let (q, k, v) = (cpu::view(&q)?, cpu::view(&k)?, cpu::view(&v)?);
+    let (output, gradient) = (cpu::wide(output)?, cpu::wide(gradient)?);
+    let (output, gradient) = (cpu::view(&output)?, cpu::view(&gradient)?);
+    let given = Given {
+        q: &q,
+        output: &output,
+        gradient: &gradient,
+        lse,
+    };
+    let sequences = sequences(offsets, &k, &v, shape);
+    let tasks: Vec<(&Sequence, usize)> = sequences
+        .iter()
+        .flat_map(|sequence| (0..shape.kv_heads).map(move |kv_head| (sequence, kv_head)))
         .collect();
-    let mut dk = vec![0.0; k.len()];
-    let mut dv = vec![0.0; v.len()];
-    let (dk_target, dv_target) = (
-        Target::new(&mut dk, shape.key_stride()),
-        Target::new(&mut dv, shape.value_stride()),
-    );
+    let (mut dk, mut dv) = (vec![0.0; k.len()], vec![0.0; v.len()]);
+    let k = Target::new(&mut dk, shape.key_stride());
+    let v = Target::new(&mut dv, shape.value_stride());
     // SAFETY: every row and head of dq is written by the one task that owns it; dk and dv begin as zeros and are added to
     // by the one task that owns the sequence and key head.
     let dq = unsafe {
-        cpu::fresh(q.len(), |dq| {
-            let dq = Target::uninitialised(dq, shape.query_stride());
-            tasks.par_iter().for_each_init(
-                <(Vec<f32>, Vec<f32>)>::default,
-                |(weights, slopes), (sequence, kv_head)| {
+        cpu::fresh(given.q.len(), |dq| {
+            let q = Target::uninitialised(dq, shape.query_stride());
+            tasks
+                .par_iter()
+                .for_each_init(<(Vec<f32>, Vec<f32>)>::default, |scratch, &(sequence, kv_head)| {
                     for head in kv_head * shape.group()..(kv_head + 1) * shape.group() {
-                        for block in blocks(sequence.rows, 0, how) {
-                            let (row, width) = (sequence.first_row + block.start, block.keys.len());
-                            let query_start = row * shape.query_stride();
-                            let output_start = row * shape.output_stride() + head * shape.value_dim;
-                            score(weights, &q[query_start..], sequence, &block, head, shape, how, false);
-                            slopes.resize(weights.len(), 0.0);
-                            let g_block =
-                                strided(&g[output_start..], block.rows, shape.value_dim, shape.output_stride());
-                            let values = value_matrix(sequence, &block, *kv_head, shape).reversed_axes();
-                            Product::of(g_block.view(), values).fill(strided_mut(slopes, block.rows, width, width));
-                            // weights become softmax weights, slopes the gradients of the scaled scores
-                            wide!({
-                                let rows = weights.chunks_exact_mut(width).zip(slopes.chunks_exact_mut(width));
-                                for (i, (weights, slopes)) in rows.enumerate() {
-                                    let seen = seen(&block, 0, i, how);
-                                    let at = output_start + i * shape.output_stride();
-                                    let level = simd::dot(&o[at..at + shape.value_dim], &g[at..at + shape.value_dim]);
-                                    let lse = lse[(row + i) * shape.heads + head];
-                                    let (w, s) = (&mut weights[seen.clone()], &mut slopes[seen.clone()]);
-                                    match how.softcap {
-                                        None => {
-                                            for (w, s) in w.iter_mut().zip(s) {
-                                                *w = simd::exp(*w - lse);
-                                                *s = *w * (*s - level) * how.scale;
-                                            }
-                                        }
-                                        Some(cap) => {
-                                            for (w, s) in w.iter_mut().zip(s) {
-                                                let t = simd::tanh(*w / cap);
-                                                *w = simd::exp(cap * t - lse);
-                                                *s = *w * (*s - level) * how.scale * (1.0 - t * t);
-                                            }
-                                        }
-                                    }
-                                    for part in [&mut *weights, slopes] {
-                                        part[..seen.start].fill(0.0);
-                                        part[seen.end..].fill(0.0);
-                                    }
-                                }
-                            });
-                            let weights = matrix(weights, block.rows, width);
-                            let slopes = matrix(slopes, block.rows, width);
-                            let queries = strided(
-                                &q[query_start + head * shape.head_dim..],
-                                block.rows,
-                                shape.head_dim,
-                                shape.query_stride(),
-                            );
-                            let key_start = (sequence.first_row + block.keys.start) * shape.key_stride();
-                            let value_start = (sequence.first_row + block.keys.start) * shape.value_stride();
-                            let keys = key_matrix(sequence, &block, *kv_head, shape);
-                            Product::of(slopes.view(), keys).write(false, dq.at(query_start + head * shape.head_dim));
-                            Product::of(slopes.t(), queries)
-                                .write(true, dk_target.at(key_start + kv_head * shape.head_dim));
-                            Product::of(weights.t(), g_block)
-                                .write(true, dv_target.at(value_start + kv_head * shape.value_dim));
-                        }
+                        let head = Head {
+                            q: given.q,
+                            sequence,
+                            head,
+                            shape,
+                            how,
+                        };
+                        head.pull(&given, scratch, Places { q, k, v });
                     }
-                },
-            );
+                });
         })
     };
     Ok([dq, dk, dv])
+}
+
+impl Head<'_> {
+    /// Writes this head's gradient of q, and adds its parts of those of k and v.
+    ///
+    /// # Safety
+    /// Nobody else touches this head of the sequence's rows in q, and its key head's in k and v, which are initialised.
+    unsafe fn pull(&self, given: &Given, (weights, slopes): &mut (Vec<f32>, Vec<f32>), into: Places) {
+        let shape = self.shape;
+        for block in blocks(self.sequence.rows, 0, self.how) {
+            let (row, width) = (self.row(&block), block.keys.len());
+            let output_start = row * shape.output_stride() + self.head * shape.value_dim;
+            let gradient = strided(
+                &given.gradient[output_start..],
+                block.rows,
+                shape.value_dim,
+                shape.output_stride(),
+            );
+            self.score(weights, &block, false);
+            slopes.resize(weights.len(), 0.0);
+            Product::of(gradient, self.values(&block).reversed_axes())
+                .fill(strided_mut(slopes, block.rows, width, width));
+            self.differentiate(given, &block, weights, slopes);
+            let (weights, slopes) = (matrix(weights, block.rows, width), matrix(slopes, block.rows, width));
+            let key_row = self.sequence.first_row + block.keys.start;
+            let q = into.q.at(row * shape.query_stride() + self.head * shape.head_dim);
+            let k = into.k.at(key_row * shape.key_stride() + self.kv_head() * shape.head_dim);
+            let v = into.v.at(key_row * shape.value_stride() + self.kv_head() * shape.value_dim);
+            // SAFETY: these rows and heads belong to this task alone, by the caller's promise.
+            unsafe {
+                Product::of(slopes, self.keys(&block)).write(false, q);
+                Product::of(slopes.reversed_axes(), self.queries(&block)).write(true, k);
+                Product::of(weights.reversed_axes(), gradient).write(true, v);
+            }
+        }
+    }
+
+    /// Scores become softmax weights, and gradients of weights those of the scaled scores.
+    fn differentiate(&self, given: &Given, block: &Block, weights: &mut [f32], slopes: &mut [f32]) {
+        let (shape, how, width, row) = (self.shape, self.how, block.keys.len(), self.row(block));
+        wide!({
+            let rows = weights.chunks_exact_mut(width).zip(slopes.chunks_exact_mut(width));
+            for (i, (weights, slopes)) in rows.enumerate() {
+                let seen = self.seen(block, i);
+                let at = (row + i) * shape.output_stride() + self.head * shape.value_dim;
+                let output = &given.output[at..at + shape.value_dim];
+                let level = simd::dot(output, &given.gradient[at..at + shape.value_dim]);
+                let lse = given.lse[(row + i) * shape.heads + self.head];
+                let pairs = weights[seen.clone()].iter_mut().zip(&mut slopes[seen.clone()]);
+                match how.softcap {
+                    None => {
+                        for (w, s) in pairs {
+                            *w = simd::exp(*w - lse);
+                            *s = *w * (*s - level) * how.scale;
+                        }
+                    }
+                    Some(cap) => {
+                        for (w, s) in pairs {
+                            let t = simd::tanh(*w / cap);
+                            *w = simd::exp(cap * t - lse);
+                            *s = *w * (*s - level) * how.scale * (1.0 - t * t);
+                        }
+                    }
+                }
+                clear_unseen(weights, seen.clone());
+                clear_unseen(slopes, seen);
+            }
+        });
+    }
 }
 
 /// The same by candle's operations, one sequence after the other; `inputs` are q, k and v.
@@ -478,7 +525,6 @@ fn attend_by_candle(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Resu
     let (rows, heads, head_dim) = q.dims3()?;
     let (length, kv_heads, value_dim) = v.dims3()?;
     let group = heads / kv_heads;
-    let past = length - rows;
     // (kv_heads, group · rows, head_dim): the query heads of one key head lie together
     let q = q
         .reshape((rows, kv_heads, group, head_dim))?
@@ -490,19 +536,7 @@ fn attend_by_candle(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Resu
     if let Some(cap) = how.softcap {
         scores = ((scores / f64::from(cap))?.tanh()? * f64::from(cap))?;
     }
-    let mask: Vec<f32> = (0..rows)
-        .flat_map(|row| {
-            let visible = how.visible(past + row);
-            (0..length).map(move |column| {
-                if visible.contains(&column) {
-                    0.0
-                } else {
-                    f32::NEG_INFINITY
-                }
-            })
-        })
-        .collect();
-    let mask = Tensor::from_vec(mask, (1, 1, rows, length), q.device())?;
+    let mask = mask(rows, length, how, q.device())?;
     let scores = scores.reshape((kv_heads, group, rows, length))?.broadcast_add(&mask)?;
     let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
     let weights = scores
@@ -512,4 +546,17 @@ fn attend_by_candle(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Resu
     out.reshape((kv_heads, group, rows, value_dim))?
         .permute((2, 0, 1, 3))?
         .reshape((rows, heads, value_dim))
+}
+
+/// (1, 1, rows, length): zero where one of the last `rows` positions sees another.
+fn mask(rows: usize, length: usize, how: &Attention, device: &Device) -> Result<Tensor> {
+    let row = |row| {
+        let visible = how.visible(length - rows + row);
+        (0..length).map(move |column| match visible.contains(&column) {
+            true => 0.0,
+            false => f32::NEG_INFINITY,
+        })
+    };
+    let values: Vec<f32> = (0..rows).flat_map(row).collect();
+    Tensor::from_vec(values, (1, 1, rows, length), device)
 }
