@@ -317,7 +317,12 @@ impl<'a> Head<'a> {
     fn values(&self, block: &Block) -> ArrayView2<'a, f32> {
         let (shape, stride) = (self.shape, self.shape.value_stride());
         let start = block.keys.start * stride + self.kv_head() * shape.value_dim;
-        strided(&self.sequence.values[start..], block.keys.len(), shape.value_dim, stride)
+        strided(
+            &self.sequence.values[start..],
+            block.keys.len(),
+            shape.value_dim,
+            stride,
+        )
     }
 
     /// The keys that query `i` of the block sees, counted from the block's first key.
@@ -460,8 +465,12 @@ impl Head<'_> {
             let (weights, slopes) = (matrix(weights, block.rows, width), matrix(slopes, block.rows, width));
             let key_row = self.sequence.first_row + block.keys.start;
             let q = into.q.at(row * shape.query_stride() + self.head * shape.head_dim);
-            let k = into.k.at(key_row * shape.key_stride() + self.kv_head() * shape.head_dim);
-            let v = into.v.at(key_row * shape.value_stride() + self.kv_head() * shape.value_dim);
+            let k = into
+                .k
+                .at(key_row * shape.key_stride() + self.kv_head() * shape.head_dim);
+            let v = into
+                .v
+                .at(key_row * shape.value_stride() + self.kv_head() * shape.value_dim);
             // SAFETY: these rows and heads belong to this task alone, by the caller's promise.
             unsafe {
                 Product::of(slopes, self.keys(&block)).write(false, q);

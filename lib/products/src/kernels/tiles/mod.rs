@@ -1,6 +1,7 @@
 //! Products on the tile unit (AMX) of a processor that has one: of bf16, and of f32 as two parts of bf16 each.
 //!
-//! The left side is packed once, the right side strip by strip in the tasks that multiply by it. Every output
+//! The left side is packed once, the right side strip by strip in the tasks that multiply by it. Few rows are not worth packing a
+//! weight for: then the sides change places, and the weight's lines are loaded from where they lie. Every output
 //! is summed over k in steps of 32 from the first to the last, and the unit keeps outputs apart, so **a row's bits do not depend on
 //! the rows beside it**, on the strips, or on the direction in which a matrix lies. Numbers too small to be normal count as zero.
 
@@ -16,10 +17,11 @@ use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use super::Place;
+use super::transpose::transpose;
 pub use pack::Number;
 use pack::{Lines, Operand};
 pub use unit::is_permitted;
-use unit::{BLOCK, Line, SIDE, Sums, Tiles};
+use unit::{BLOCK, LeftTiles, Line, SIDE, Sums, Tiles};
 
 /// Bytes of a packed strip of the right side: it stays in the second-level cache while rows stream by.
 const STRIP_BYTES: usize = 1 << 20;
@@ -31,6 +33,8 @@ const STRIP_MAX: usize = 8;
 const DEPTH: usize = 12;
 /// Blocks of rows that are worth packing a strip once more.
 const ROWS_MIN: usize = 8;
+/// Rows up to which the right side is not packed where it can be loaded.
+const FEW_ROWS: usize = 4 * BLOCK;
 
 /// left (rows, k) · right (columns, k)ᵀ into its place. False where neighbours in memory are neighbours in neither direction of a
 /// matrix, and nothing is written.
@@ -47,24 +51,18 @@ pub(super) unsafe fn multiply<T: Number, O: Output>(
     };
     // SAFETY: passed on.
     unsafe {
-        let packed = pack_all(&left);
+        let turned = left.count() <= FEW_ROWS && right.loadable(0).is_some();
+        let packed = pack_all(&left, if turned { Operand::Right } else { Operand::Left });
         let product = Blocks {
             left,
             packed: &packed,
             right,
             place,
         };
-        let cut = Cut::new(&product, rayon::current_num_threads());
-        (0..cut.strips() * cut.parts())
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each_init(
-                || Room::new(&cut, right.block_len()),
-                |room, task| {
-                    let (columns, rows) = cut.task(task);
-                    product.multiply_strip(room, columns, rows);
-                },
-            );
+        match turned {
+            true => product.multiply_turned(),
+            false => product.multiply(),
+        }
     }
     true
 }
@@ -123,14 +121,14 @@ type Packed = Box<[MaybeUninit<Line>]>;
 
 /// # Safety
 /// The unit is permitted.
-unsafe fn pack_all<T: Number>(side: &Lines<'_, T>) -> Packed {
+unsafe fn pack_all<T: Number>(side: &Lines<'_, T>, operand: Operand) -> Packed {
     let mut packed = Box::<[Line]>::new_uninit_slice(side.count().div_ceil(BLOCK) * side.block_len());
     packed
         .par_chunks_mut(side.block_len())
         .enumerate()
         .for_each(|(block, tiles)| {
             // SAFETY: passed on; the block has its room.
-            unsafe { side.pack(block, Operand::Left, tiles.as_mut_ptr().cast()) };
+            unsafe { side.pack(block, operand, tiles.as_mut_ptr().cast()) };
         });
     packed
 }
@@ -153,13 +151,69 @@ impl Room {
 /// A product in blocks of 32 rows by 32 columns.
 struct Blocks<'a, T, O> {
     left: Lines<'a, T>,
-    /// The left side's tiles.
+    /// The left side's tiles, of whichever operand it is.
     packed: &'a [MaybeUninit<Line>],
     right: Lines<'a, T>,
     place: Place<'a, O>,
 }
 
 impl<T: Number, O: Output> Blocks<'_, T, O> {
+    /// # Safety
+    /// The unit is permitted, and nobody else touches the place.
+    unsafe fn multiply(&self) {
+        let cut = Cut::new(self, rayon::current_num_threads());
+        (0..cut.strips() * cut.parts())
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each_init(
+                || Room::new(&cut, self.right.block_len()),
+                |room, task| {
+                    let (columns, rows) = cut.task(task);
+                    // SAFETY: passed on; no two tasks have a block in common.
+                    unsafe { self.multiply_strip(room, columns, rows) };
+                },
+            );
+    }
+
+    /// The same with the sides in each other's place: numbers of one part, whose products do not depend on which is left.
+    ///
+    /// # Safety
+    /// The unit is permitted, nobody else touches the place, and the left side is packed as the right operand.
+    unsafe fn multiply_turned(&self) {
+        let columns: Vec<usize> = (0..self.right.count().div_ceil(BLOCK)).collect();
+        columns.par_chunks(STRIP_MAX).for_each(|columns| {
+            // SAFETY: passed on; no two tasks have a block in common.
+            unsafe {
+                let tiles = Tiles::new();
+                for &column in columns {
+                    self.multiply_column(&tiles, column);
+                }
+            }
+        });
+    }
+
+    /// # Safety
+    /// As of [`Self::multiply_turned`], of one block of columns.
+    unsafe fn multiply_column(&self, tiles: &Tiles, column: usize) {
+        let mut room;
+        // SAFETY: passed on; a block has as many steps on either side, and the room is for one block.
+        unsafe {
+            let lines = match self.right.loadable(column) {
+                Some(lines) => lines,
+                None => {
+                    room = Box::<[Line]>::new_uninit_slice(self.right.block_len());
+                    self.right.pack(column, Operand::Left, room.as_mut_ptr().cast());
+                    LeftTiles::packed(room.as_ptr().cast())
+                }
+            };
+            for (row, packed) in self.packed.chunks_exact(self.left.block_len()).enumerate() {
+                let mut sums = Sums::ZERO;
+                tiles.multiply(lines, packed.as_ptr().cast(), self.right.steps(), &mut sums);
+                self.store(row, column, &turned(&sums));
+            }
+        }
+    }
+
     /// # Safety
     /// The unit is permitted, and nobody else touches these blocks of the place; the room is for as many columns.
     unsafe fn multiply_strip(&self, room: &mut Room, columns: Range<usize>, rows: Range<usize>) {
@@ -179,7 +233,7 @@ impl<T: Number, O: Output> Blocks<'_, T, O> {
                         let [left, right] =
                             [left, right].map(|side| side[start * T::PARTS * 2 * SIDE..].as_ptr().cast());
                         match T::PARTS {
-                            1 => tiles.multiply(left, right, depth.min(steps - start), sums),
+                            1 => tiles.multiply(LeftTiles::packed(left), right, depth.min(steps - start), sums),
                             _ => tiles.multiply_parts(left, right, depth.min(steps - start), sums),
                         }
                     }
@@ -222,6 +276,22 @@ impl<T: Number, O: Output> Blocks<'_, T, O> {
             out = out.wrapping_add(self.place.target.row_stride);
         }
     }
+}
+
+/// (rows, columns) of (columns, rows).
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn turned(sums: &Sums) -> Sums {
+    let mut turned = Sums::ZERO;
+    for (row, column) in [(0, 0), (0, SIDE), (SIDE, 0), (SIDE, SIDE)] {
+        // SAFETY: a quarter is 16 rows of 16 numbers, each aligned.
+        unsafe {
+            let quarter = std::array::from_fn(|i| _mm512_load_si512(sums.0[row + i][column..].as_ptr().cast()));
+            for (i, line) in transpose(quarter).into_iter().enumerate() {
+                _mm512_store_si512(turned.0[column + i][row..].as_mut_ptr().cast(), line);
+            }
+        }
+    }
+    turned
 }
 
 /// What sums are stored as.
@@ -314,8 +384,10 @@ mod tests {
         numbers.mapv(bf16::from_f32)
     }
 
-    const SHAPES: [(usize, usize, usize); 9] = [
+    const SHAPES: [(usize, usize, usize); 11] = [
         (1, 1, 1),
+        (1, 70, 64),
+        (40, 100, 96),
         (2, 17, 31),
         (16, 16, 32),
         (17, 33, 33),
@@ -392,7 +464,7 @@ mod tests {
 
     #[test]
     fn a_rows_bits_do_not_depend_on_the_rows_beside_it_or_on_the_threads() {
-        let (left, right) = (numbers(700, 500, 3), numbers(170, 500, 4));
+        let (left, right) = (numbers(700, 512, 3), numbers(170, 512, 4));
         let half = (narrow_all(&left), narrow_all(&right));
         let whole = || {
             Some((

@@ -9,7 +9,7 @@ use half::bf16;
 use ndarray::{ArrayView2, Axis};
 
 use super::super::transpose::transpose;
-use super::unit::{BLOCK, Line, SIDE, STEP};
+use super::unit::{BLOCK, LeftTiles, Line, SIDE, STEP};
 
 /// Which operand of the unit's instruction a matrix is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,21 @@ impl<'a, T: Number> Lines<'a, T> {
     /// Lines of packed tiles that a block takes.
     pub fn block_len(&self) -> usize {
         self.steps() * T::PARTS * 2 * SIDE
+    }
+
+    /// The 32 lines of a block as the unit's left operand takes them from where they lie: numbers of one part that are neighbours
+    /// along k, in whole steps. `None` where they do not lie so, or are fewer.
+    pub fn loadable(&self, block: usize) -> Option<LeftTiles> {
+        let lies_so = T::PARTS == 1 && self.k_stride == 1 && self.k().is_multiple_of(STEP);
+        let first = block * BLOCK;
+        (lies_so && first + BLOCK <= self.count()).then(|| {
+            let line = |at: usize| self.view.as_ptr().wrapping_add(at * self.line_stride).cast();
+            LeftTiles {
+                halves: [line(first), line(first + SIDE)],
+                stride: self.line_stride * size_of::<T>(),
+                step: STEP * size_of::<T>(),
+            }
+        })
     }
 
     /// Packs the 32 lines of a block: for each step two tiles of each part.

@@ -70,6 +70,26 @@ fn ask_permission() -> bool {
     false
 }
 
+/// Two tiles of a left side, of one part, for each step along k: where the first of either begins, the bytes from one line to the
+/// next, and those from one step to the next.
+#[derive(Clone, Copy)]
+pub(super) struct LeftTiles {
+    pub halves: [*const u8; 2],
+    pub stride: usize,
+    pub step: usize,
+}
+
+impl LeftTiles {
+    /// Of tiles that were packed, a step's two one after the other.
+    pub fn packed(tiles: *const Line) -> Self {
+        Self {
+            halves: [tiles, tiles.wrapping_add(SIDE)].map(<*const Line>::cast),
+            stride: size_of::<Line>(),
+            step: 2 * SIDE * size_of::<Line>(),
+        }
+    }
+}
+
 /// The unit, ready on this thread: all eight tiles of 16 rows of 64 bytes. Dropped, it is empty again, so that the system need not
 /// save it.
 pub(super) struct Tiles(());
@@ -102,11 +122,12 @@ impl Tiles {
         Self(())
     }
 
-    /// Adds the products of two by two tiles, one step after the other: a step of each side is two tiles. The right side streams by; its loads say so, for the sake of what stays in the cache.
+    /// Adds the products of two by two tiles, one step after the other: a step of each side is two tiles. The right side streams by;
+    /// its loads say so, for the sake of what stays in the cache.
     ///
     /// # Safety
     /// So many steps of both sides are there, at least one.
-    pub unsafe fn multiply(&self, left: *const Line, right: *const Line, steps: usize, sums: &mut Sums) {
+    pub unsafe fn multiply(&self, left: LeftTiles, right: *const Line, steps: usize, sums: &mut Sums) {
         // SAFETY: the unit is configured, as `self` shows; `sums` takes 32 rows of 128 bytes.
         unsafe {
             asm!(
@@ -115,15 +136,16 @@ impl Tiles {
                 "tileloadd tmm2, [{c} + {c_stride} + 2048]",
                 "tileloadd tmm3, [{c} + {c_stride} + 2112]",
                 "2:",
-                "tileloadd tmm4, [{a} + {stride}]",
+                "tileloadd tmm4, [{a} + {a_stride}]",
                 "tileloaddt1 tmm6, [{b} + {stride}]",
                 "tileloaddt1 tmm7, [{b} + {stride} + 1024]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a} + {stride} + 1024]",
+                "tileloadd tmm5, [{a2} + {a_stride}]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a}, 2048",
+                "add {a}, {a_step}",
+                "add {a2}, {a_step}",
                 "add {b}, 2048",
                 "dec {steps}",
                 "jnz 2b",
@@ -131,7 +153,10 @@ impl Tiles {
                 "tilestored [{c} + {c_stride} + 64], tmm1",
                 "tilestored [{c} + {c_stride} + 2048], tmm2",
                 "tilestored [{c} + {c_stride} + 2112], tmm3",
-                a = inout(reg) left => _,
+                a = inout(reg) left.halves[0] => _,
+                a2 = inout(reg) left.halves[1] => _,
+                a_stride = in(reg) left.stride,
+                a_step = in(reg) left.step,
                 b = inout(reg) right => _,
                 stride = in(reg) 64_usize,
                 c = in(reg) sums,
