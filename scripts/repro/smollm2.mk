@@ -24,7 +24,7 @@ TRAIN ?= $(TRAIN_ANY) $$(cat $(OUT)/chosen/rate)
 GAMMAS ?= 0.05 0.5 5 50
 
 NEW_TOKENS ?= 64
-GENERATE ?= --chat --batch 32
+GENERATE ?= --chat --batch 32 --dtype bf16
 JUDGE ?= --judge flowlens,prefix
 SCORE ?=
 
