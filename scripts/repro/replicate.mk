@@ -72,4 +72,13 @@ $(OUT)/steer/selected-%.acts: $(OUT)/models/%/config.json $(PROMPTS_OF_SEARCH) |
 $(OUT)/steer/surgical-%.acts: $(OUT)/models/%/config.json $(PROMPTS_OF_SEARCH) | $(OUT)/steer/
 	steer-vec surgical $(search) --pseudo-harmful $(OUT)/steer/pseudo-harmful.jsonl --force -o $@ > $(@:acts=jsonl)
 
+# What the runs that there are say of each claim.
+.PHONY: claims
+claims: $(OUT)/claims.jsonl
+$(OUT)/entropy-of-parts.jsonl: $(GENERAL) $(SAFETY)
+	ds-entropy --view completion --at 10000 $^ --force -o $@
+$(OUT)/claims.jsonl: $(OUT)/entropy-of-parts.jsonl FORCE
+	report claims $(wildcard $(OUT)/summaries/*.jsonl) --verdicts $(OUT)/verdicts --entropy $< > $@.part
+	mv $@.part $@
+
 plan: $(GENERAL) $(SAFETY) $(HELD_OUT) $(OUT)/prompts.jsonl $(START)/config.json

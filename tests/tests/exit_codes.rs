@@ -159,6 +159,17 @@ const CALLS: &[(&str, &str, i32, &str)] = &[
     ("resid-plot", "rows.jsonl -o x.bmp", 2, "x.bmp"),
     ("resid-plot", "broken.jsonl -o x.svg", 3, "broken.jsonl"),
     ("resid-plot", "nowhere.jsonl -o x.svg", 4, "nowhere.jsonl"),
+    ("lm-gen", "--model model --device gpu rows.jsonl", 2, "--device"),
+    ("lm-gen", "--model model --device cuda:x rows.jsonl", 2, "--device"),
+    ("resid-dump", "--model model --device cpu:1 rows.jsonl", 2, "--device"),
+    ("stable-regions", "--model model --device gpu rows.jsonl", 2, "--device"),
+    ("steer-vec", "select --model model --device gpu", 2, "--device"),
+    (
+        "vcl-train",
+        "--model model --device gpu --data rows.jsonl -o out",
+        2,
+        "--device",
+    ),
 ];
 
 #[test]

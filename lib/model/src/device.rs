@@ -5,25 +5,30 @@ use candle_core::{DType, Device};
 use crate::compute::Precision;
 use crate::error::{Error, Result};
 
+/// A name of a device, whether or not it is there: cpu, cuda, or cuda with a number.
+pub fn known(name: &str) -> Result<String> {
+    let is_known = match name.split_once(':') {
+        None => ["cpu", "cuda"].contains(&name),
+        Some((kind, index)) => kind == "cuda" && index.parse::<usize>().is_ok() || name == "cpu:0",
+    };
+    let unknown = || Error::Device(format!("{name:?} is unknown (known: cpu, cuda, cuda:1, …)"));
+    is_known.then(|| name.to_owned()).ok_or_else(unknown)
+}
+
 /// Opens a device by name.
 pub fn open(name: &str) -> Result<Device> {
-    match name.split_once(':').unwrap_or((name, "0")) {
-        ("cpu", "0") => Ok(Device::Cpu),
-        ("cuda", index) => {
-            let ordinal: usize = index
-                .parse()
-                .map_err(|_| Error::Device(format!("{name:?}: {index:?} is not a device number")))?;
-            if !candle_core::utils::cuda_is_available() {
-                return Err(Error::Device(format!(
-                    "{name:?}: this binary was built without the feature `cuda`"
-                )));
-            }
-            Device::new_cuda(ordinal).map_err(|cause| Error::Device(format!("{name:?}: {cause}")))
-        }
-        _ => Err(Error::Device(format!(
-            "{name:?} is unknown (known: cpu, cuda, cuda:1, …)"
-        ))),
+    let name = known(name)?;
+    let Some(index) = name.strip_prefix("cuda") else {
+        return Ok(Device::Cpu);
+    };
+    if !candle_core::utils::cuda_is_available() {
+        return Err(Error::Device(format!(
+            "{name:?}: this binary was built without the feature `cuda`"
+        )));
     }
+    let ordinal = index.strip_prefix(':').map_or(Ok(0), str::parse);
+    let ordinal = ordinal.map_err(|cause| Error::Device(format!("{name:?}: {cause}")))?;
+    Device::new_cuda(ordinal).map_err(|cause| Error::Device(format!("{name:?}: {cause}")))
 }
 
 /// Reads how exact products are to be; what is not f32 on the CPU has one way alone.

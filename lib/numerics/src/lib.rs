@@ -29,6 +29,7 @@ pub mod neighbours;
 pub mod path;
 pub mod prevalence;
 pub mod quantisation;
+pub mod ranks;
 pub mod regions;
 pub mod rng;
 mod scatter;

@@ -1,10 +1,11 @@
 //! report: what `scripts/repro/Makefile` does beside calling the tools: data drawn from published files, settings as files and as choices, a
 //! line of measures for each run, the page, the cost.
 //!
-//! It computes nothing that a tool does not record, means and correlations over runs apart.
+//! It computes nothing that a tool does not record, means, correlations and tests over runs apart.
 
 mod base;
 mod choose;
+mod claims;
 mod cost;
 mod draw;
 mod findings;
@@ -37,6 +38,8 @@ enum Command {
     Settings(settings::Flags),
     /// Print one line with every number of a run that the page takes
     Summary(summary::Flags),
+    /// Print what the runs say of each claim of the protocol
+    Claims(claims::Flags),
     /// Print the page, from the summaries of all runs
     Page(page::Flags),
     /// Print what runs cost, from what the tools say of them on stdin
@@ -72,6 +75,7 @@ fn run(args: Args) -> Result<Outcome> {
     match args.command {
         Command::Settings(flags) => settings::write(&flags),
         Command::Summary(flags) => summary::print(&flags),
+        Command::Claims(flags) => claims::print(&flags),
         Command::Page(flags) => page::print(&flags),
         Command::Cost(flags) => cost::print(&flags),
         Command::Rows(flags) => draw::rows(&flags),

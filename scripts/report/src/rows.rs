@@ -35,6 +35,17 @@ pub struct Entropy {
     pub distinct_2: Option<f64>,
     pub distinct_3: Option<f64>,
     pub template_coverage: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<AtTokens>,
+}
+
+/// The same of equally many tokens of each group.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AtTokens {
+    pub h1: f64,
+    pub h2: f64,
+    pub msttr: f64,
+    pub distinct_2: f64,
 }
 
 impl Record for RefusalPair {

@@ -101,7 +101,7 @@ pub struct Args {
     pub input_format: InputFormat,
 
     /// The device: cpu, cuda, cuda:1.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = model::device::known)]
     pub device: String,
 
     /// The type to compute in: f32, bf16, f16.

@@ -41,7 +41,7 @@ pub struct Args {
     pub follow_links: bool,
 
     /// Where to compute: cpu, cuda or cuda:INDEX.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", help_heading = "Model")]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = model::device::known, help_heading = "Model")]
     pub device: String,
 
     /// The type to compute in: f32, bf16 or f16.

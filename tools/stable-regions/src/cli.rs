@@ -165,7 +165,7 @@ pub struct Args {
     pub precision: process::PrecisionFlag,
 
     /// Device: cpu, cuda or cuda:1
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = model::device::known)]
     pub device: String,
 
     #[command(flatten)]

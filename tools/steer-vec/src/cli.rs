@@ -112,7 +112,7 @@ pub struct ModelFlags {
     pub follow_links: bool,
 
     /// The device: cpu, cuda, cuda:1.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = model::device::known)]
     pub device: String,
 
     /// The type to compute in: f32, bf16, f16.

@@ -192,7 +192,7 @@ pub struct Args {
     pub seed: u64,
 
     /// cpu, cuda or cuda:N.
-    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = model::device::known)]
     pub device: String,
 
     /// Type to compute in: f32, or bf16 with f32 master weights [default: f32 on the CPU, bf16 elsewhere].
