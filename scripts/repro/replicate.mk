@@ -75,10 +75,10 @@ $(OUT)/steer/surgical-%.acts: $(OUT)/models/%/config.json $(PROMPTS_OF_SEARCH) |
 # What the runs that there are say of each claim.
 .PHONY: claims
 claims: $(OUT)/claims.jsonl
-$(OUT)/entropy-of-parts.jsonl: $(GENERAL) $(SAFETY)
-	ds-entropy --view completion --at 10000 $^ --force -o $@
-$(OUT)/claims.jsonl: $(OUT)/entropy-of-parts.jsonl FORCE
-	report claims $(wildcard $(OUT)/summaries/*.jsonl) --verdicts $(OUT)/verdicts --entropy $< > $@.part
+$(OUT)/entropy/%.jsonl: $(OUT)/data/%.jsonl | $(OUT)/entropy/
+	ds-entropy --view completion --at 10000 $< --force -o $@
+$(OUT)/claims.jsonl: $(OUT)/entropy/safety.jsonl $(OUT)/entropy/general.jsonl FORCE
+	report claims $(wildcard $(OUT)/summaries/*.jsonl) --verdicts $(OUT)/verdicts --safety $< --general $(word 2,$^) > $@.part
 	mv $@.part $@
 
 plan: $(GENERAL) $(SAFETY) $(HELD_OUT) $(OUT)/prompts.jsonl $(START)/config.json

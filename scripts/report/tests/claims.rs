@@ -47,11 +47,21 @@ fn write(path: &Path, rows: impl IntoIterator<Item = Value>) {
     fs::write(path, text).expect("a file of records");
 }
 
-fn claims(directory: &Path, runs: &[Value], entropy: &[Value]) -> Vec<Value> {
+fn claims(directory: &Path, runs: &[Value], [safety, general]: [Value; 2]) -> Vec<Value> {
     write(&directory.join("runs.jsonl"), runs.to_vec());
-    write(&directory.join("entropy.jsonl"), entropy.to_vec());
+    write(&directory.join("safety.jsonl"), [safety]);
+    write(&directory.join("general.jsonl"), [general]);
     let done = Run::new(env!("CARGO_BIN_EXE_report"))
-        .args(["claims", "runs.jsonl", "--verdicts", ".", "--entropy", "entropy.jsonl"])
+        .args([
+            "claims",
+            "runs.jsonl",
+            "--verdicts",
+            ".",
+            "--safety",
+            "safety.jsonl",
+            "--general",
+            "general.jsonl",
+        ])
         .current_dir(directory)
         .output()
         .expect(0);
@@ -61,8 +71,8 @@ fn claims(directory: &Path, runs: &[Value], entropy: &[Value]) -> Vec<Value> {
         .collect()
 }
 
-fn entropy(group: &str, h1: f64, msttr: f64) -> Value {
-    json!({"type": "entropy", "group": group, "sample_count": 9, "at": {"h1": h1, "h2": h1 + 3.0, "msttr": msttr, "distinct_2": msttr}})
+fn entropy(h1: f64, msttr: f64) -> Value {
+    json!({"type": "entropy", "group": "", "sample_count": 9, "at": {"h1": h1, "h2": h1 + 3.0, "msttr": msttr, "distinct_2": msttr}})
 }
 
 fn plain_runs() -> Vec<Value> {
@@ -81,8 +91,8 @@ fn claims_are_judged_by_the_runs_that_there_are() {
         verdicts(directory.path(), &name("share", 0.5, seed), 50);
         verdicts(directory.path(), &name("spread", 0.5, seed), 20);
     }
-    let data = [entropy("safety", 8.0, 0.7), entropy("general", 9.0, 0.8)];
-    let claims = claims(directory.path(), &runs, &data);
+    let data = [entropy(8.0, 0.7), entropy(9.0, 0.8)];
+    let claims = claims(directory.path(), &runs, data);
     let of = |claim: u64| {
         claims
             .iter()
@@ -113,8 +123,8 @@ fn claims_are_judged_by_the_runs_that_there_are() {
 #[test]
 fn repetition_is_claimed_of_all_four_measures() {
     let directory = temp_dir();
-    let data = [entropy("safety", 8.0, 0.9), entropy("general", 9.0, 0.8)];
-    let claims = claims(directory.path(), &plain_runs(), &data);
+    let data = [entropy(8.0, 0.9), entropy(9.0, 0.8)];
+    let claims = claims(directory.path(), &plain_runs(), data);
     assert_eq!(
         (&claims[0]["estimate"], &claims[0]["verdict"]),
         (&json!(-1.0), &json!("not-confirmed"))

@@ -2,23 +2,28 @@
 
 use std::path::Path;
 
-use process::Result;
+use process::{Error, Result};
 
 use super::{Found, Rule, Test};
 use crate::rows::{self, AtTokens, Entropy};
 
 /// Repetition of safety answers beside general ones, each at the same number of tokens: all four measures must be lower.
-pub fn repetition(path: Option<&Path>) -> Result<Test> {
-    let rows: Vec<Entropy> = path.map(rows::read).transpose()?.unwrap_or_default();
-    let of = |group: &str| rows.iter().find(|row| row.group == group)?.at.as_ref();
+pub fn repetition(safety: Option<&Path>, general: Option<&Path>) -> Result<Test> {
+    let measured = |path: Option<&Path>| path.map(at_tokens).transpose();
     Ok(Test {
         claim: 1,
         what: "safety data is more repetitive: H1, H2, MSTTR and distinct-2 of its answers are lower; bits of H1",
         rule: Rule::Effect(-0.5),
-        found: of("safety")
-            .zip(of("general"))
-            .map(|(safety, general)| found(safety, general)),
+        found: measured(safety)?
+            .zip(measured(general)?)
+            .map(|(safety, general)| found(&safety, &general)),
     })
+}
+
+fn at_tokens(path: &Path) -> Result<AtTokens> {
+    let row = rows::read::<Entropy>(path)?.pop();
+    let missing = || Error::input(path.display(), "no measures at a number of tokens (ds-entropy --at)");
+    row.and_then(|row| row.at).ok_or_else(missing)
 }
 
 fn found(safety: &AtTokens, general: &AtTokens) -> Found {

@@ -26,16 +26,20 @@ const RESAMPLE_COUNT: u64 = 10_000;
 #[derive(Debug, clap::Args, Serialize)]
 pub struct Flags {
     /// Summaries of the runs that there are
-    #[arg(value_name = "RUNS", required = true)]
+    #[arg(value_name = "RUNS")]
     runs: Vec<PathBuf>,
 
     /// Where verdicts are: DIR/RUN.jsonl
     #[arg(long, value_name = "DIR")]
     verdicts: PathBuf,
 
-    /// Records of ds-entropy, of the groups `safety` and `general`
-    #[arg(long, value_name = "FILE")]
-    entropy: Option<PathBuf>,
+    /// Records of ds-entropy --at, of the safety data as one group
+    #[arg(long, value_name = "FILE", requires = "general")]
+    safety: Option<PathBuf>,
+
+    /// The same of the general data
+    #[arg(long, value_name = "FILE", requires = "safety")]
+    general: Option<PathBuf>,
 
     /// The benchmark whose prompts are reported on
     #[arg(long, value_name = "NAME", default_value = "xstest")]
@@ -111,7 +115,7 @@ pub fn print(flags: &Flags) -> Result<Outcome> {
         runs.extend(rows::read::<Run>(path)?);
     }
     let rng = Rng::new(42, "claims");
-    let mut tests = vec![data::repetition(flags.entropy.as_deref())?];
+    let mut tests = vec![data::repetition(flags.safety.as_deref(), flags.general.as_deref())?];
     tests.extend(relations::tests(&runs, &flags.bench, &rng));
     tests.extend(differences::tests(&runs, flags, &rng)?);
     let mut writer = Writer::new(process::stdout());
