@@ -4,7 +4,7 @@
     scripts/parity/steering.py                           # lib/steering/tests/goldens/{operations.json, llama, gemma2, gpt2}
     scripts/parity/steering.py --model DIR --out DIR [--operations add,scale] [--sites mlp_out]   # the same of any model; then STEERING_PARITY=DIR cargo test … hooks
 
-Vectors follow from a number a: entry j is sin(a (j + 1)), rounded to three digits. Sublayer outputs are those that are added to the residual
+Vectors follow from a number a: entry j is sin(a (j + 1)), rounded to three digits, and its magnitude where it is a factor of sparsify. Sublayer outputs are those that are added to the residual
 stream, after any norm behind them. Goldens: the logits at each prompt's last token, and greedy tokens of the first prompt with the smallest
 difference of the two best logits on the way.
 """
@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDENS = ROOT / "lib/steering/tests/goldens"
 SITES = ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_gate"]
+SPARSE_SITES = ["attn_in", "mlp_in", "mlp_act"]
 NEW_TOKENS = 8
 
 OPERATIONS = {
@@ -40,6 +41,10 @@ OPERATIONS = {
     "gate-cosine": dict(op="add", coefficient=0.8, waves=[0.7], gate=dict(kind="cosine", at_least=0.1, wave=1.7)),
     "gate-projection": dict(op="ablate", coefficient=1.0, waves=[0.9], gate=dict(kind="projection", at_least=0.02, wave=0.3)),
     "positions": dict(op="add", coefficient=0.8, waves=[0.7], positions="1-3"),
+    "sparsify-threshold": dict(op="sparsify", mode="threshold", threshold=0.15, coefficient=1.0, waves=[]),
+    "sparsify-factors": dict(op="sparsify", mode="threshold", threshold=0.1, coefficient=1.0, waves=[0.7]),
+    "sparsify-largest": dict(op="sparsify", mode="largest", keep=9, coefficient=1.0, waves=[0.7]),
+    "sparsify-remainder": dict(op="sparsify", mode="largest", keep=5, coefficient=0.9, waves=[0.7, 1.3, 2.1]),
     "positions-open": dict(op="redirect", coefficient=0.8, waves=[0.7], positions="6-"),
 }
 
@@ -78,6 +83,16 @@ def operate(it, x, start):
     elif it["op"] == "redirect":
         y = x - c * vectors[0]
         y = y * (x.norm(dim=-1) / y.norm(dim=-1))[:, None]
+    elif it["op"] == "sparsify":
+        scores = x.abs() * (vectors[0].abs() if vectors else 1)
+        if it["mode"] == "threshold":
+            lost = x * (scores <= it["threshold"])
+        else:
+            lost = x.scatter(-1, scores.topk(it["keep"], dim=-1).indices, 0.0)
+        if vectors[1:]:
+            q = torch.linalg.qr(torch.stack(vectors[1:]).T).Q
+            lost = lost - (lost @ q) @ q.T
+        y = x - c * lost
     elif it["mode"] == "elements":
         y = torch.clamp(x, -it["threshold"], it["threshold"])
     else:
@@ -107,6 +122,17 @@ def parts(model):
             yield block, attention, block.mlp, getattr(block.mlp, "c_fc", getattr(block.mlp, "gate_proj", None))
 
 
+def inner(block, site, edit):
+    """A hook within a sublayer: on what its output projection reads, or on the activated gate."""
+    attention, mlp = getattr(block, "attn", None) or block.self_attn, block.mlp
+    if site == "mlp_act":
+        return (mlp.act if hasattr(mlp, "act") else mlp.act_fn).register_forward_hook(lambda m, i, o: edit(o))
+    names = {"attn_in": (attention, "o_proj"), "mlp_in": (mlp, "down_proj")}
+    owner, name = names[site]
+    projection = getattr(owner, name, None) or owner.c_proj
+    return projection.register_forward_pre_hook(lambda m, args: (edit(args[0]), *args[1:]))
+
+
 def first(value):
     return value[0] if isinstance(value, tuple) else value
 
@@ -125,7 +151,9 @@ class Steered:
             if layer not in layers:
                 continue
             after = lambda module, change: self.handles.append(module.register_forward_hook(lambda m, i, o: put(o, change(first(o)))))
-            if site == "resid_pre":
+            if site in SPARSE_SITES:
+                self.handles.append(inner(block, site, edit))
+            elif site == "resid_pre":
                 self.handles.append(block.register_forward_pre_hook(lambda m, args: (edit(args[0]), *args[1:])))
             elif site == "resid_mid":
                 seen = {}
@@ -156,12 +184,12 @@ def greedy(model, ids):
     return ids[-NEW_TOKENS:], margin
 
 
-def golden(model, layers, prompts, operations=tuple(OPERATIONS), sites=tuple(SITES)):
+def golden(model, layers, prompts, operations=tuple(OPERATIONS), sites=()):
     tensors = {"token_ids": torch.tensor(sum(prompts, [])), "lengths": torch.tensor([len(ids) for ids in prompts]), "layers": torch.tensor(layers)}
     plain = torch.stack([last_logits(model, ids) for ids in prompts])
     for name in operations:
         it = OPERATIONS[name]
-        for site in sites:
+        for site in sites or (SPARSE_SITES if it["op"] == "sparsify" else SITES):
             with Steered(model, it, site, layers):
                 logits = torch.stack([last_logits(model, ids) for ids in prompts])
                 tokens, margin = greedy(model, prompts[0])
@@ -182,7 +210,7 @@ def main():
     arguments.add_argument("--model", type=pathlib.Path)
     arguments.add_argument("--out", type=pathlib.Path)
     arguments.add_argument("--operations", default=",".join(OPERATIONS))
-    arguments.add_argument("--sites", default=",".join(SITES))
+    arguments.add_argument("--sites", default="")
     arguments = arguments.parse_args()
     torch.set_num_threads(1)
     if arguments.model:
@@ -191,7 +219,7 @@ def main():
         prompts = [torch.randint(50, 9000, (length,), generator=draw).tolist() for length in (7, 12)]
         arguments.out.mkdir(exist_ok=True)
         depth = model.config.num_hidden_layers
-        chosen = arguments.operations.split(","), arguments.sites.split(",")
+        chosen = arguments.operations.split(","), list(filter(None, arguments.sites.split(",")))
         save_file(golden(model, [depth // 3, depth // 2], prompts, *chosen), arguments.out / "golden.safetensors")
         (arguments.out / "model").write_text(str(arguments.model.resolve()))
         return

@@ -66,12 +66,14 @@ pub enum Site {
     MlpIn,
     MlpOut,
     MlpGate,
+    MlpAct,
+    MlpUp,
     FinalNorm,
     Logits,
 }
 
 impl Site {
-    pub const ALL: [Site; 11] = [
+    pub const ALL: [Site; 13] = [
         Site::Embed,
         Site::ResidPre,
         Site::ResidMid,
@@ -81,6 +83,8 @@ impl Site {
         Site::MlpIn,
         Site::MlpOut,
         Site::MlpGate,
+        Site::MlpAct,
+        Site::MlpUp,
         Site::FinalNorm,
         Site::Logits,
     ];
@@ -96,6 +100,8 @@ impl Site {
             Site::MlpIn => "mlp_in",
             Site::MlpOut => "mlp_out",
             Site::MlpGate => "mlp_gate",
+            Site::MlpAct => "mlp_act",
+            Site::MlpUp => "mlp_up",
             Site::FinalNorm => "final_norm",
             Site::Logits => "logits",
         }

@@ -187,22 +187,38 @@ impl Mlp {
     }
 
     fn forward(&self, tape: &Tape, x: &Tensor, probe: &mut dyn Probe) -> Result<Tensor> {
-        let mut seen = |gate| visit(probe, Point::new(Site::MlpGate, self.layer), gate);
+        let at = |site| Point::new(site, self.layer);
         let hidden = match &self.hidden {
             Hidden::Gated { gate, up } => {
-                let gate = seen(gate.forward(tape, x)?)?;
-                ops::gated(tape, &gate, &up.forward(tape, x)?, self.activation)?
+                let gate = visit(probe, at(Site::MlpGate), gate.forward(tape, x)?)?;
+                self.gated(tape, &gate, up.forward(tape, x)?, probe)?
             }
             Hidden::Stacked(both) => {
                 let both = both.forward(tape, x)?;
-                let gate = seen(ops::narrow(tape, &both, 1, 0, self.size)?)?;
-                let up = ops::narrow(tape, &both, 1, self.size, self.size)?;
-                ops::gated(tape, &gate, &up, self.activation)?
+                let gate = visit(probe, at(Site::MlpGate), ops::narrow(tape, &both, 1, 0, self.size)?)?;
+                self.gated(tape, &gate, ops::narrow(tape, &both, 1, self.size, self.size)?, probe)?
             }
-            Hidden::Plain(up) => ops::activate(tape, &seen(up.forward(tape, x)?)?, self.activation)?,
+            Hidden::Plain(up) => {
+                let hidden = visit(probe, at(Site::MlpGate), up.forward(tape, x)?)?;
+                visit(probe, at(Site::MlpAct), ops::activate(tape, &hidden, self.activation)?)?
+            }
         };
-        let hidden = visit(probe, Point::new(Site::MlpIn, self.layer), hidden)?;
+        let hidden = visit(probe, at(Site::MlpIn), hidden)?;
         self.down.forward(tape, &hidden)
+    }
+
+    /// `activation(gate) · up` in one step, unless a probe puts something in the place of the activated gate.
+    fn gated(&self, tape: &Tape, gate: &Tensor, up: Tensor, probe: &mut dyn Probe) -> Result<Tensor> {
+        let up = visit(probe, Point::new(Site::MlpUp, self.layer), up)?;
+        let at = Point::new(Site::MlpAct, self.layer);
+        if probe.wants(at) {
+            let activated = ops::activate(tape, gate, self.activation)?;
+            let seen = visit(probe, at, activated.clone())?;
+            if seen.id() != activated.id() {
+                return seen * up;
+            }
+        }
+        ops::gated(tape, gate, &up, self.activation)
     }
 }
 

@@ -76,6 +76,10 @@ sites! {
     MlpIn: "mlp_in", InBlock, |model| model.mlp_size;
     /// The MLP's gate before its activation; the only hidden layer where there is no gate.
     MlpGate: "mlp_gate", InBlock, |model| model.mlp_size;
+    /// The MLP's gate after its activation; the hidden layer itself where there is no gate.
+    MlpAct: "mlp_act", InBlock, |model| model.mlp_size;
+    /// What the activated gate is multiplied by; absent where there is no gate.
+    MlpUp: "mlp_up", InBlock, |model| model.mlp_size;
     /// After the final norm.
     FinalNorm: "final_norm", AfterBlocks, |model| model.hidden_size;
     /// Next-token scores.
@@ -95,7 +99,11 @@ impl Site {
 
     /// Whether a model has this site.
     pub fn exists(self, config: &Config) -> bool {
-        self != Self::ResidMid || !config.parallel
+        match self {
+            Self::ResidMid => !config.parallel,
+            Self::MlpUp => config.gated(),
+            _ => true,
+        }
     }
 }
 

@@ -72,12 +72,13 @@ fn difference(ours: &Tensor, reference: &Tensor) -> f32 {
     rows.fold(0.0, f32::max)
 }
 
-/// Every site that the golden has, in one ragged batch: the largest difference and where.
+/// Every site that the golden has (it has no `mlp_act` and `mlp_up`, which follow from others), in one ragged batch: the largest difference and where.
 fn largest(case: &Case) -> (f32, String) {
     let layers = case.decoder.config().layer_count();
     let points: Vec<_> = Site::ALL
         .into_iter()
-        .filter(|site| site.exists(case.decoder.config()) && *site != Site::Logits)
+        .filter(|site| site.exists(case.decoder.config()))
+        .filter(|site| ![Site::Logits, Site::MlpAct, Site::MlpUp].contains(site))
         .flat_map(|site| (0..if site.layered() { layers } else { 1 }).map(move |layer| Point::new(site, layer)))
         .collect();
     let mut taps = Taps::new(points.iter().copied());
@@ -101,6 +102,41 @@ fn every_family_equals_transformers_at_every_site_in_f32() {
         let (most, at) = largest(&case(&name, DType::F32));
         println!("{name:22} {most:.1e} at {at}");
         assert!(most <= 1e-5, "{name}: {most} at {at}");
+    }
+}
+
+/// Whoever replaces the activated gate by itself, so that the product behind it is one of its own.
+struct Copied(Taps);
+
+impl Probe for Copied {
+    fn wants(&self, point: Point) -> bool {
+        self.0.wants(point)
+    }
+    fn visit(&mut self, point: Point, value: &Tensor) -> ProbeResult {
+        self.0.visit(point, value)?;
+        let is_gate = point.site == Site::MlpAct;
+        is_gate.then(|| value.copy()).transpose()
+    }
+}
+
+#[test]
+fn the_hidden_layer_is_the_activated_gate_times_up_in_every_family() {
+    for name in cases() {
+        let case = case(&name, DType::F32);
+        let config = case.decoder.config();
+        let at = |site| Point::new(site, 1);
+        let mut probe = Copied(Taps::new([Site::MlpAct, Site::MlpUp, Site::MlpIn].map(at)));
+        let normed = case
+            .decoder
+            .forward(&Tape::off(), &case.batch, &mut probe, None)
+            .unwrap();
+        let seen = |site| probe.0.get(at(site)).unwrap();
+        let hidden = match Site::MlpUp.exists(config) {
+            true => (seen(Site::MlpAct) * seen(Site::MlpUp)).unwrap(),
+            false => seen(Site::MlpAct).clone(),
+        };
+        assert_eq!(difference(&hidden, seen(Site::MlpIn)), 0.0, "{name}");
+        assert!(difference(&normed, &case.golden["final_norm"]) <= 1e-5, "{name}");
     }
 }
 

@@ -8,17 +8,19 @@ use model::{Checkpoint, Point, Site, Steering};
 use process::{Error, Layers, Result, ResultExt};
 use serde::{Deserialize, Serialize};
 
+use crate::operation::Op;
 use crate::plan::{How, Plan};
 
-/// Interventions; plans come first, then ablations, then additions, each kind as typed.
+/// Interventions; plans come first, then ablations, then additions, then what is left out, each kind as typed.
 #[derive(Args, Clone, Debug, Default)]
+#[command(group = clap::ArgGroup::new("plans").multiple(true))]
 pub struct SteeringFlags {
     /// Steer by a plan (an .acts of steer-vec): PLAN[:SCALE][@LAYERS]. SCALE multiplies its coefficients; LAYERS keeps those of its layers.
-    #[arg(long, value_name = "PLAN[:SCALE][@LAYERS]", value_parser = Steer::planned)]
+    #[arg(long, value_name = "PLAN[:SCALE][@LAYERS]", value_parser = Steer::planned, group = "plans")]
     pub steer: Vec<Steer>,
 
     /// Take a plan that was made for another model of the same family, width and layer count (a fine-tuned one, say).
-    #[arg(long, requires = "steer")]
+    #[arg(long, requires = "plans")]
     pub allow_other_model: bool,
 
     /// Take a direction out of the residual stream: FILE[@LAYER][:LAYERS]. FILE is an .acts of flowlens-pca --direction; @LAYER takes that
@@ -29,6 +31,10 @@ pub struct SteeringFlags {
     /// Add SCALE times a direction to the residual stream after a block: FILE[@LAYER]:SCALE[:LAYERS].
     #[arg(long, value_name = "DIRECTION:SCALE[:LAYERS]", value_parser = Steer::adding)]
     pub add: Vec<Steer>,
+
+    /// Leave small numbers out of what matrices read, by a plan of act-sparsity: PLAN[@LAYERS]. LAYERS keeps those of its layers.
+    #[arg(long, value_name = "PLAN[@LAYERS]", value_parser = Steer::sparsifying, group = "plans")]
+    pub sparsify: Vec<Steer>,
 }
 
 impl SteeringFlags {
@@ -49,6 +55,7 @@ impl SteeringFlags {
             ("--steer", &self.steer),
             ("--ablate", &self.ablate),
             ("--add", &self.add),
+            ("--sparsify", &self.sparsify),
         ];
         kinds
             .into_iter()
@@ -71,6 +78,8 @@ pub enum Action {
     Add(f64),
     /// Its plan is followed, its coefficients so many times.
     Steer(f64),
+    /// Its plan is followed, which does nothing but leave out.
+    Sparsify,
 }
 
 /// One flag, as typed.
@@ -85,10 +94,7 @@ pub struct Steer {
 impl Steer {
     /// `PLAN[:SCALE][@LAYERS]`, read from the right.
     fn planned(text: &str) -> std::result::Result<Self, String> {
-        let with_layers = text.rsplit_once('@');
-        let (rest, layers) = with_layers
-            .and_then(|(rest, layers)| Some((rest, layers.parse().ok()?)))
-            .unwrap_or((text, Layers::All));
+        let (rest, layers) = split_plan_layers(text);
         let (path, scale) = split_scale(rest).unwrap_or((rest, 1.0));
         match scale.is_finite() {
             true => Ok(Self {
@@ -99,6 +105,17 @@ impl Steer {
             }),
             false => Err(format!("{text:?}: the scale is not finite")),
         }
+    }
+
+    /// `PLAN[@LAYERS]`, read from the right.
+    fn sparsifying(text: &str) -> std::result::Result<Self, String> {
+        let (path, layers) = split_plan_layers(text);
+        Ok(Self {
+            path: path.into(),
+            from_layer: None,
+            layers,
+            action: Action::Sparsify,
+        })
     }
 
     /// `FILE[@LAYER][:LAYERS]`, read from the right.
@@ -148,6 +165,14 @@ impl Steer {
     }
 }
 
+/// `PLAN[@LAYERS]`; all layers where none are named.
+fn split_plan_layers(text: &str) -> (&str, Layers) {
+    let split = text.rsplit_once('@');
+    split
+        .and_then(|(rest, layers)| Some((rest, layers.parse().ok()?)))
+        .unwrap_or((text, Layers::All))
+}
+
 fn split_layers(text: &str) -> Option<(&str, Layers)> {
     let (rest, layers) = text.rsplit_once(':')?;
     Some((rest, layers.parse().ok()?))
@@ -177,14 +202,16 @@ impl Intervention {
         let subject = self.path.display();
         match self.action {
             Action::Steer(scale) => {
-                let how = How {
-                    scale,
-                    layers: &self.layers,
-                    allow_other_model,
-                };
-                Plan::read(&self.path)?
-                    .steer(steering, checkpoint, how)
-                    .map_err(|cause| Error::input(&subject, cause))
+                let plan = Plan::read(&self.path)?;
+                self.follow(&plan, steering, checkpoint, (scale, allow_other_model))
+            }
+            Action::Sparsify => {
+                let plan = Plan::read(&self.path)?;
+                if plan.operations.iter().any(|operation| operation.op != Op::Sparsify) {
+                    let refusal = Error::input(&subject, "does more than leave numbers out");
+                    return Err(refusal.hint("--steer follows any plan"));
+                }
+                self.follow(&plan, steering, checkpoint, (1.0, allow_other_model))
             }
             Action::Ablate => self.each_direction(checkpoint, |layer, direction| {
                 steering.ablate(layer, &direction).at(&subject)
@@ -195,6 +222,22 @@ impl Intervention {
                 steering.push(Point::new(Site::ResidPost, layer), step).at(&subject)
             }),
         }
+    }
+
+    fn follow(
+        &self,
+        plan: &Plan,
+        steering: &mut Steering,
+        checkpoint: &Checkpoint,
+        (scale, allow_other_model): (f64, bool),
+    ) -> Result<()> {
+        let how = How {
+            scale,
+            layers: &self.layers,
+            allow_other_model,
+        };
+        plan.steer(steering, checkpoint, how)
+            .map_err(|cause| Error::input(self.path.display(), cause))
     }
 
     /// Each layer at which it acts, with the direction that it takes there.
@@ -251,6 +294,12 @@ mod tests {
             ("a@b:x:-2@-1", steer("a@b:x", None, "-1", Action::Steer(-2.0))),
         ] {
             assert_eq!(Steer::planned(text), Ok(expected), "{text}");
+        }
+        for (text, expected) in [
+            ("p", steer("p", None, "all", Action::Sparsify)),
+            ("p:0.5@4-6", steer("p:0.5", None, "4-6", Action::Sparsify)),
+        ] {
+            assert_eq!(Steer::sparsifying(text), Ok(expected), "{text}");
         }
         assert!(Steer::planned("p:inf").is_err());
         for text in ["f", "f:x", "f:inf", "f:4:x"] {

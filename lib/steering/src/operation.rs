@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use model::steering::{self, Bound, Edit, Step, Turn};
+use model::steering::{self, Bound, Edit, Kept, Step, Turn};
 use model::{Config, Site};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,9 @@ pub struct Operation {
     pub threshold: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
+    /// Numbers of a row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,
     /// How the vectors came about: method, site, layer, position, norms. Nothing depends on it.
@@ -50,9 +53,10 @@ pub enum Op {
     Scale,
     Redirect,
     Clip,
+    Sparsify,
 }
 
-/// Variants of `add`, `rotate` and `clip`.
+/// Variants of `add`, `rotate`, `clip` and `sparsify`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
@@ -64,6 +68,8 @@ pub enum Mode {
     Above,
     Below,
     Elements,
+    Threshold,
+    Largest,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -142,6 +148,7 @@ impl Operation {
             angle: None,
             threshold: None,
             mode: None,
+            keep: None,
             gate: None,
             source: Map::new(),
             vectors,
@@ -175,18 +182,21 @@ impl Operation {
         if let Some(wanted) = self.mode_wanted() {
             return Err(format!("{:?} takes the mode {wanted}", self.op).to_lowercase());
         }
+        let has_threshold = self.op == Op::Clip || self.mode == Some(Mode::Threshold);
         let needs = [
-            ("angle", self.angle, self.op == Op::Rotate),
-            ("threshold", self.threshold, self.op == Op::Clip),
+            ("angle", self.angle.is_some(), self.op == Op::Rotate),
+            ("threshold", self.threshold.is_some(), has_threshold),
+            ("keep", self.keep.is_some(), self.mode == Some(Mode::Largest)),
         ];
-        for (key, value, is_needed) in needs {
-            match (value, is_needed) {
-                (None, true) => return Err(format!("{key} is missing")),
-                (Some(_), false) => return Err(format!("{key} means nothing here")),
+        for (key, is_there, is_needed) in needs {
+            match (is_there, is_needed) {
+                (false, true) => return Err(format!("{key} is missing")),
+                (true, false) => return Err(format!("{key} means nothing here")),
                 _ => {}
             }
         }
-        if self.mode == Some(Mode::Elements) && self.threshold.is_some_and(|threshold| threshold < 0.0) {
+        let of_numbers = matches!(self.mode, Some(Mode::Elements | Mode::Threshold));
+        if of_numbers && self.threshold.is_some_and(|threshold| threshold < 0.0) {
             return Err("a limit on numbers is not negative".into());
         }
         self.check_vectors()
@@ -199,10 +209,12 @@ impl Operation {
             (Op::Add, None | Some(Raw | Unit)) => None,
             (Op::Rotate, Some(Absolute | Positive | Relative)) => None,
             (Op::Clip, Some(Above | Below | Elements)) => None,
+            (Op::Sparsify, Some(Threshold | Largest)) => None,
             (Op::Ablate | Op::Scale | Op::Redirect, None) => None,
             (Op::Add, _) => Some("raw or unit"),
             (Op::Rotate, _) => Some("absolute, positive or relative"),
             (Op::Clip, _) => Some("above, below or elements"),
+            (Op::Sparsify, _) => Some("threshold or largest"),
             _ => Some("of no name: leave it out"),
         }
     }
@@ -213,6 +225,7 @@ impl Operation {
             (Op::Ablate, _) => 1..=usize::MAX,
             (Op::Rotate, _) => 2..=2,
             (Op::Clip, Some(Mode::Elements)) => 0..=0,
+            (Op::Sparsify, _) => 0..=usize::MAX,
             _ => 1..=1,
         };
         if !wanted.contains(&count) {
@@ -221,7 +234,12 @@ impl Operation {
         for (row, vector) in self.vectors.iter().enumerate() {
             check_vector(vector).map_err(|cause| format!("vector {row} {cause}"))?;
         }
-        Ok(())
+        match (self.op, self.vectors.first()) {
+            (Op::Sparsify, Some(factors)) if factors.iter().any(|&factor| factor < 0.0) => {
+                Err("a factor of a score is not negative".into())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn edit(&self, coefficient: f64) -> Checked<Edit> {
@@ -250,6 +268,21 @@ impl Operation {
                 share,
             },
             Op::Clip => self.clip(share)?,
+            Op::Sparsify => self.sparsify(share)?,
+        })
+    }
+
+    /// The first vector holds the factors of the scores, the others span what is kept of the rest.
+    fn sparsify(&self, share: f64) -> Checked<Edit> {
+        let remainder = self.vectors.get(1..).filter(|vectors| !vectors.is_empty());
+        Ok(Edit::Sparsify {
+            factors: self.vectors.first().cloned(),
+            kept: match self.mode {
+                Some(Mode::Largest) => Kept::Largest(self.keep.unwrap_or_default()),
+                _ => Kept::Above(self.threshold.unwrap_or_default()),
+            },
+            remainder: remainder.map_or(Ok(Vec::new()), orthonormal)?,
+            share,
         })
     }
 
@@ -281,6 +314,9 @@ impl Operation {
                 vector.len(),
                 self.site
             ));
+        }
+        if let Some(keep) = self.keep.filter(|&keep| keep > width) {
+            return Err(format!("keeps {keep} numbers, {} has the width {width}", self.site));
         }
         match self.layers.iter().find(|&&layer| layer >= config.layer_count()) {
             Some(layer) => Err(format!("layer {layer}, and the model has {}", config.layer_count())),
@@ -401,6 +437,17 @@ mod tests {
         assert!(refusal(|it| it.angle = Some(1.0)).contains("angle means nothing"));
         assert!(refusal(|it| it.op = Op::Clip).contains("above, below or elements"));
         assert!(refusal(|it| (it.op, it.mode) = (Op::Clip, Some(Mode::Above))).contains("threshold is missing"));
+        assert!(refusal(|it| it.op = Op::Sparsify).contains("threshold or largest"));
+        assert!(refusal(|it| (it.op, it.mode) = (Op::Sparsify, Some(Mode::Largest))).contains("keep is missing"));
+        assert!(
+            refusal(|it| (it.op, it.mode) = (Op::Sparsify, Some(Mode::Threshold))).contains("threshold is missing")
+        );
+        let negative = |it: &mut Operation| {
+            (it.op, it.mode, it.threshold) = (Op::Sparsify, Some(Mode::Threshold), Some(0.1));
+            it.vectors[0][0] = -1.0;
+        };
+        assert!(refusal(negative).contains("not negative"));
+        assert!(refusal(|it| it.keep = Some(1)).contains("keep means nothing"));
         assert!(refusal(|it| it.coefficient = f64::INFINITY).contains("inf"));
         assert!(refusal(|it| it.layers.clear()).contains("no layer"));
         let gate = |direction: Vec<f64>, at_least| Gate {

@@ -5,19 +5,22 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use acts::Header;
-use model::{Batch, Checkpoint, Decoder, KvCache, Options, Steering, Tape, Tensor};
+use model::{Batch, Checkpoint, Decoder, KvCache, Options, Site, Steering, Tape, Tensor};
 use process::{Existing, Output};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
-use steering::{How, Made, Operation, Plan};
+use steering::{How, Made, Op, Operation, Plan};
 
-const SITES: [&str; 6] = [
+const SITES: [&str; 9] = [
     "resid_pre",
     "resid_mid",
     "resid_post",
     "attn_out",
     "mlp_out",
     "mlp_gate",
+    "attn_in",
+    "mlp_in",
+    "mlp_act",
 ];
 /// Where the two best logits are closer than this, rounding may choose.
 const MARGIN: f32 = 1e-3;
@@ -72,10 +75,7 @@ impl Case {
 
     /// The operation of a line of operations.json at a site.
     fn operation(&self, line: &Value, site: &str) -> Operation {
-        let width = match site {
-            "mlp_gate" => self.checkpoint.config().mlp_size,
-            _ => self.checkpoint.config().hidden_size,
-        };
+        let width = site.parse::<Site>().expect("a site").width(self.checkpoint.config());
         let wave = |a: &Value| -> Vec<f64> {
             let a = a.as_f64().expect("a number");
             let entry = |j: usize| ((a * (j + 1) as f64).sin() * 1e3).round_ties_even() / 1e3;
@@ -91,6 +91,9 @@ impl Case {
         keys.entry("positions").or_insert("all".into());
         let mut operation: Operation = serde_json::from_value(text).expect("an operation");
         operation.vectors = waves.as_array().expect("waves").iter().map(wave).collect();
+        if let (Op::Sparsify, Some(factors)) = (operation.op, operation.vectors.first_mut()) {
+            factors.iter_mut().for_each(|factor| *factor = factor.abs());
+        }
         if let (Some(found), Some(made)) = (&mut operation.gate, &gate) {
             found.direction = wave(made);
         }

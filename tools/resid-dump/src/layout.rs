@@ -153,6 +153,8 @@ fn acts_site(site: Site) -> acts::Site {
         Site::MlpIn => acts::Site::MlpIn,
         Site::MlpOut => acts::Site::MlpOut,
         Site::MlpGate => acts::Site::MlpGate,
+        Site::MlpAct => acts::Site::MlpAct,
+        Site::MlpUp => acts::Site::MlpUp,
         Site::FinalNorm => acts::Site::FinalNorm,
         Site::Logits => acts::Site::Logits,
     }

@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Result, Tensor};
 
+use super::sparse::{self, Kept};
 use super::{along, length, placed};
 use crate::error;
 
@@ -31,6 +32,14 @@ pub enum Edit {
     },
     /// Every number is kept within ± a limit.
     Clamp { limit: f64, share: f64 },
+    /// Numbers whose score |x_i|·factor_i is small are left out, but for their projection on the span of a remainder. Without
+    /// factors the score is |x_i|.
+    Sparsify {
+        factors: Option<Vec<f64>>,
+        kept: Kept,
+        remainder: Vec<Vec<f64>>,
+        share: f64,
+    },
 }
 
 /// How an angle is meant.
@@ -58,7 +67,8 @@ impl Edit {
             Self::Ablate { share, .. }
             | Self::Rotate { share, .. }
             | Self::Clip { share, .. }
-            | Self::Clamp { share, .. } => *share == 0.0,
+            | Self::Clamp { share, .. }
+            | Self::Sparsify { share, .. } => *share == 0.0,
         }
     }
 
@@ -85,6 +95,15 @@ impl Edit {
                 share,
             } => inside(&[direction], Inside::Bounded(bound), share),
             Self::Clamp { limit, share } => Ok(Placed::Clamp { limit, share }),
+            Self::Sparsify {
+                factors,
+                kept,
+                remainder,
+                share,
+            } => Ok(Placed::Sparsify {
+                sparse: sparse::Placed::new(factors, kept, &remainder, (width, device))?,
+                share,
+            }),
         }
     }
 }
@@ -103,6 +122,10 @@ pub(super) enum Placed {
     Redirect(Tensor),
     Clamp {
         limit: f64,
+        share: f64,
+    },
+    Sparsify {
+        sparse: sparse::Placed,
         share: f64,
     },
 }
@@ -128,6 +151,7 @@ impl Placed {
             Self::Scale(factors) => x.broadcast_mul(&of(factors)?),
             Self::Redirect(vector) => redirected(x, &of(vector)?),
             Self::Clamp { limit, share } => x + ((x.clamp(-limit, *limit)? - x)? * *share)?,
+            Self::Sparsify { sparse, share } => x - (sparse.left_out(x)? * *share)?,
         }
     }
 }

@@ -13,6 +13,7 @@
 
 mod edit;
 mod gate;
+mod sparse;
 
 use std::ops::RangeInclusive;
 
@@ -24,6 +25,7 @@ use crate::taps::{Point, Probe, ProbeResult, Site};
 
 pub use edit::{Bound, Edit, Turn};
 pub use gate::Gate;
+pub use sparse::Kept;
 
 /// An edit, and to which rows it is done.
 #[derive(Clone, Debug, PartialEq)]
@@ -194,6 +196,15 @@ impl Placed {
 /// (rows, 1): what is summed along each row, in a fixed order.
 fn along(rows: &Tensor, vector: &Tensor) -> candle_core::Result<Tensor> {
     rows.broadcast_mul(vector)?.sum_keepdim(1)
+}
+
+/// What lies outside the span of orthonormal vectors.
+fn without(rows: &Tensor, basis: &[Tensor]) -> candle_core::Result<Tensor> {
+    let mut rest = rows.clone();
+    for vector in basis {
+        rest = (rest - along(rows, vector)?.broadcast_mul(vector)?)?;
+    }
+    Ok(rest)
 }
 
 /// (rows, 1): the length of each row.
