@@ -35,6 +35,7 @@ pub mod rng;
 mod scatter;
 pub mod sequences;
 pub mod shifted;
+pub mod sparsity;
 #[cfg(feature = "lapack")]
 pub mod spectrum;
 pub mod statistics;

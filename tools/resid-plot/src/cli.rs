@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// Draw the records of the other tools.
 ///
 /// Reads record streams and draws what they hold: layer trajectories, spectra, variance concentration, training curves,
-/// refusal rates, interpolation curves, slices and candidates for steering. The format follows the name of the output: .svg and .png hold one
+/// refusal rates, interpolation curves, slices, candidates for steering and what a model can do without. The format follows the name of the output: .svg and .png hold one
 /// figure, .html holds every figure asked for on one page that fetches nothing.
 ///
 /// An input is FILE, NAME=FILE or SERIES@X=FILE. NAME stands in the legend; several inputs are drawn over each other. X
@@ -22,7 +22,7 @@ pub struct Args {
 
     /// What to draw; may be repeated (default: everything the records hold)
     ///
-    /// One of trajectory, projection, spectrum, concentration, training, refusal, skill, interpolation, slice, massive, magnitudes, law, candidates, layer:FIELD
+    /// One of trajectory, projection, spectrum, concentration, training, refusal, skill, interpolation, slice, massive, magnitudes, law, candidates, sparsity, perplexity, layer:FIELD
     /// (a number of the layer records against depth) and sweep:RECORD.FIELD (a number of every input against its X).
     #[arg(long, value_name = "KIND")]
     pub figure: Vec<Kind>,

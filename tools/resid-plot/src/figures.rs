@@ -8,6 +8,7 @@ mod layers;
 mod projection;
 mod rates;
 mod slices;
+mod sparsity;
 mod spectrum;
 mod sweep;
 mod training;
@@ -38,6 +39,10 @@ pub enum Kind {
     /// Laws and the points that they were fitted to.
     Law,
     Candidates,
+    /// Errors of matrices against the share of inputs left out.
+    Sparsity,
+    /// The model's perplexity against the same.
+    Perplexity,
     /// `RECORD.FIELD` of every source against the source's x.
     Sweep {
         record: String,
@@ -47,7 +52,7 @@ pub enum Kind {
 
 impl Kind {
     /// What a page shows when no figure is named, in this order.
-    pub const PLAIN: [Kind; 13] = [
+    pub const PLAIN: [Kind; 15] = [
         Kind::Trajectory,
         Kind::Projection,
         Kind::Spectrum,
@@ -61,6 +66,8 @@ impl Kind {
         Kind::Magnitudes,
         Kind::Law,
         Kind::Candidates,
+        Kind::Sparsity,
+        Kind::Perplexity,
     ];
 
     pub fn figures(&self, sources: &[Source]) -> Result<Option<Figure>> {
@@ -79,6 +86,8 @@ impl Kind {
             Self::Magnitudes => activity::magnitudes(sources),
             Self::Law => activity::laws(sources),
             Self::Candidates => candidates::figure(sources),
+            Self::Sparsity => sparsity::errors(sources),
+            Self::Perplexity => sparsity::perplexity(sources),
             Self::Sweep { record, field } => sweep::figure(sources, record, field),
         }
     }
@@ -101,6 +110,8 @@ impl std::fmt::Display for Kind {
             Self::Magnitudes => f.write_str("magnitudes"),
             Self::Law => f.write_str("law"),
             Self::Candidates => f.write_str("candidates"),
+            Self::Sparsity => f.write_str("sparsity"),
+            Self::Perplexity => f.write_str("perplexity"),
             Self::Sweep { record, field } => write!(f, "sweep:{record}.{field}"),
         }
     }

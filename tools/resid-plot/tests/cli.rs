@@ -68,8 +68,22 @@ fn every_record() -> Vec<Value> {
                "max_a": 1.0, "max_b": 1.0, "max_c": 1.0, "alpha": [0.0, 1.0], "beta": [0.0, 1.0], "c_alpha": 0.5, "field_a": field, "field_b": field, "field_c": field}),
         candidate(0, -0.5, false),
         candidate(1, -3.0, true),
+        sparsity(0, 0.5, 0.2),
+        sparsity(1, 0.5, 0.4),
+        sparsity(0, 0.7, 0.5),
+        ppl(0.5, 21.0),
         json!({"type": "something_new", "value": 1}),
     ]
+}
+
+fn sparsity(layer: usize, share: f64, error: f64) -> Value {
+    json!({"type": "sparsity", "site": "mlp_in", "layer_index": layer, "matrix": "mlp_out", "criterion": "teal", "level_kind": "sparsity",
+        "level": share, "row_count": 9, "sparsity": share, "threshold": 0.1, "rel_error": error})
+}
+
+fn ppl(share: f64, perplexity: f64) -> Value {
+    json!({"type": "ppl", "sites": ["mlp_in"], "criterion": "wina", "level_kind": "sparsity", "level": share, "sparsity": share,
+        "perplexity": perplexity, "perplexity_dense": 20.0})
 }
 
 #[test]
@@ -99,7 +113,9 @@ fn a_page_holds_every_figure_that_the_records_support() {
             "skill",
             "interpolation",
             "slice",
-            "candidates"
+            "candidates",
+            "sparsity",
+            "perplexity"
         ]
     );
     let html = fs::read_to_string(page).unwrap();

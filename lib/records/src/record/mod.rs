@@ -10,6 +10,7 @@ mod path;
 mod prompt;
 mod region;
 mod score;
+mod sparsity;
 mod steering;
 mod training;
 mod verdict;
@@ -28,6 +29,7 @@ pub use path::RecordPath;
 pub use prompt::Prompt;
 pub use region::{Measured, Region, RegionOutcome, RegionSlopes, RegionSummary, Slice};
 pub use score::{Score, SkillReport, Versus};
+pub use sparsity::{Ppl, Sparsity};
 pub use steering::Candidate;
 pub use training::{Eval, Metric};
 pub use verdict::{Class, Correction, Harm, RefusalReport, RefusalSummary, Verdict};
@@ -52,6 +54,7 @@ record_types! {
         Layer = "layer", Stack = "stack", Trajectory = "trajectory", Contrast = "contrast", Compare = "compare",
         Stability = "stability", StabilityProfile = "stability_profile",
         Act = "act", Headline = "headline", Fit = "fit",
+        Sparsity = "sparsity", Ppl = "ppl",
         Prompt = "prompt", Completion = "completion",
         Verdict = "verdict", RefusalReport = "refusal_report",
         Score = "score", SkillReport = "skill_report",
