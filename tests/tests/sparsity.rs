@@ -313,6 +313,24 @@ fn what_cannot_be_measured_is_refused() {
     let other = other.args(["narrow.acts", "--model", "other"]).output();
     other.refused(3, "is of the model blake3:");
 
+    worded_model("gpt2", &bench.path("plain"));
+    let plain = |tool_name: &str, args: &[&str]| {
+        let run = Run::new(tool(tool_name)).current_dir(bench.0.path());
+        run.args(["--model", "plain"]).args(args).output()
+    };
+    let dump = [
+        "prompts.jsonl",
+        "--positions",
+        "all",
+        "--sites",
+        "mlp_in,mlp_act",
+        "-o",
+        "plain.acts",
+    ];
+    plain("resid-dump", &dump).expect(0);
+    plain("act-sparsity", &["plain.acts", "--criterion", "cats"]).expect(0);
+    plain("act-sparsity", &["plain.acts", "--criterion", "chess"]).refused(2, "have no gate");
+
     let steer = |args: &[&str], words: &str| {
         bench
             .run("lm-gen", &[&["--raw", "prompts.jsonl"], args].concat())

@@ -99,10 +99,15 @@ impl Site {
 
     /// Whether a model has this site.
     pub fn exists(self, config: &Config) -> bool {
+        self.absence(config).is_none()
+    }
+
+    /// What its blocks are that have no such site.
+    pub fn absence(self, config: &Config) -> Option<&'static str> {
         match self {
-            Self::ResidMid => !config.parallel,
-            Self::MlpUp => config.gated(),
-            _ => true,
+            Self::ResidMid if config.parallel => Some("are parallel"),
+            Self::MlpUp if !config.gated() => Some("have no gate"),
+            _ => None,
         }
     }
 }

@@ -7,7 +7,7 @@ use process::{Error, Result, ResultExt};
 use serde::Serialize;
 
 use crate::cli::{Allocation, Args};
-use crate::criterion::Criterion;
+use crate::criterion::{Criterion, Factor};
 use crate::dump::Dump;
 use crate::level::Level;
 use crate::perplexity::Scoring;
@@ -73,6 +73,10 @@ impl Plan {
         let points = points(args, &checkpoint, &dump)?;
         let looked_at = looked_at(&points, &args.criterion);
         for point in &looked_at {
+            if let Some(absence) = point.site.absence(checkpoint.config()) {
+                let cause = format!("{} is needed, and blocks of this model {absence}", point.site);
+                return Err(Error::usage("--criterion", cause));
+            }
             dump.check(*point, point.site.width(checkpoint.config()))?;
         }
         let mut layers: Vec<usize> = points.iter().map(|point| point.layer).collect();
@@ -187,7 +191,7 @@ fn looked_at(points: &[Point], criteria: &[Criterion]) -> Vec<Point> {
         let at = |site| Point::new(site, point.layer);
         for criterion in criteria {
             all.extend(criterion.acts_at(point.site).map(at));
-            let wants_up = *criterion == Criterion::Chess && point.site == Site::MlpIn;
+            let wants_up = criterion.factor(point.site) == Factor::UpSize;
             all.extend(wants_up.then(|| at(Site::MlpUp)));
         }
     }

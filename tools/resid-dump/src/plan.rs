@@ -332,11 +332,8 @@ fn points(args: &Args, config: &Config) -> Result<Vec<Point>> {
     let layers = layers(args, config)?;
     let mut points = Vec::new();
     for &site in &args.sites {
-        if !site.exists(config) {
-            let cause = format!(
-                "{} blocks of this model are parallel: they have no {site}",
-                config.family
-            );
+        if let Some(absence) = site.absence(config) {
+            let cause = format!("{} blocks of this model {absence}: they have no {site}", config.family);
             return Err(Error::usage("--sites", cause));
         }
         match site.layered() {

@@ -121,10 +121,10 @@ impl Steering {
         if !point.site.layered() {
             return refuse(format!("{point} lies in no block, and steering acts in blocks"));
         }
-        if !point.site.exists(&self.config) {
+        if let Some(absence) = point.site.absence(&self.config) {
             let family = self.config.family;
             return refuse(format!(
-                "{point}: {family} blocks of this model are parallel and have none"
+                "{point}: {family} blocks of this model {absence} and have none"
             ));
         }
         match point.layer < self.config.layer_count() {
