@@ -1,6 +1,6 @@
 """Makes a small random transformer of every family with transformers, and what it computes at every site, in f32.
 
-    python3 scripts/parity/models.py [CASE ...]      # writes tests/fixtures/models/CASE/{config.json,model.safetensors,golden.safetensors}
+    python3 scripts/parity/models.py [CASE ...]      # writes tests/fixtures/models/CASE: the model, golden.safetensors, gradients.json
     python3 scripts/parity/models.py --tokenizers DIR  # also tokenizer ids on awkward strings, for the tokenizers below DIR
 
 The goldens are committed, so the tests need no Python. Sequences run alone (batch of one, no padding).
@@ -24,6 +24,9 @@ SMALL = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_atte
 PLAIN = {key: value for key, value in SMALL.items() if key != "num_key_value_heads"}
 FALCON = dict(model_type="falcon", hidden_size=16, num_hidden_layers=3, num_attention_heads=4, vocab_size=VOCAB,
               max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+
+# seeds of which no row is so near to another choice that half precision takes it
+EXPERTS = dict(SMALL, num_experts_per_tok=2, num_hidden_layers=2)
 
 # how a family calls what others call by the second name; a dot leads into the MLP or out of the block
 CALLED = {
@@ -83,6 +86,9 @@ CASES = {
     "falcon-grouped": dict(FALCON, new_decoder_architecture=True, num_kv_heads=2, bias=True),
     "falcon-one-norm": dict(FALCON, new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1),
     "falcon-sequential": dict(FALCON, multi_query=False, parallel_attn=False, bias=True),
+    "mixtral": dict(EXPERTS, seed=1, model_type="mixtral", num_local_experts=6),
+    "qwen3_moe": dict(EXPERTS, seed=4, model_type="qwen3_moe", head_dim=8, num_experts=6, moe_intermediate_size=8, norm_topk_prob=True),
+    "olmoe": dict(EXPERTS, seed=1, model_type="olmoe", num_experts=6, clip_qkv=2.0),
     "ministral3": dict(SMALL, model_type="ministral3", head_dim=8, rope_parameters=dict(
         rope_type="yarn", rope_theta=1e6, factor=4.0, original_max_position_embeddings=16, beta_fast=32.0, beta_slow=1.0, mscale=1.0,
         mscale_all_dim=1.0, llama_4_scaling_beta=0.1)),
@@ -104,7 +110,7 @@ AWKWARD = [
 
 def build(settings):
     settings = dict(settings)
-    torch.manual_seed(SEED)
+    torch.manual_seed(settings.pop("seed", SEED))
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     kind = AutoModelForImageTextToText if hasattr(config, "text_config") else AutoModelForCausalLM
     model = kind.from_config(config, attn_implementation="eager").float().eval()
@@ -148,6 +154,10 @@ def watch(model, config, ids):
             norm = called("before_mlp")
             before(getattr(block, norm if norm != "before_mlp" else "post_attention_layernorm"), f"resid_mid.{l}")
         before(getattr(attention, called("o_proj")), f"attn_in.{l}")
+        if hasattr(mlp, "experts"):
+            after(mlp.gate, f"router_logits.{l}")
+            handles.append(mlp.gate.register_forward_hook(lambda m, i, o, l=l: keep(f"expert_choice.{l}")(o[2])))
+            continue
         before(getattr(mlp, called("down_proj")), f"mlp_in.{l}")
         if hasattr(mlp, "gate_up_proj"):
             after(mlp.gate_up_proj, f"mlp_gate.{l}", lambda x: x.chunk(2, dim=-1)[0])
@@ -160,6 +170,40 @@ def watch(model, config, ids):
         handle.remove()
     seen["embed"] = seen["resid_pre.0"]
     return seen
+
+
+def gradients(model, sequences):
+    """The mean negative log-likelihood of every next token, and of each tensor's gradient its length and its product with the tensor."""
+    nats = sum(torch.nn.functional.cross_entropy(model(input_ids=ids[None]).logits[0, :-1], ids[1:], reduction="sum")
+               for ids in sequences if len(ids) > 1)
+    loss = nats / sum(len(ids) - 1 for ids in sequences)
+    model.zero_grad()
+    loss.backward()
+    figures = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is None:
+            continue  # of a picture
+        for part, (values, slopes) in parts(model.config, name, parameter.detach(), parameter.grad).items():
+            figures[part] = [slopes.norm().item(), (values * slopes).sum().item()]
+    return {"loss": loss.item(), "tensors": figures}
+
+
+def parts(config, name, values, slopes):
+    """The tensors of a checkpoint that one of transformers' own stands for: a decoder's in a wrapper, the matrices of all experts."""
+    name = name.replace("model.language_model.", "model.")
+    if ".experts." not in name:
+        if config.model_type == "mixtral":
+            name = name.replace(".mlp.", ".block_sparse_moe.")
+        return {name: (values, slopes)}
+    block, kind = name.split(".mlp.experts.")
+    behind, gate, up, down = ("block_sparse_moe", "w1", "w3", "w2") if config.model_type == "mixtral" else (
+        "mlp", "gate_proj", "up_proj", "down_proj")
+    found = {}
+    for expert, pair in enumerate(zip(values, slopes)):
+        names = {"down_proj": [down], "gate_up_proj": [gate, up]}[kind]
+        for own, pair in zip(names, zip(*(half.chunk(len(names)) for half in pair))):
+            found[f"{block}.{behind}.experts.{expert}.{own}.weight"] = pair
+    return found
 
 
 def deviation(model, config, sequences, golden, dtype):
@@ -190,6 +234,7 @@ def main():
         golden["token_ids"] = torch.cat(sequences).to(torch.int64)
         golden["lengths"] = torch.tensor(LENGTHS)
         save_file(golden, where / "golden.safetensors")
+        (where / "gradients.json").write_text(json.dumps(gradients(model, sequences)) + "\n")
         for path in where.iterdir():
             path.chmod(0o644)
         print(f"{name:22} {model.num_parameters():7} parameters, {len(golden) - 3} tensors")
@@ -216,4 +261,5 @@ def tokenizers(root, directory):
         out.write("\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -68,12 +68,14 @@ pub enum Site {
     MlpGate,
     MlpAct,
     MlpUp,
+    RouterLogits,
+    ExpertChoice,
     FinalNorm,
     Logits,
 }
 
 impl Site {
-    pub const ALL: [Site; 13] = [
+    pub const ALL: [Site; 15] = [
         Site::Embed,
         Site::ResidPre,
         Site::ResidMid,
@@ -85,6 +87,8 @@ impl Site {
         Site::MlpGate,
         Site::MlpAct,
         Site::MlpUp,
+        Site::RouterLogits,
+        Site::ExpertChoice,
         Site::FinalNorm,
         Site::Logits,
     ];
@@ -102,6 +106,8 @@ impl Site {
             Site::MlpGate => "mlp_gate",
             Site::MlpAct => "mlp_act",
             Site::MlpUp => "mlp_up",
+            Site::RouterLogits => "router_logits",
+            Site::ExpertChoice => "expert_choice",
             Site::FinalNorm => "final_norm",
             Site::Logits => "logits",
         }

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::cache::KvCache;
-use crate::config::{Config, QkNorm};
+use crate::config::{Config, Experts, QkNorm};
 use crate::error;
 use crate::loader::{Linear, Loader, Norm};
 use crate::names::{Hidden, Qkv};
@@ -166,9 +166,10 @@ struct Mlp {
 }
 
 impl Mlp {
-    fn load(loader: &mut Loader, layer: usize, config: &Config) -> error::Result<Self> {
+    /// `prefix` stands before the names of its matrices in the block.
+    fn load(loader: &mut Loader, layer: usize, config: &Config, prefix: &str) -> error::Result<Self> {
         let (d, size, bias) = (config.hidden_size, config.mlp_size, config.mlp_bias);
-        let at = |part: &str| config.names.in_block(layer, part);
+        let at = |part: &str| config.names.in_block(layer, &format!("{prefix}{part}"));
         let hidden = match config.names.hidden {
             Hidden::Gated { gate, up } => Hidden::Gated {
                 gate: loader.linear(&at(gate), (size, d), bias)?,
@@ -184,6 +185,15 @@ impl Mlp {
             activation: config.activation,
             size,
         })
+    }
+
+    fn tensors(&self) -> Vec<&Tensor> {
+        let hidden = match &self.hidden {
+            Hidden::Gated { gate, up } => vec![gate, up],
+            Hidden::Stacked(all) | Hidden::Plain(all) => vec![all],
+        };
+        let all = hidden.into_iter().chain([&self.down]);
+        all.flat_map(Linear::tensors).collect()
     }
 
     fn forward(&self, tape: &Tape, x: &Tensor, probe: &mut dyn Probe) -> Result<Tensor> {
@@ -222,12 +232,71 @@ impl Mlp {
     }
 }
 
+/// MLPs of which each row goes through those that the router chooses.
+#[derive(Debug)]
+struct Mixture {
+    layer: usize,
+    router: Linear,
+    experts: Vec<Mlp>,
+    how: Experts,
+}
+
+impl Mixture {
+    fn load(loader: &mut Loader, layer: usize, config: &Config, how: Experts) -> error::Result<Self> {
+        let names = &config.names;
+        let router = names.in_block(layer, names.router);
+        Ok(Self {
+            layer,
+            router: loader.linear(&router, (how.count, config.hidden_size), false)?,
+            experts: (0..how.count)
+                .map(|expert| Mlp::load(loader, layer, config, &format!("{}.{expert}.", names.experts)))
+                .collect::<error::Result<_>>()?,
+            how,
+        })
+    }
+
+    fn forward(&self, tape: &Tape, x: &Tensor, probe: &mut dyn Probe) -> Result<Tensor> {
+        let logits = self.router.forward(tape, x)?;
+        let logits = visit(probe, Point::new(Site::RouterLogits, self.layer), logits)?;
+        let choices = ops::largest(&logits, self.how.chosen)?;
+        let choices = visit(probe, Point::new(Site::ExpertChoice, self.layer), choices)?;
+        let weights = ops::expert_weights(tape, &logits, &choices, self.how.renormalise)?;
+        let tensors: Vec<_> = self.experts.iter().map(Mlp::tensors).collect();
+        ops::experts(tape, x, &choices, &weights, &tensors, |tape, expert, x| {
+            // no site: each expert has rows of its own
+            self.experts[expert].forward(tape, x, &mut ())
+        })
+    }
+}
+
+#[derive(Debug)]
+enum Feed {
+    Dense(Mlp),
+    Mixture(Mixture),
+}
+
+impl Feed {
+    fn load(loader: &mut Loader, layer: usize, config: &Config) -> error::Result<Self> {
+        Ok(match config.experts {
+            None => Self::Dense(Mlp::load(loader, layer, config, "")?),
+            Some(how) => Self::Mixture(Mixture::load(loader, layer, config, how)?),
+        })
+    }
+
+    fn forward(&self, tape: &Tape, x: &Tensor, probe: &mut dyn Probe) -> Result<Tensor> {
+        match self {
+            Self::Dense(mlp) => mlp.forward(tape, x, probe),
+            Self::Mixture(mixture) => mixture.forward(tape, x, probe),
+        }
+    }
+}
+
 /// One block of the decoder.
 #[derive(Debug)]
 pub(crate) struct Block {
     layer: usize,
     attention: Attention,
-    mlp: Mlp,
+    mlp: Feed,
     before_attention: Option<Norm>,
     after_attention: Option<Norm>,
     before_mlp: Option<Norm>,
@@ -250,7 +319,7 @@ impl Block {
             before_mlp: norm(names.before_mlp)?,
             after_mlp: norm(names.after_mlp)?,
             attention: Attention::load(loader, layer, config)?,
-            mlp: Mlp::load(loader, layer, config)?,
+            mlp: Feed::load(loader, layer, config)?,
             parallel: config.parallel,
             residual_scale: config.residual_scale,
         })

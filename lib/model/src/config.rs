@@ -59,6 +59,16 @@ pub enum RopeScaling {
     },
 }
 
+/// The MLPs of a block of which each row goes through a few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Experts {
+    pub count: usize,
+    /// How many a row goes through.
+    pub chosen: usize,
+    /// The weights of those sum to 1.
+    pub renormalise: bool,
+}
+
 /// What one block does that another may do otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layer {
@@ -78,7 +88,9 @@ pub struct Config {
     pub head_count: usize,
     pub kv_head_count: usize,
     pub head_dim: usize,
+    /// Of one expert, where there are several.
     pub mlp_size: usize,
+    pub experts: Option<Experts>,
     pub vocab_size: usize,
     /// The longest sequence.
     pub position_count: usize,
@@ -151,6 +163,9 @@ impl Config {
             if rope.dims == 0 || rope.dims % 2 != 0 || rope.dims > self.head_dim {
                 return refuse(format!("rope over {} of {} dimensions", rope.dims, self.head_dim));
             }
+        }
+        if let Some(experts) = self.experts.filter(|experts| experts.chosen > experts.count) {
+            return refuse(format!("{} experts are chosen of {}", experts.chosen, experts.count));
         }
         for id in self.bos.iter().chain(&self.eos) {
             if *id as usize >= self.vocab_size {

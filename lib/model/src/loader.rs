@@ -105,6 +105,10 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        std::iter::once(&self.weight).chain(&self.bias)
+    }
+
     pub fn forward(&self, tape: &Tape, x: &Tensor) -> Result<Tensor> {
         ops::linear(tape, x, &self.weight, self.bias.as_ref())
     }

@@ -18,6 +18,10 @@ pub(crate) struct Names {
     pub attn_out: &'static str,
     pub hidden: Hidden<&'static str>,
     pub mlp_out: &'static str,
+    /// In families with experts: the matrix that chooses among them, and what their numbers stand behind; `hidden` and
+    /// `mlp_out` then stand behind the number.
+    pub router: &'static str,
+    pub experts: &'static str,
     pub norm: &'static str,
     pub head: &'static str,
     /// The blocks' matrices are stored (in, out): `Conv1D` of transformers.

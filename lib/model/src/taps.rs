@@ -80,6 +80,10 @@ sites! {
     MlpAct: "mlp_act", InBlock, |model| model.mlp_size;
     /// What the activated gate is multiplied by; absent where there is no gate.
     MlpUp: "mlp_up", InBlock, |model| model.mlp_size;
+    /// What the router scores each expert with.
+    RouterLogits: "router_logits", InBlock, |model| model.experts.map_or(0, |experts| experts.count);
+    /// The experts that a row goes through, the best scored first (u32); another choice may take its place.
+    ExpertChoice: "expert_choice", InBlock, |model| model.experts.map_or(0, |experts| experts.chosen);
     /// After the final norm.
     FinalNorm: "final_norm", AfterBlocks, |model| model.hidden_size;
     /// Next-token scores.
@@ -107,6 +111,10 @@ impl Site {
         match self {
             Self::ResidMid if config.parallel => Some("are parallel"),
             Self::MlpUp if !config.gated() => Some("have no gate"),
+            Self::MlpIn | Self::MlpGate | Self::MlpAct | Self::MlpUp if config.experts.is_some() => {
+                Some("are mixtures, of which each expert has rows of its own,")
+            }
+            Self::RouterLogits | Self::ExpertChoice if config.experts.is_none() => Some("are no mixtures of experts"),
             _ => None,
         }
     }

@@ -185,7 +185,7 @@ impl<'a> Dump<'a> {
         }
         for (at, sample) in samples.iter().enumerate() {
             for (tensor, rows) in stored.iter().enumerate() {
-                self.writer.push_f32(tensor, &rows[at]).at("output")?;
+                self.push_rows(tensor, &rows[at])?;
             }
             self.push_tables(sample)?;
         }
@@ -202,7 +202,7 @@ impl<'a> Dump<'a> {
         let figures = &mut self.figures[at];
         let mut all = Vec::with_capacity(samples.len());
         per_sample(tensor, samples, opened.positions, |sample, values| {
-            let stored = rounded(values, opened.store_dtype);
+            let stored = rounded(values, opened.dtype(at));
             for (offset, row) in stored.chunks_exact(opened.width(at)).enumerate() {
                 let position = match opened.positions {
                     Positions::Mean => u64::from(u32::MAX),
@@ -218,6 +218,14 @@ impl<'a> Dump<'a> {
             Ok(())
         })?;
         Ok(all)
+    }
+
+    fn push_rows(&mut self, tensor: usize, values: &[f32]) -> Result<()> {
+        if self.opened.dtype(tensor) != acts::Dtype::U32 {
+            return self.writer.push_f32(tensor, values).at("output");
+        }
+        let whole: Vec<u32> = values.iter().map(|value| *value as u32).collect();
+        self.writer.push_exact(tensor, &whole).at("output")
     }
 
     /// A sample's rows of the row tables, and its record.

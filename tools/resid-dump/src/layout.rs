@@ -62,7 +62,7 @@ fn rows_header(plan: &Plan, opened: &Opened) -> Result<Header> {
         let layer = point.layer_index().map(|layer| layer as u32);
         let width = opened.width(at) as u64;
         header.tensors.push(
-            TensorSpec::activations(acts_site(point.site), layer, opened.store_dtype, width)
+            TensorSpec::activations(acts_site(point.site), layer, opened.dtype(at), width)
                 .codec(opened.codec)
                 .rows(rows),
         );
@@ -123,7 +123,8 @@ pub fn moments_bytes(opened: &Opened) -> u64 {
 /// What `--plan` prints.
 pub fn shown<'p>(plan: &'p Plan, opened: &Opened) -> Result<Shown<'p>> {
     let row_count = opened.row_count();
-    let width: usize = (0..opened.points.len()).map(|point| opened.width(point)).sum();
+    let of_point = |point| opened.width(point) * opened.dtype(point).bytes();
+    let row_bytes: usize = (0..opened.points.len()).map(of_point).sum();
     Ok(Shown {
         plan,
         plan_digest: process::plan::digest(plan)?,
@@ -134,7 +135,7 @@ pub fn shown<'p>(plan: &'p Plan, opened: &Opened) -> Result<Shown<'p>> {
         raw_bytes: match plan.moments {
             true => moments_bytes(opened),
             // beside each row its token id, sample index and position
-            false => row_count * (width * opened.store_dtype.bytes() + 12) as u64,
+            false => row_count * (row_bytes + 12) as u64,
         },
         weight_bytes: opened.checkpoint.weight_bytes(),
         parameter_count: opened.config().parameter_count(),
@@ -155,6 +156,8 @@ fn acts_site(site: Site) -> acts::Site {
         Site::MlpGate => acts::Site::MlpGate,
         Site::MlpAct => acts::Site::MlpAct,
         Site::MlpUp => acts::Site::MlpUp,
+        Site::RouterLogits => acts::Site::RouterLogits,
+        Site::ExpertChoice => acts::Site::ExpertChoice,
         Site::FinalNorm => acts::Site::FinalNorm,
         Site::Logits => acts::Site::Logits,
     }

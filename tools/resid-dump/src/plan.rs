@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use acts::{Codec, Dtype};
-use model::{Bos, Checkpoint, Compute, Config, Device, Options, Point, Steering, Template, Tokenizer};
+use model::{Bos, Checkpoint, Compute, Config, Device, Options, Point, Site, Steering, Template, Tokenizer};
 use process::{Error, Existing, Layers, MixedCompute, Result, ResultExt, Shard};
 use serde::{Deserialize, Serialize};
 use steering::Intervention;
@@ -230,6 +230,14 @@ impl Opened {
         token_count(&self.samples)
     }
 
+    /// The type that a point's tensor is stored in.
+    pub fn dtype(&self, point: usize) -> Dtype {
+        match self.points[point].site {
+            Site::ExpertChoice => Dtype::U32,
+            _ => self.store_dtype,
+        }
+    }
+
     pub fn width(&self, point: usize) -> usize {
         self.points[point].site.width(self.config())
     }
@@ -334,6 +342,10 @@ fn points(args: &Args, config: &Config) -> Result<Vec<Point>> {
     for &site in &args.sites {
         if let Some(absence) = site.absence(config) {
             let cause = format!("{} blocks of this model {absence}: they have no {site}", config.family);
+            return Err(Error::usage("--sites", cause));
+        }
+        if site == Site::ExpertChoice && (args.moments || args.positions == Positions::Mean) {
+            let cause = "expert_choice holds numbers of experts, which have no mean";
             return Err(Error::usage("--sites", cause));
         }
         match site.layered() {

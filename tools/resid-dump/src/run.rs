@@ -236,7 +236,7 @@ impl Run<'_> {
         let of_points = self.opened.points.iter().zip(figures).zip(&summary.tensors);
         for (at, ((point, figures), summary)) in of_points.enumerate() {
             let width = self.opened.width(at) as u64;
-            let record = figures.record(*point, &self.target.path, width, self.opened.store_dtype, summary);
+            let record = figures.record(*point, &self.target.path, width, self.opened.dtype(at), summary);
             massive.push(Massive::of(&record));
             records.row(&record)?;
         }

@@ -122,8 +122,12 @@ impl Comparison<'_> {
         let mut row = row_start;
         per_sample(tensor, samples, opened.positions, |sample, values| {
             let count = (values.len() / width) as u64;
-            let theirs = self.file.to_vec::<f32>(stored_at, row..row + count).at(self.shown)?;
-            let ours = rounded(values, self.store_dtype);
+            let dtype = match opened.dtype(at) {
+                Dtype::U32 => Dtype::U32,
+                _ => self.store_dtype,
+            };
+            let theirs = stored(self.file, stored_at, dtype, row..row + count).at(self.shown)?;
+            let ours = rounded(values, dtype);
             for (offset, (ours, theirs)) in ours.chunks_exact(width).zip(theirs.chunks_exact(width)).enumerate() {
                 let difference = difference(ours, theirs);
                 self.most = self.most.max(difference);
@@ -172,6 +176,18 @@ impl Comparison<'_> {
             tolerance: self.tolerance,
             first: beyond.or(unequal),
         }
+    }
+}
+
+/// Rows of a tensor, widened.
+fn stored(file: &File, tensor: usize, dtype: Dtype, rows: std::ops::Range<u64>) -> acts::Result<Vec<f32>> {
+    match dtype {
+        Dtype::U32 => Ok(file
+            .to_vec::<u32>(tensor, rows)?
+            .into_iter()
+            .map(|x| x as f32)
+            .collect()),
+        _ => file.to_vec::<f32>(tensor, rows),
     }
 }
 

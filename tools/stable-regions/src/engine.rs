@@ -130,6 +130,11 @@ impl<'m> Engine<'m> {
         points: &[Vec<f32>],
         layer: usize,
     ) -> model::Result<Vec<Vec<Vec<f32>>>> {
+        if let Some(cause) = Site::MlpGate.absence(self.decoder.config()) {
+            return Err(model::Error::Site(format!(
+                "mlp_gate: blocks of this model {cause} and have none"
+            )));
+        }
         let at = |block| Point::new(Site::MlpGate, block);
         let blocks = layer + 1..=self.read_layer;
         let mut probe = (self.steering.probe(), Taps::new(blocks.clone().map(at)));

@@ -74,7 +74,8 @@ pub fn memory_bytes(config: &Config, settings: &Settings, dtype: DType, tokens: 
         config.hidden_size as u64,
         (config.query_size() + 2 * config.kv_size()) as u64,
     );
-    let mlp = config.mlp_size as u64 * if config.gated() { 3 } else { 2 };
+    let chosen = config.experts.map_or(1, |experts| experts.chosen as u64);
+    let mlp = chosen * config.mlp_size as u64 * if config.gated() { 3 } else { 2 };
     // what one block keeps for its way back: input, norms, q k v before and after rope, attention, middle, MLP
     let block = tokens * width * (5 * d + 2 * heads + mlp);
     let layers = config.layer_count() as u64;

@@ -54,6 +54,8 @@ pub(super) const NAMES: Names = Names {
         up: "mlp.up_proj",
     },
     mlp_out: "mlp.down_proj",
+    router: "mlp.gate",
+    experts: "mlp.experts",
     norm: "model.norm",
     head: "lm_head",
     transposed: false,

@@ -18,14 +18,17 @@ mod keys;
 mod llama;
 mod ministral3;
 mod mistral;
+mod mixtral;
 mod olmo;
 mod olmo2;
 mod olmo3;
+mod olmoe;
 mod opt;
 mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod rope;
 mod smollm3;
 #[cfg(test)]
@@ -65,6 +68,9 @@ const ALL: &[Family] = &[
     gptj::FAMILY,
     opt::FAMILY,
     falcon::FAMILY,
+    mixtral::FAMILY,
+    qwen3_moe::FAMILY,
+    olmoe::FAMILY,
 ];
 
 struct Family {
@@ -173,6 +179,7 @@ impl Family {
             kv_head_count,
             head_dim,
             mlp_size,
+            experts: None,
             vocab_size: keys.required_size("vocab_size", SIZE_MAX)?,
             position_offset: 0,
             position_count: keys

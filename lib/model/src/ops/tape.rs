@@ -184,6 +184,25 @@ impl<'m> Tape<'m> {
         tensors.iter().any(|tensor| self.tracks(tensor))
     }
 
+    /// A tape of its own for a part of what this one records.
+    pub(super) fn inner(&self) -> Self {
+        Self {
+            learning: self.learning.clone(),
+            recording: self.recording.as_ref().map(|_| RefCell::default()),
+            checkpointing: false,
+            how: self.how,
+            logit_max: self.logit_max.clone(),
+            observing: self.observing,
+        }
+    }
+
+    /// What learns of a weight: itself, or the factors of its adapter.
+    pub(super) fn learning_of(&self, weight: &Tensor) -> Vec<Tensor> {
+        let factors = self.adapter(weight).map(|adapter| [&adapter.down, &adapter.up]);
+        let all = std::iter::once(weight).chain(factors.into_iter().flatten());
+        all.filter(|tensor| self.learns(tensor)).cloned().collect()
+    }
+
     /// Gradients reach `tensor` although nothing before it is on the tape: where a caller takes them up again.
     pub fn watch(&self, tensor: &Tensor) {
         if let Some(recording) = &self.recording {

@@ -121,6 +121,9 @@ impl Steering {
         if !point.site.layered() {
             return refuse(format!("{point} lies in no block, and steering acts in blocks"));
         }
+        if point.site == Site::ExpertChoice {
+            return refuse(format!("{point} is a choice, no vector"));
+        }
         if let Some(absence) = point.site.absence(&self.config) {
             let family = self.config.family;
             return refuse(format!(
