@@ -81,4 +81,14 @@ $(OUT)/claims.jsonl: $(OUT)/entropy/safety.jsonl $(OUT)/entropy/general.jsonl FO
 	report claims $(wildcard $(OUT)/summaries/*.jsonl) --verdicts $(OUT)/verdicts --safety $< --general $(word 2,$^) > $@.part
 	mv $@.part $@
 
+# Learned system messages of the plain models, from the same prompts: asked, answered, judged, learned.
+$(OUT)/steer/dro-asked.jsonl: $(OUT)/bench/harmful.all $(OUT)/bench/harmless.all | $(OUT)/steer/
+	dro-train prompts --harmful $< --harmless $(word 2,$^) $(DRO_PROMPTS) --force -o $@
+$(OUT)/steer/dro-%.answers: $(OUT)/models/%/config.json $(OUT)/steer/dro-asked.jsonl
+	lm-gen --model $(<D) --device $(DEVICE) --max-new-tokens $(NEW_TOKENS) $(GENERATE) $(DRO_SAMPLES) --force -o $@ $(word 2,$^)
+$(OUT)/steer/dro-%.verdicts: $(OUT)/steer/dro-%.answers
+	refusal-eval judge $(DRO_JUDGE) $< --force -o $@
+$(OUT)/steer/dro-%.safetensors: $(OUT)/models/%/config.json $(OUT)/steer/dro-%.answers $(OUT)/steer/dro-%.verdicts
+	dro-train learn --model $(<D) --device $(DEVICE) $(DRO_LEARN) --verdicts $(word 3,$^) --force -o $@ $(word 2,$^) > $(@:safetensors=jsonl)
+
 plan: $(GENERAL) $(SAFETY) $(HELD_OUT) $(OUT)/prompts.jsonl $(START)/config.json

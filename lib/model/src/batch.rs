@@ -53,9 +53,9 @@ impl Batch {
         self.offsets[1..].iter().map(|&end| (end - 1) as u32).collect()
     }
 
-    /// Refuses what the decoder cannot run: no tokens, too many, or an id beyond the vocabulary. `past` is the cached
+    /// Refuses what the decoder cannot run: no tokens, too many, or an id beyond the `id_count` that it knows. `past` is the cached
     /// length of each sequence.
-    pub(crate) fn check(&self, config: &Config, past: &[usize]) -> Result<()> {
+    pub(crate) fn check(&self, config: &Config, id_count: usize, past: &[usize]) -> Result<()> {
         for index in 0..self.sequence_count() {
             let ids = &self.token_ids[self.rows(index)];
             let length = past.get(index).copied().unwrap_or(0) + ids.len();
@@ -69,8 +69,8 @@ impl Batch {
                     config.position_count
                 ));
             }
-            if let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab_size) {
-                return refuse(format!("holds token id {id}, the vocabulary has {}", config.vocab_size));
+            if let Some(id) = ids.iter().find(|&&id| id as usize >= id_count) {
+                return refuse(format!("holds token id {id}, the vocabulary has {id_count}"));
             }
         }
         Ok(())

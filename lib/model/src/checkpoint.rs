@@ -78,6 +78,7 @@ pub struct Checkpoint {
     source: Weights,
     digest: String,
     precision: Precision,
+    soft_prompt: Option<Tensor>,
 }
 
 impl Checkpoint {
@@ -109,7 +110,19 @@ impl Checkpoint {
             source,
             digest,
             precision: options.precision,
+            soft_prompt: None,
         })
+    }
+
+    /// The decoder that is loaded will have the rows of a soft prompt behind its embedding table.
+    pub fn take_soft_prompt(&mut self, embeddings: Tensor) {
+        self.soft_prompt = Some(embeddings);
+    }
+
+    /// How many ids the loaded decoder will know: the vocabulary, and behind it the rows of a soft prompt.
+    pub fn id_count(&self) -> usize {
+        let rows = self.soft_prompt.as_ref().map_or(0, |rows| rows.dims()[0]);
+        self.config.vocab_size + rows
     }
 
     /// Where its files lie: a trainer copies some of them.
@@ -213,7 +226,10 @@ impl Checkpoint {
 
     /// Reads the weights; tensors that do not belong to the architecture are refused, like those that are missing.
     pub fn load(&self) -> Result<Decoder> {
-        Ok(Decoder::new(self.config.clone(), &*self.source)?.with_precision(self.precision))
+        let decoder = Decoder::new(self.config.clone(), &*self.source)?;
+        Ok(decoder
+            .with_precision(self.precision)
+            .with_soft_prompt(self.soft_prompt.clone()))
     }
 }
 

@@ -25,8 +25,9 @@ pub struct Decoder {
     positions: Option<Tensor>, // (positions, hidden)
     blocks: Vec<Block>,
     norm: Norm,
-    head: Tensor,              // (vocab, hidden); the embedding itself when tied
-    head_bias: Option<Tensor>, // (vocab)
+    head: Tensor,                // (vocab, hidden); the embedding itself when tied
+    head_bias: Option<Tensor>,   // (vocab)
+    soft_prompt: Option<Tensor>, // (rows, hidden)
     ropes: Vec<RopeTable>,
     parameters: Vec<Parameter>,
     device: Device,
@@ -110,6 +111,7 @@ impl Decoder {
             norm,
             head,
             head_bias,
+            soft_prompt: None,
             ropes: config.ropes.iter().map(|rope| RopeTable::new(rope, device)).collect(),
             parameters: loader.parameters,
             device: device.clone(),
@@ -122,6 +124,14 @@ impl Decoder {
     /// Its tapes ask for products of this precision.
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
+    }
+
+    /// Ids from the vocabulary's size on are rows of this (rows, hidden), as if the embedding table went on with them.
+    pub fn with_soft_prompt(self, embeddings: Option<Tensor>) -> Self {
+        Self {
+            soft_prompt: embeddings,
+            ..self
+        }
     }
 
     /// A tape that only computes.
@@ -273,7 +283,8 @@ impl Decoder {
                 cause: format!("{} sequences are cached", past.len()),
             });
         }
-        batch.check(&self.config, past)?;
+        let soft_count = self.soft_prompt.as_ref().map_or(Ok(0), |rows| rows.dim(0))?;
+        batch.check(&self.config, self.config.vocab_size + soft_count, past)?;
         Ok((0..batch.sequence_count())
             .flat_map(|index| {
                 let start = past.get(index).copied().unwrap_or(0);
@@ -283,7 +294,7 @@ impl Decoder {
     }
 
     fn embed(&self, tape: &Tape, batch: &Batch, pass: &Pass) -> Result<Tensor> {
-        let mut x = ops::embedding(tape, &self.embedding, batch.token_ids())?;
+        let mut x = self.looked_up(tape, batch.token_ids())?;
         if let Some(scale) = self.config.embed_scale {
             // in the compute type, as the checkpoints were trained
             let scale = Tensor::new(scale as f32, &Device::Cpu)?
@@ -297,6 +308,23 @@ impl Decoder {
             x = ops::add(tape, &x, &ops::embedding(tape, table, &places)?)?;
         }
         Ok(x)
+    }
+
+    /// The rows of ids: of the embedding table, and beyond it of the soft prompt.
+    fn looked_up(&self, tape: &Tape, ids: &[u32]) -> Result<Tensor> {
+        let first = self.config.vocab_size as u32;
+        let (soft, own): (Vec<usize>, Vec<usize>) = (0..ids.len()).partition(|&at| ids[at] >= first);
+        let Some(table) = self.soft_prompt.as_ref().filter(|_| !soft.is_empty()) else {
+            return Ok(ops::embedding(tape, &self.embedding, ids)?);
+        };
+        let soft_ids: Vec<u32> = soft.iter().map(|&at| ids[at] - first).collect();
+        let learned = ops::embedding(tape, table, &soft_ids)?;
+        if own.is_empty() {
+            return Ok(learned);
+        }
+        let own_ids: Vec<u32> = own.iter().map(|&at| ids[at]).collect();
+        let known = ops::embedding(tape, &self.embedding, &own_ids)?;
+        Ok(ops::interleave(tape, [&known, &learned], [&own, &soft])?)
     }
 
     /// Next-token scores (rows, vocab) of rows that `forward` gave; choose them first (`index_select`), for a

@@ -92,6 +92,8 @@ mod rope;
 #[cfg(feature = "decoder")]
 mod safetensors;
 #[cfg(feature = "decoder")]
+pub mod soft_prompt;
+#[cfg(feature = "decoder")]
 pub mod steering;
 #[cfg(feature = "decoder")]
 mod stream;
@@ -126,6 +128,8 @@ pub use half;
 pub use loader::Parameter;
 #[cfg(feature = "decoder")]
 pub use ops::Tape;
+#[cfg(feature = "decoder")]
+pub use soft_prompt::{Slot, SoftPrompt};
 #[cfg(feature = "decoder")]
 pub use steering::{Steered, Steering};
 #[cfg(feature = "decoder")]

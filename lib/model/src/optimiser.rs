@@ -3,7 +3,7 @@
 //! Moments are f32 always. A parameter that is f32 on the CPU is changed in place; one in half precision, or on a device,
 //! keeps an f32 master copy, of which the parameter is the rounding.
 
-use candle_core::{DType, Error, Result, Tensor};
+use candle_core::{DType, Device, Error, Result, Tensor};
 use products::wide;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,50 @@ pub enum Moments {
         second: Tensor,
         master: Tensor,
     },
+}
+
+impl Moments {
+    /// The parameter as it is learned, and both moments, in f32: what a run that goes on later needs.
+    pub fn parts(&self, parameter: &Tensor) -> Result<[Tensor; 3]> {
+        let own = |values: &[f32]| Tensor::from_slice(values, parameter.shape(), &Device::Cpu);
+        match self {
+            Self::Host { first, second, master } => {
+                let learned = match master {
+                    Some(master) => own(master)?,
+                    None => parameter.copy()?,
+                };
+                Ok([learned, own(first)?, own(second)?])
+            }
+            Self::Device { first, second, master } => Ok([master.copy()?, first.copy()?, second.copy()?]),
+        }
+    }
+
+    /// Goes on from such parts.
+    pub fn restore(&mut self, parameter: &Tensor, [learned, first, second]: &[Tensor; 3]) -> Result<()> {
+        let own = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
+        match self {
+            Self::Host {
+                first: own_first,
+                second: own_second,
+                master,
+            } => {
+                (*own_first, *own_second) = (own(first)?, own(second)?);
+                if let Some(master) = master {
+                    *master = own(learned)?;
+                }
+            }
+            Self::Device {
+                first: own_first,
+                second: own_second,
+                master,
+            } => {
+                *own_first = first.to_device(parameter.device())?;
+                *own_second = second.to_device(parameter.device())?;
+                *master = learned.to_device(parameter.device())?;
+            }
+        }
+        change(parameter, learned)
+    }
 }
 
 /// The optimiser over a fixed list of parameters, which every call gives again in the same order.

@@ -17,7 +17,7 @@ use candle_core::{CpuStorage, DType, Device, Shape, Storage, Tensor, op::Backpro
 use half::{bf16, f16};
 use memmap2::Mmap;
 use rayon::prelude::*;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::directory::Directory;
 use crate::error::{Error, Result};
@@ -123,6 +123,21 @@ impl Safetensors {
     /// The names of all tensors.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// What the first file says of itself.
+    pub fn metadata(&self) -> Map<String, Value> {
+        let (name, map) = &self.files[0];
+        let header = header_text(name, map).ok().and_then(|text| json::document(text).ok());
+        match header.and_then(|mut header| header.remove("__metadata__")) {
+            Some(Value::Object(metadata)) => metadata,
+            _ => Map::new(),
+        }
     }
 
     /// The name under which a tensor lies in the files: base models leave the prefix out, and a tied embedding may be

@@ -8,6 +8,7 @@ mod check;
 mod engine;
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 pub use engine::{Engine, guarded};
 use serde_json::{Map, Value};
@@ -128,6 +129,11 @@ impl Tokenizer {
             (None, true) => return Err(Error::Tokenizer("has no beginning-of-sequence token".into())),
         }
         Ok(ids)
+    }
+
+    /// The ids of a text without special tokens around it, each with the bytes of the text that it stands for.
+    pub fn spans(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>> {
+        self.engine.spans(text)
     }
 
     /// The text of ids.

@@ -1,4 +1,4 @@
-//! The flags of every tool that runs a model: `--steer`, and `--ablate` and `--add` for directions that are not yet a plan.
+//! The flags of every tool that runs a model: `--steer`, `--ablate` and `--add` for directions that are not yet a plan, and `--soft-prompt`.
 
 use std::path::PathBuf;
 
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::operation::Op;
 use crate::plan::{How, Plan};
+use crate::soft_prompt::{self, OpenedSoftPrompt, Reader};
 
 /// Interventions; plans come first, then ablations, then additions, then what is left out, each kind as typed.
 #[derive(Args, Clone, Debug, Default)]
@@ -19,7 +20,7 @@ pub struct SteeringFlags {
     #[arg(long, value_name = "PLAN[:SCALE][@LAYERS]", value_parser = Steer::planned, group = "plans")]
     pub steer: Vec<Steer>,
 
-    /// Take a plan that was made for another model of the same family, width and layer count (a fine-tuned one, say).
+    /// Take a plan, or a soft prompt, that was made for another model of the same family, width and layer count (a fine-tuned one, say).
     #[arg(long, requires = "plans")]
     pub allow_other_model: bool,
 
@@ -35,6 +36,10 @@ pub struct SteeringFlags {
     /// Leave small numbers out of what matrices read, by a plan of act-sparsity: PLAN[@LAYERS]. LAYERS keeps those of its layers.
     #[arg(long, value_name = "PLAN[@LAYERS]", value_parser = Steer::sparsifying, group = "plans")]
     pub sparsify: Vec<Steer>,
+
+    /// A learned system message (a safetensors file of dro-train), where the chat template has a written one.
+    #[arg(long, value_name = "FILE", group = "plans")]
+    pub soft_prompt: Option<PathBuf>,
 }
 
 impl SteeringFlags {
@@ -48,6 +53,17 @@ impl SteeringFlags {
             interventions.push(intervention);
         }
         Ok((interventions, steering))
+    }
+
+    /// Reads the soft prompt, and has the model take it.
+    pub fn open_soft_prompt(
+        &self,
+        checkpoint: &mut Checkpoint,
+        reader: &Reader<'_>,
+    ) -> Result<Option<OpenedSoftPrompt>> {
+        let path = self.soft_prompt.as_deref();
+        path.map(|path| soft_prompt::open(path, checkpoint, reader, self.allow_other_model))
+            .transpose()
     }
 
     fn all(&self) -> impl Iterator<Item = (&'static str, &Steer)> {
@@ -64,7 +80,7 @@ impl SteeringFlags {
 
     /// The files that are read.
     pub fn inputs(&self) -> impl Iterator<Item = &PathBuf> {
-        self.all().map(|(_, steer)| &steer.path)
+        self.all().map(|(_, steer)| &steer.path).chain(&self.soft_prompt)
     }
 }
 

@@ -37,11 +37,11 @@ pub struct Args {
     pub stop: Vec<String>,
 
     /// A system message for every prompt that has none.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "soft_prompt")]
     pub system: Option<String>,
 
     /// Prompts as they are, without a chat template.
-    #[arg(long, conflicts_with_all = ["chat", "template", "system"])]
+    #[arg(long, conflicts_with_all = ["chat", "template", "system", "soft_prompt"])]
     pub raw: bool,
 
     /// Insist on a chat template (default: use one if the model has one).

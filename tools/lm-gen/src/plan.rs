@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use model::{Checkpoint, Compute, Options, Steering, Template, Tokenizer};
+use model::{Checkpoint, Compute, Options, Slot, Steering, Template, Tokenizer};
 use process::{AdapterFlags, Error, Existing, MixedCompute, Result, ResultExt, Shard};
 use serde::Serialize;
 use steering::Intervention;
@@ -34,6 +34,9 @@ pub struct Plan {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
     pub interventions: Vec<Intervention>,
+    /// SHA-256 of the file of a learned system message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soft_prompt: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contrast: Option<Contrasted>,
     pub compute: Compute,
@@ -68,6 +71,8 @@ pub struct Opened {
     pub tokenizer: Tokenizer,
     pub template: Option<Template>,
     pub steering: Steering,
+    /// Where the soft prompt stands.
+    pub slot: Option<Slot>,
     /// The other model of a contrast, not loaded yet.
     pub amateur: Option<Checkpoint>,
     pub input: Input,
@@ -98,10 +103,17 @@ impl Plan {
             .as_deref()
             .ok_or_else(|| Error::usage("--model", "is needed"))?;
         let subject = model_path.display();
-        let checkpoint = open(args, model_path, args.model_digest.clone(), &args.adapter)?;
+        let mut checkpoint = open(args, model_path, args.model_digest.clone(), &args.adapter)?;
         let tokenizer = checkpoint.tokenizer().at(&subject)?;
         let template = template(args, model_path, &checkpoint)?;
         let (interventions, steering) = args.steering.open(&checkpoint)?;
+        check_contrast(args)?;
+        let reader = steering::Reader {
+            tokenizer: Some(&tokenizer),
+            template: template.as_ref(),
+        };
+        let soft_prompt = args.steering.open_soft_prompt(&mut checkpoint, &reader)?;
+        let (soft_prompt, slot) = soft_prompt.map(|soft| (soft.digest, soft.slot)).unzip();
         let amateur = amateur(args, &checkpoint, &tokenizer)?;
         let input = prompts::read(input_path, args, shard)?;
         let plan = Plan {
@@ -128,6 +140,7 @@ impl Plan {
                 attempts: args.attempts,
             }),
             interventions,
+            soft_prompt,
             contrast: args.contrast.as_ref().map(|contrast| Contrasted {
                 rule: contrast.rule,
                 model_digest: amateur.as_ref().map(|amateur| amateur.digest().to_owned()),
@@ -137,6 +150,7 @@ impl Plan {
         };
         let opened = Opened {
             steering,
+            slot,
             amateur,
             checkpoint,
             tokenizer,
@@ -167,6 +181,22 @@ fn target(args: &Args) -> Result<Target> {
         inputs: args.inputs.iter().chain(args.steering.inputs()).cloned().collect(),
         mixed: args.mixed,
     })
+}
+
+/// A soft prompt is the system message of this model: a contrast that needs another one, or another model, is refused.
+fn check_contrast(args: &Args) -> Result<()> {
+    let rule = args.contrast.as_ref().map(|contrast| contrast.rule);
+    match (rule, &args.steering.soft_prompt) {
+        (Some(Rule::Ada { .. }), Some(_)) => Err(Error::usage(
+            "--contrast",
+            "ada brings a system message, and --soft-prompt stands in its place",
+        )),
+        (Some(Rule::Amateur { .. }), Some(_)) => Err(Error::usage(
+            "--contrast",
+            "the other model knows nothing of --soft-prompt",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The system message; the adaptive contrast brings one.
@@ -228,6 +258,7 @@ fn template(args: &Args, path: &Path, checkpoint: &Checkpoint) -> Result<Option<
     let needs = [
         ("--chat", args.chat),
         ("--system", args.system.is_some()),
+        ("--soft-prompt", args.steering.soft_prompt.is_some()),
         ("--contrast", args.contrast.as_ref().is_some_and(drops_system)),
     ];
     match needs.into_iter().find(|(_, is_given)| *is_given) {

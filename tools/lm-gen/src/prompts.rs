@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use model::{Bos, Template, Tokenizer};
+use model::{Bos, Slot, Template, Tokenizer};
 use process::{Error, Result, ResultExt, Shard};
 use records::dataset::{self, Row};
 use records::{Completion, Prompt, Status};
@@ -99,6 +99,8 @@ pub struct Speech<'m> {
     pub tokenizer: &'m Tokenizer,
     pub template: Option<&'m Template>,
     pub system: Option<&'m str>,
+    /// Where a soft prompt stands, which is then the system message.
+    pub slot: Option<&'m Slot>,
 }
 
 impl Speech<'_> {
@@ -106,6 +108,10 @@ impl Speech<'_> {
     fn text(&self, prompt: &Prompt) -> model::Result<(String, Bos)> {
         match self.template {
             Some(template) => {
+                if let Some(slot) = self.slot {
+                    let turns = prompt.turns(Some(slot.text()));
+                    return Ok((slot.render(&turns, template, self.tokenizer)?, Bos::Off));
+                }
                 let text = template.render(&prompt.turns(self.system), self.tokenizer, true)?;
                 Ok((text, Bos::Off))
             }
@@ -117,10 +123,17 @@ impl Speech<'_> {
         }
     }
 
+    fn encode(&self, text: &str, bos: Bos) -> model::Result<Vec<u32>> {
+        match self.slot {
+            Some(slot) => slot.encode(text, self.tokenizer),
+            None => self.tokenizer.encode(text, bos),
+        }
+    }
+
     /// The ids before the completion. A model that starts from nothing starts from its start or end token.
     pub fn ids(&self, prompt: &Prompt) -> model::Result<Vec<u32>> {
         let (text, bos) = self.text(prompt)?;
-        let mut ids = self.tokenizer.encode(&text, bos)?;
+        let mut ids = self.encode(&text, bos)?;
         if ids.is_empty() {
             let start = self.tokenizer.bos().or(self.tokenizer.eos());
             ids.push(start.ok_or_else(|| {
@@ -134,7 +147,7 @@ impl Speech<'_> {
     pub fn ids_with(&self, prompt: &Prompt, continuation: &str) -> model::Result<(Vec<u32>, usize)> {
         let alone = self.ids(prompt)?;
         let (text, bos) = self.text(prompt)?;
-        let mut whole = self.tokenizer.encode(&format!("{text}{continuation}"), bos)?;
+        let mut whole = self.encode(&format!("{text}{continuation}"), bos)?;
         if text.is_empty() && whole.first() != alone.first() {
             whole.insert(0, alone[0]);
         }

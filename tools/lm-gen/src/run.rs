@@ -54,6 +54,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         tokenizer: &opened.tokenizer,
         template: opened.template.as_ref(),
         system: plan.system.as_deref(),
+        slot: opened.slot.as_ref(),
     };
     let units = units(&plan, &opened, &speech)?;
     let mut manifest = Manifest::start();

@@ -119,6 +119,7 @@ fn generation(plan: &Plan, item: &Item, speech: &Speech, room: usize) -> Result<
 fn without_system(ids: &[u32], item: &Item, speech: &Speech, room: usize) -> Result<Vec<u32>, String> {
     let without = Speech {
         system: None,
+        slot: None,
         ..*speech
     };
     let second_ids = checked(without.ids(&item.prompt.without_system()), room)?;

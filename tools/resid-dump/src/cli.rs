@@ -68,7 +68,7 @@ pub struct Args {
     pub group: Option<String>,
 
     /// Take the prompt as it is (the default).
-    #[arg(long, conflicts_with_all = ["chat", "template"], help_heading = "Prompts")]
+    #[arg(long, conflicts_with_all = ["chat", "template", "soft_prompt"], help_heading = "Prompts")]
     pub raw: bool,
 
     /// Render the prompt, or the row's `messages`, with the model's chat template.

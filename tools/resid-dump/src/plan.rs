@@ -41,6 +41,9 @@ pub struct Plan {
     pub positions: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interventions: Vec<Intervention>,
+    /// SHA-256 of the file of a learned system message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft_prompt: Option<String>,
     pub store_dtype: String,
     pub codec: String,
     pub keep_text: bool,
@@ -124,13 +127,23 @@ impl Plan {
         let target = target(args)?;
         let shard = args.shard.resolve()?;
         let device = model::device::open(&args.device).map_err(|error| Error::environment("--device", error))?;
-        let checkpoint = open(args, device)?;
-        let config = checkpoint.config();
+        let mut checkpoint = open(args, device)?;
         let tokenizer = checkpoint.tokenizer().at(args.model.display())?;
         let template = template(args, &checkpoint)?;
+        let reader = steering::Reader {
+            tokenizer: Some(&tokenizer),
+            template: template.as_ref(),
+        };
+        let soft_prompt = args.steering.open_soft_prompt(&mut checkpoint, &reader)?;
+        let (soft_prompt, slot) = soft_prompt.map(|soft| (soft.digest, soft.slot)).unzip();
+        let config = checkpoint.config();
         let points = points(args, config)?;
         let (interventions, steering) = args.steering.open(&checkpoint)?;
-        let prompts = Prompts::read(args, &encoding(args, config, &tokenizer, template.as_ref()))?;
+        let speaks = Encoding {
+            slot: slot.as_ref(),
+            ..encoding(args, &checkpoint, &tokenizer, template.as_ref())
+        };
+        let prompts = Prompts::read(args, &speaks)?;
         let plan = Plan {
             tool: "resid-dump".into(),
             version: process::VERSION.into(),
@@ -152,6 +165,7 @@ impl Plan {
             layers: layers(args, config)?,
             positions: args.positions.to_string(),
             interventions,
+            soft_prompt,
             store_dtype: args.store_dtype.clone().unwrap_or_else(|| args.dtype.clone()),
             codec: args.codec.to_string(),
             keep_text: args.keep_text,
@@ -298,7 +312,7 @@ fn target(args: &Args) -> Result<Option<Target>> {
 
 fn encoding<'a>(
     args: &Args,
-    config: &'a Config,
+    checkpoint: &Checkpoint,
     tokenizer: &'a Tokenizer,
     template: Option<&'a Template>,
 ) -> Encoding<'a> {
@@ -312,7 +326,9 @@ fn encoding<'a>(
         },
         strip_punct: args.strip_punct,
         positions: args.positions,
-        config,
+        slot: None,
+        position_count: checkpoint.config().position_count,
+        id_count: checkpoint.id_count(),
     }
 }
 

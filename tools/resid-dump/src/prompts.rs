@@ -1,6 +1,6 @@
 //! The input, read whole: rows → samples with their token ids.
 
-use model::{Bos, Config, Template, Tokenizer};
+use model::{Bos, Slot, Template, Tokenizer};
 use process::{Error, Result, ResultExt};
 use records::Prompt;
 use records::dataset::{Options, Row};
@@ -50,7 +50,11 @@ pub struct Encoding<'a> {
     pub bos: Bos,
     pub strip_punct: bool,
     pub positions: Positions,
-    pub config: &'a Config,
+    /// Where a soft prompt stands, which is then the system message.
+    pub slot: Option<&'a Slot>,
+    /// What the model takes: so many tokens, of so many ids.
+    pub position_count: usize,
+    pub id_count: usize,
 }
 
 impl Prompts {
@@ -142,9 +146,12 @@ impl Encoding<'_> {
         if self.strip_punct {
             strip(&mut prompt);
         }
-        let ids = match self.template {
-            None => self.tokenizer.encode(prompt.bare(None)?, self.bos),
-            Some(template) => template
+        let ids = match (self.template, self.slot) {
+            (None, _) => self.tokenizer.encode(prompt.bare(None)?, self.bos),
+            (Some(template), Some(slot)) => slot
+                .render(&prompt.turns(Some(slot.text())), template, self.tokenizer)
+                .and_then(|text| slot.encode(&text, self.tokenizer)),
+            (Some(template), None) => template
                 .render(&prompt.turns(None), self.tokenizer, true)
                 .and_then(|text| self.tokenizer.encode(&text, Bos::Off)),
         };
@@ -156,13 +163,13 @@ impl Encoding<'_> {
 
     /// The model must be able to run the tokens.
     fn check(&self, token_ids: &[u32]) -> std::result::Result<(), String> {
-        let (count, limit) = (token_ids.len(), self.config.position_count);
+        let (count, limit) = (token_ids.len(), self.position_count);
         if count > limit {
             return Err(format!(
                 "the prompt is {count} tokens long, the model's limit is {limit}"
             ));
         }
-        let size = self.config.vocab_size;
+        let size = self.id_count;
         match token_ids.iter().find(|&&id| id as usize >= size) {
             Some(id) => Err(format!("token id {id} is beyond the model's vocabulary of {size}")),
             None => Ok(()),

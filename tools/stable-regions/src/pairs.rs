@@ -1,7 +1,7 @@
 //! Pairs of prompts: read from records, or built from texts, a list of last words, or prompts of two groups.
 
 use crate::cli::Args;
-use model::{Bos, Template, Tokenizer};
+use model::{Bos, Slot, Template, Tokenizer};
 use numerics::rng::Rng;
 use process::{Error, Result, ResultExt};
 use records::dataset::{Example, InputFormat, Options, Row};
@@ -35,6 +35,8 @@ pub struct Speller {
     pub tokenizer: Option<Tokenizer>,
     /// Present with --chat.
     pub template: Option<Template>,
+    /// Where a soft prompt stands, which is then the system message.
+    pub slot: Option<Slot>,
     pub bos: Bos,
 }
 
@@ -48,12 +50,15 @@ impl Speller {
             .tokenizer
             .as_ref()
             .ok_or("the model has no tokenizer, and this prompt is a text")?;
-        let encoded = match &self.template {
+        let encoded = match (&self.template, &self.slot) {
+            (Some(template), Some(slot)) => slot
+                .render(&[("system", slot.text()), ("user", text)], template, tokenizer)
+                .and_then(|text| slot.encode(&text, tokenizer)),
             // The template writes its own special tokens.
-            Some(template) => template
+            (Some(template), None) => template
                 .render(&[("user", text.as_str())], tokenizer, true)
                 .and_then(|text| tokenizer.encode(&text, Bos::Off)),
-            None => tokenizer.encode(text, self.bos),
+            (None, _) => tokenizer.encode(text, self.bos),
         };
         encoded.map_err(|cause| cause.to_string())
     }

@@ -44,6 +44,9 @@ pub struct ModelPlan {
     pub read_layer: usize,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub interventions: Vec<Intervention>,
+    /// SHA-256 of the file of a learned system message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soft_prompt: Option<String>,
     /// Passes of one token, prefixes aside.
     pub one_token_passes: usize,
 }
@@ -270,7 +273,7 @@ fn check_tokenizers(plans: &[ModelPlan], models: &[Model], pairs: &[Pair]) -> Re
 
 fn open(args: &Args, path: &Path, options: &Options) -> Result<(ModelPlan, Model)> {
     let name = path.display().to_string();
-    let checkpoint = Checkpoint::open(path, options).at(&name)?;
+    let mut checkpoint = Checkpoint::open(path, options).at(&name)?;
     let tokenizer = checkpoint.tokenizer_if_any().at(&name)?;
     let template = match args.chat {
         true => {
@@ -281,6 +284,12 @@ fn open(args: &Args, path: &Path, options: &Options) -> Result<(ModelPlan, Model
     };
     let (layers, read_layer) = layers(args, checkpoint.config().layer_count(), &name)?;
     let (interventions, steering) = args.steering.open(&checkpoint)?;
+    let reader = steering::Reader {
+        tokenizer: tokenizer.as_ref(),
+        template: template.as_ref(),
+    };
+    let soft_prompt = args.steering.open_soft_prompt(&mut checkpoint, &reader)?;
+    let (soft_prompt, slot) = soft_prompt.map(|soft| (soft.digest, soft.slot)).unzip();
     let plan = ModelPlan {
         model_digest: checkpoint.digest().to_owned(),
         tokenizer_digest: tokenizer
@@ -289,11 +298,13 @@ fn open(args: &Args, path: &Path, options: &Options) -> Result<(ModelPlan, Model
         layers,
         read_layer,
         interventions,
+        soft_prompt,
         one_token_passes: 0,
     };
     let speller = Speller {
         tokenizer,
         template,
+        slot,
         bos: match args.bos {
             Bos::Auto => model::Bos::Auto,
             Bos::On => model::Bos::On,

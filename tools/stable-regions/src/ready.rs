@@ -46,13 +46,10 @@ pub fn spell(model: &Model, pair: &Pair) -> std::result::Result<[Vec<u32>; 2], S
             count if count > limit => Err(format!(
                 "prompt {name} has {count} tokens, the model's limit is {limit}"
             )),
-            _ => match tokens
-                .iter()
-                .find(|&&id| id as usize >= model.checkpoint.config().vocab_size)
-            {
+            _ => match tokens.iter().find(|&&id| id as usize >= model.checkpoint.id_count()) {
                 Some(id) => Err(format!(
                     "prompt {name} holds token id {id}, the vocabulary has {}",
-                    model.checkpoint.config().vocab_size
+                    model.checkpoint.id_count()
                 )),
                 None => Ok(tokens),
             },

@@ -340,8 +340,8 @@ fn load_state(path: &Path, trainer: &mut Trainer) -> Result<()> {
                 )),
             }
         };
-        let [weight, first, second] = [part(PARTS[0])?, part(PARTS[1])?, part(PARTS[2])?];
-        restore(&trainable.tensor, moments, &weight, &first, &second).at(&trainable.name)?;
+        let parts = [part(PARTS[0])?, part(PARTS[1])?, part(PARTS[2])?];
+        moments.restore(&trainable.tensor, &parts).at(&trainable.name)?;
     }
     for (name, tensor) in tensors {
         match name.strip_prefix("aux.") {
@@ -355,38 +355,6 @@ fn load_state(path: &Path, trainer: &mut Trainer) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn restore(
-    parameter: &Tensor,
-    moments: &mut Moments,
-    weight: &Tensor,
-    first: &Tensor,
-    second: &Tensor,
-) -> candle_core::Result<()> {
-    match moments {
-        Moments::Host {
-            first: own_first,
-            second: own_second,
-            master,
-        } => {
-            *own_first = first.flatten_all()?.to_vec1()?;
-            *own_second = second.flatten_all()?.to_vec1()?;
-            if let Some(master) = master {
-                *master = weight.flatten_all()?.to_vec1()?;
-            }
-        }
-        Moments::Device {
-            first: own_first,
-            second: own_second,
-            master,
-        } => {
-            *own_first = first.to_device(parameter.device())?;
-            *own_second = second.to_device(parameter.device())?;
-            *master = weight.to_device(parameter.device())?;
-        }
-    }
-    change(parameter, weight)
 }
 
 fn remove(path: &Path) -> Result<()> {

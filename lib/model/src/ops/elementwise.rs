@@ -32,6 +32,29 @@ pub fn embedding(tape: &Tape, table: &Tensor, token_ids: &[u32]) -> Result<Tenso
     Ok(output)
 }
 
+/// The rows of two matrices in one: row i of a part becomes row `places[i]`. The places name every row of the whole once.
+pub fn interleave(tape: &Tape, parts: [&Tensor; 2], places: [&[usize]; 2]) -> Result<Tensor> {
+    let places = places.map(|places| places.iter().map(|&at| at as u32).collect::<Vec<_>>());
+    let mut order = vec![0; places[0].len() + places[1].len()];
+    for (row, &at) in places.iter().flatten().enumerate() {
+        order[at as usize] = row as u32;
+    }
+    let device = parts[0].device();
+    let both = Tensor::cat(&parts.map(Tensor::detach), 0)?;
+    let output = both.index_select(&Tensor::new(order, device)?, 0)?;
+    if tape.tracks_any(&parts) {
+        let parts = parts.map(Place::of);
+        tape.record("interleave", &output, move |gradient, backward| {
+            for (part, places) in parts.iter().zip(places) {
+                let rows = Tensor::new(places, gradient.device())?;
+                backward.send(part, gradient.index_select(&rows, 0)?)?;
+            }
+            Ok(())
+        });
+    }
+    Ok(output)
+}
+
 /// `a + b` of equal shapes.
 pub fn add(tape: &Tape, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let output = cpu::sum(a, b)?;

@@ -33,7 +33,7 @@ pub use attention::{Attention, attention, attention_cached};
 #[doc(hidden)]
 pub use cpu::through_candle;
 pub(crate) use cpu::{is_host, update as update_in_place};
-pub use elementwise::{add, clamp, embedding, narrow, reshape, scale};
+pub use elementwise::{add, clamp, embedding, interleave, narrow, reshape, scale};
 pub use experts::{expert_weights, experts, largest};
 pub use gradients::{Gradient, Gradients};
 pub use linear::{STEADY_ROWS, linear};

@@ -1,6 +1,8 @@
 //! The tokenizers crate behind a border: a file is checked before the crate reads it, a text before the crate grows it,
 //! and a panic of the crate is a refusal.
 
+use std::ops::Range;
+
 use tokenizers::{Model, NormalizedString, Normalizer};
 
 use super::check::{self, Growth};
@@ -58,6 +60,16 @@ impl Engine {
         guarded(|| {
             self.fits(text)?;
             Ok(self.inner.encode_fast(text, special)?.get_ids().to_vec())
+        })
+    }
+
+    /// The ids of a text, each with the bytes of the text that it stands for.
+    pub fn spans(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>> {
+        guarded(|| {
+            self.fits(text)?;
+            let encoding = self.inner.encode(text, false)?;
+            let bytes = encoding.get_offsets().iter().map(|&(start, end)| start..end);
+            Ok(encoding.get_ids().iter().copied().zip(bytes).collect())
         })
     }
 

@@ -70,6 +70,7 @@ record_types! {
         "probe",
         "figure",
         "refusal_token", "prompt_set", "dimension", "clustering", "plane_layer",
+        "anchor", "anchor_space", "head", "dro_step", "shift",
         "header", "content", "row", "missing",
         "container", "damage",
     }
