@@ -118,7 +118,7 @@ fn residuals(path: &std::path::Path) -> Vec<Vec<f32>> {
     let tensors = file.header().tensors.iter().enumerate();
     let sites = tensors.filter(|(_, tensor)| tensor.name.contains("resid") || tensor.name == "logits");
     sites
-        .map(|(at, tensor)| file.to_vec(at, 0..tensor.shape[0]).expect("rows"))
+        .map(|(at, _)| file.to_vec(at, 0..file.row_count(at)).expect("rows"))
         .collect()
 }
 
