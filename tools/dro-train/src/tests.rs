@@ -227,7 +227,7 @@ fn with_the_distance_alone_and_no_decay_the_message_stays() {
     assert_eq!(moved.to_scalar::<f32>().unwrap(), 0.0);
 }
 
-/// Questions that end alike; what they ask for stands in one token.
+/// Questions that end alike; what they ask for is said four times.
 fn world() -> Vec<(Vec<u32>, Kind)> {
     let question = |at: u32| {
         let kind = if at.is_multiple_of(2) {
@@ -236,7 +236,7 @@ fn world() -> Vec<(Vec<u32>, Kind)> {
             Kind::Harmless
         };
         let asks = if kind == Kind::Harmful { 20 } else { 30 };
-        (vec![3, 48, 49, 50, 51, asks, 6 + at / 2, 5], kind)
+        (vec![3, 48, 49, 50, 51, 6 + at / 2, asks, asks, asks, asks, 5], kind)
     };
     (0..20).map(question).collect()
 }

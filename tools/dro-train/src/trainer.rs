@@ -122,6 +122,7 @@ impl<'m> Trainer<'m> {
         Ok(self.optimiser.moments[0].restore(&self.soft_prompt, state)?)
     }
 
+    #[cfg(test)]
     pub fn values(&self) -> model::Result<Vec<f32>> {
         Ok(self.state()?[0].to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
     }
