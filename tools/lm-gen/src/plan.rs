@@ -208,7 +208,10 @@ fn system(args: &Args) -> Result<Option<String>> {
             "contexts differ in their system message, and --raw has none",
         )),
         (Some(Rule::Ada { .. }), None) => Ok(Some(ADA_SYSTEM.to_owned())),
-        (Some(Rule::Itself { .. }), None) => Err(Error::usage("--contrast", "self needs --system TEXT")),
+        (Some(Rule::Itself { .. }), None) if args.steering.soft_prompt.is_none() => Err(Error::usage(
+            "--contrast",
+            "self needs --system TEXT, or --soft-prompt FILE",
+        )),
         (_, system) => Ok(system.clone()),
     }
 }
