@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use model::ops::{Gradients, Learning};
 use model::optimiser::{AdamW, AdamWOptions, gradient_norm};
-use model::{Batch, DType, Decoder, Tape, Tensor};
+use model::{Batch, Decoder, Tape, Tensor};
 use numerics::rng::Rng;
 
 use crate::objective::{Objective, Parts};
@@ -124,7 +124,7 @@ impl<'m> Trainer<'m> {
 
     #[cfg(test)]
     pub fn values(&self) -> model::Result<Vec<f32>> {
-        Ok(self.state()?[0].to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+        Ok(self.state()?[0].flatten_all()?.to_vec1()?)
     }
 }
 

@@ -14,10 +14,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
+use model::DType;
 use model::export::{self, Entry};
-use model::ops::change;
 use model::optimiser::Moments;
-use model::{DType, Tensor};
 use process::plan::MixedCompute;
 use process::{Error, Existing, Result, ResultExt};
 use serde::{Deserialize, Serialize};
