@@ -10,14 +10,16 @@ use records::{Ppl, Sparsity};
 /// A panel's lines: (share, value) by name.
 type Lines = IndexMap<String, Vec<(f64, f64)>>;
 
+/// Shares and errors of the layers, by line and level.
+type Levels = IndexMap<(String, String), [Vec<f64>; 2]>;
+
 fn share_axis() -> Axis {
     Axis::new("share of inputs not read", "").within(0.0, 1.0)
 }
 
 /// The median over layers, a point for every level.
 pub fn errors(sources: &[Source]) -> Result<Option<Figure>> {
-    // (shares, errors) of the layers, by site, line and level
-    let mut levels: IndexMap<String, IndexMap<(String, String), [Vec<f64>; 2]>> = IndexMap::new();
+    let mut levels: IndexMap<String, Levels> = IndexMap::new();
     for source in sources {
         for row in source.all::<Sparsity>()? {
             let Some(error) = row.rel_error else { continue };
