@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""What act-sparsity must give, in numpy: the reference of tests/tests/sparsity.rs.
+"""What act-sparsity must give, in numpy: the reference of tools/act-sparsity/tests/cli.rs.
 
-    scripts/parity/act_sparsity.py        # writes tests/tests/sparsity.json
+    scripts/parity/act_sparsity.py        # writes tools/act-sparsity/tests/numpy.json
 
 Activations are those that transformers gave (tests/fixtures/models/llama/golden.safetensors), weights those of the same model.
 """
@@ -91,7 +91,7 @@ def main():
                 add("chess", scores > chess, threshold=chess)
             else:
                 add("chess", size > teal, threshold=teal)
-    path = ROOT / "tests/tests/sparsity.json"
+    path = ROOT / "tools/act-sparsity/tests/numpy.json"
     path.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     print(f"{len(rows)} rows")
 

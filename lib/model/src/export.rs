@@ -88,7 +88,7 @@ pub fn safetensors(
     entries: &[Entry],
     mut data: impl FnMut(usize) -> Result<Vec<u8>>,
 ) -> Result<()> {
-    let text = header(entries)?;
+    let text = header(entries, Map::from_iter([("format".into(), "pt".into())]))?;
     let failed = |cause: IoError| Error::io(name, cause);
     let file = File::create(directory.join(name)).map_err(failed)?;
     let mut file = BufWriter::with_capacity(1 << 20, file);
@@ -101,9 +101,9 @@ pub fn safetensors(
     file.sync_all().map_err(failed)
 }
 
-fn header(entries: &[Entry]) -> Result<Vec<u8>> {
-    let mut header = Map::new();
-    header.insert("__metadata__".into(), json!({"format": "pt"}));
+/// The header of a safetensors file, padded, without its length: what is said of the file, and its tensors in this order.
+pub fn header(entries: &[Entry], metadata: Map<String, Value>) -> Result<Vec<u8>> {
+    let mut header = Map::from_iter([("__metadata__".into(), metadata.into())]);
     let mut offset = 0;
     for entry in entries {
         let end = offset + entry.shape.iter().product::<usize>() * entry.dtype.size_in_bytes();

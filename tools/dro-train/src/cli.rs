@@ -6,6 +6,10 @@ use clap::{Parser, Subcommand};
 use process::{AdapterFlags, Common, MixedCompute, OutputFlags, PrecisionFlag};
 use records::dataset::InputFormat;
 
+/// The system message that learning starts from, unless another is given.
+pub const SHORT: &str =
+    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.";
+
 /// Learn a system message that refuses what is harmful and nothing else.
 ///
 /// Directed representation optimisation: a soft prompt (rows in the place of a system message's embeddings) is trained, the model is not.
@@ -112,7 +116,7 @@ pub struct LearnArgs {
     pub template: Option<PathBuf>,
 
     /// The system message that learning starts from.
-    #[arg(long, value_name = "TEXT", default_value = crate::prompts::SHORT)]
+    #[arg(long, value_name = "TEXT", default_value = SHORT)]
     pub system: String,
 
     /// Of the answers to a question, the N longest count.

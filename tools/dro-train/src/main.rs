@@ -10,6 +10,7 @@ mod prompts;
 mod queries;
 mod report;
 mod run;
+mod settings;
 mod space;
 mod states;
 #[cfg(test)]

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use model::{Device, Tensor, soft_prompt};
+use model::export::{self, Entry};
+use model::{DType, Device, Tensor, soft_prompt};
 use process::{Error, Existing, MixedCompute, Output, Result, ResultExt};
-use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-use crate::plan::LearnPlan;
 use crate::report::StepRow;
+use crate::settings::LearnPlan;
 
 const STATE: [&str; 3] = [soft_prompt::TENSOR, "first_moment", "second_moment"];
 
@@ -122,24 +122,26 @@ fn bytes<const N: usize>(tensors: &[(&str, &Tensor)], plan: &LearnPlan, more: [(
         ("plan_digest", process::plan::digest(plan)?),
         ("plan", plan_text),
     ];
-    let metadata: HashMap<String, String> = said
+    let metadata = said
         .into_iter()
         .chain(more)
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect();
-    let little = |tensor: &Tensor| model::export::bytes(&tensor.to_device(&Device::Cpu)?, model::DType::F32);
-    let data = tensors
+        .map(|(key, value)| (key.to_owned(), value.into()));
+    let entries: Vec<Entry> = tensors
         .iter()
-        .map(|(_, tensor)| little(tensor))
-        .collect::<model::Result<Vec<_>>>();
-    let data = data.at("soft prompt")?;
-    let views = tensors.iter().zip(&data).map(|((name, tensor), data)| {
-        let view = TensorView::new(Dtype::F32, tensor.dims().to_vec(), data);
-        view.map(|view| (*name, view))
-            .map_err(|cause| Error::bug("soft prompt", cause))
-    });
-    let views = views.collect::<Result<Vec<_>>>()?;
-    safetensors::serialize(views, Some(metadata)).map_err(|cause| Error::bug("soft prompt", cause))
+        .map(|(name, tensor)| Entry {
+            name: (*name).to_owned(),
+            dtype: DType::F32,
+            shape: tensor.dims().to_vec(),
+        })
+        .collect();
+    let header = export::header(&entries, metadata.collect()).at("soft prompt")?;
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header);
+    for (_, tensor) in tensors {
+        let on_host = tensor.to_device(&Device::Cpu).at("soft prompt")?;
+        bytes.extend(export::bytes(&on_host, DType::F32).at("soft prompt")?);
+    }
+    Ok(bytes)
 }
 
 fn metadata(bytes: &[u8]) -> std::result::Result<HashMap<String, String>, safetensors::SafeTensorError> {

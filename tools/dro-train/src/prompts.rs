@@ -6,11 +6,7 @@ use numerics::rng::Rng;
 use process::{Error, Result, ResultExt};
 use records::{Prompt, dataset};
 
-use crate::cli::PromptsArgs;
-
-/// The system message that learning starts from, unless another is given.
-pub const SHORT: &str =
-    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.";
+use crate::cli::{PromptsArgs, SHORT};
 
 /// Name and text of each condition.
 const CONDITIONS: [(&str, Option<&str>); 4] = [

@@ -256,7 +256,7 @@ fn one_picture_holds_one_figure() {
     plot()
         .args([input.as_str(), "--to", "svg", "-o", "-"])
         .output()
-        .refused(2, "10 figures");
+        .refused(2, "12 figures");
     plot()
         .args([
             input.as_str(),

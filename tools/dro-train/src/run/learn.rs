@@ -9,10 +9,11 @@ use serde::Serialize;
 
 use crate::heads::{self, Fold, Head};
 use crate::objective::Objective;
-use crate::plan::{Learn, LearnPlan};
+use crate::plan::Learn;
 use crate::product::State;
 use crate::prompts::Kind;
 use crate::report::{AnchorRow, HeadRow, ShiftRow, SpaceRow, StepRow};
+use crate::settings::LearnPlan;
 use crate::space::{COMPONENT_COUNT, Place, Space};
 use crate::states;
 use crate::trainer::{self, Query, Trainer};

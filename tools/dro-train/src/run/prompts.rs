@@ -3,7 +3,7 @@
 use process::{Outcome, Result, ResultExt, Target};
 use records::{Begin, Prompt, Status, Writer};
 
-use crate::plan::PromptsPlan;
+use crate::settings::PromptsPlan;
 
 pub fn run(plan: &PromptsPlan, prompts: &[Prompt], target: &Target) -> Result<Outcome> {
     let begin = Begin::new(process::tool_name(), process::VERSION).plan_digest(process::plan::digest(plan)?);

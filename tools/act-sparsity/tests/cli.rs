@@ -137,7 +137,7 @@ fn every_criterion_gives_the_numbers_of_numpy() {
                 row
             }),
     );
-    let wanted = fs::read_to_string(workspace().join("tests/tests/sparsity.json")).expect("the goldens");
+    let wanted = fs::read_to_string(workspace().join("tools/act-sparsity/tests/numpy.json")).expect("the goldens");
     let wanted: Vec<Value> = serde_json::from_str(&wanted).expect("JSON");
     assert_eq!(rows.len(), wanted.len());
     for wanted in &wanted {
