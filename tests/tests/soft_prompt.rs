@@ -208,7 +208,7 @@ fn other_rows_say_something_else_and_stand_in_the_plan() {
     let bench = Bench::new("llama");
     let own = bench.own();
     let other = bench.changed("other.safetensors", |soft| {
-        soft.values.iter_mut().for_each(|x| *x = -3.0 * *x)
+        soft.values.iter_mut().for_each(|x| *x *= -3.0)
     });
     let scored = json!({"id": "a", "prompt": "t20", "choices": ["t30"]});
     let log_prob = |soft: &str| bench.answer(&["--soft-prompt", soft], &scored)["choice_log_prob"].clone();

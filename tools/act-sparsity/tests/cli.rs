@@ -237,7 +237,7 @@ fn the_search_brackets_each_bound_and_its_plan_has_the_perplexity_it_says() {
         let number = |row: &Value, key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key} of {row}"));
         let (found, tried): (Vec<&Value>, Vec<&Value>) = rows.iter().partition(|row| row.get("percent").is_some());
         assert_eq!(
-            (found.len(), number(&tried[0], "level"), number(&tried[0], "perplexity")),
+            (found.len(), number(tried[0], "level"), number(tried[0], "perplexity")),
             (1, 0.0, dense)
         );
         assert!(tried.len() > 3, "{rows:?}");

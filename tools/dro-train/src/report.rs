@@ -109,14 +109,20 @@ pub struct ShiftRow {
 impl ShiftRow {
     /// Of pairs of states.
     pub fn of(kind: Kind, pairs: &[(&[f64], &[f64])], objective: &Objective) -> Self {
-        let mean = |of: &dyn Fn(&(&[f64], &[f64])) -> f64| pairs.iter().map(of).sum::<f64>() / pairs.len() as f64;
+        let sides_of: Vec<_> = pairs
+            .iter()
+            .map(|(before, after)| [sides(objective, before), sides(objective, after)])
+            .collect();
+        let count = pairs.len() as f64;
+        let refusal = |at: usize| sides_of.iter().map(|sides| sides[at].refusal).sum::<f64>() / count;
+        let harmfulness = |at: usize| sides_of.iter().map(|sides| sides[at].harmfulness).sum::<f64>() / count;
         Self {
             label: kind.label(),
             count: pairs.len(),
-            refusal_before: mean(&|(before, _)| sides(objective, before).refusal),
-            refusal_after: mean(&|(_, after)| sides(objective, after).refusal),
-            harmfulness_before: mean(&|(before, _)| sides(objective, before).harmfulness),
-            harmfulness_after: mean(&|(_, after)| sides(objective, after).harmfulness),
+            refusal_before: refusal(0),
+            refusal_after: refusal(1),
+            harmfulness_before: harmfulness(0),
+            harmfulness_after: harmfulness(1),
         }
     }
 }

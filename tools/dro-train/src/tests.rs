@@ -319,7 +319,9 @@ fn a_run_goes_on_from_its_state_as_if_it_had_not_stopped() {
                 let (decoder, rows) = with_rows("llama", |checkpoint| written(checkpoint, &golden.written_ids));
                 let mut second = trainer(&decoder, &rows, golden.objective(), 1024);
                 second.restore(step as u64, &state).unwrap();
-                (step..6).for_each(|_| drop(second.step(&all).unwrap()));
+                for _ in step..6 {
+                    second.step(&all).unwrap();
+                }
                 return second.values().unwrap();
             }
             first.step(&all).unwrap();
