@@ -26,7 +26,7 @@ fn run(arm: &str, share: f64, seed: u64, skill: f64) -> Value {
     row
 }
 
-/// Of 100 safe prompts the first so many are refused; those of another benchmark, judge or label count nothing.
+/// Of 100 safe prompts the first so many are refused; those of another benchmark, judge or label, and those that were not judged, count nothing.
 fn verdicts(directory: &Path, run: &str, refused: usize) {
     let verdict = |id: usize, bench: &str, judge: &str, label: &str, refused: bool| {
         let class = if refused { "refusal" } else { "compliance" };
@@ -39,7 +39,15 @@ fn verdicts(directory: &Path, run: &str, refused: usize) {
         ("xstest", "flowlens", "unsafe"),
     ];
     let others = others.map(|(bench, judge, label)| verdict(7, bench, judge, label, true));
-    write(&directory.join(format!("{run}.jsonl")), asked.chain(others));
+    let unscored = (100..200).map(|id| {
+        let mut row = verdict(id, "xstest", "flowlens", "safe", false);
+        row["verdict"] = "unscored".into();
+        row
+    });
+    write(
+        &directory.join(format!("{run}.jsonl")),
+        asked.chain(others).chain(unscored),
+    );
 }
 
 fn write(path: &Path, rows: impl IntoIterator<Item = Value>) {

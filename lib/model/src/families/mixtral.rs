@@ -38,3 +38,11 @@ pub(super) fn experts(keys: &Keys, count: (&str, usize), chosen: usize, renormal
         renormalise,
     })
 }
+
+/// The key of the number of experts: older configs say `num_experts`, newer ones either.
+pub(super) fn count_key(keys: &Keys) -> &'static str {
+    match keys.has("num_local_experts") {
+        true => "num_local_experts",
+        false => "num_experts",
+    }
+}

@@ -22,14 +22,9 @@ pub(super) const FAMILY: Family = Family {
     finish: |config, keys| {
         config.qk_norm = QkNorm::Full;
         config.qkv_clip = keys.positive("clip_qkv")?;
-        let count = if keys.has("num_local_experts") {
-            "num_local_experts"
-        } else {
-            "num_experts"
-        };
         config.experts = Some(mixtral::experts(
             keys,
-            (count, 64),
+            (mixtral::count_key(keys), 64),
             8,
             keys.flag("norm_topk_prob", false)?,
         )?);

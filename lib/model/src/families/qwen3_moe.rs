@@ -17,15 +17,9 @@ pub(super) const FAMILY: Family = Family {
         config.qk_norm = QkNorm::Head;
         keys.get("intermediate_size"); // of blocks without experts
         refuse_dense_blocks(keys)?;
-        // older configs say num_experts, newer ones either
-        let count = if keys.has("num_local_experts") {
-            "num_local_experts"
-        } else {
-            "num_experts"
-        };
         config.experts = Some(mixtral::experts(
             keys,
-            (count, 128),
+            (mixtral::count_key(keys), 128),
             8,
             keys.flag("norm_topk_prob", false)?,
         )?);

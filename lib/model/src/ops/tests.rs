@@ -412,3 +412,15 @@ fn bf16_is_rounded_as_the_half_crate_rounds() {
             .all(|(wide, x)| wide.to_bits() == x.to_f32().to_bits())
     );
 }
+
+#[test]
+fn sums_of_bf16_have_the_bits_of_candles() {
+    let [a, b] = [1, 2].map(|seed| numbers(seed, &[70, 33]).to_dtype(DType::BF16).unwrap());
+    let own = cpu::sum(&a, &b).unwrap();
+    let theirs = through_candle(|| cpu::sum(&a, &b)).unwrap();
+    let bits = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<half::bf16>().unwrap();
+    assert_eq!(bits(&own), bits(&theirs));
+    let mut added = a.copy().unwrap();
+    cpu::add_in_place(&mut added, &b).unwrap();
+    assert_eq!(bits(&added), bits(&theirs));
+}

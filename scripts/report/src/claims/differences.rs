@@ -86,12 +86,15 @@ fn change_of_refusals(pairs: &[(&Run, &Run)], flags: &Flags, rng: &Rng) -> Resul
         }))
 }
 
-/// Whether each safe prompt was refused, in part or whole, by the judge that comes first.
+/// Whether each safe prompt was refused, in part or whole, by the judge that comes first. What it could not judge is no answer of either kind.
 fn refused_safe_prompts(path: &Path, bench: &str) -> Result<Vec<(String, bool)>> {
     let verdicts: Vec<Verdict> = rows::read(path)?;
     let judge = verdicts.first().map(|row| row.judge.clone());
     let is_asked = |row: &Verdict| {
-        row.bench == bench && row.label.as_deref() == Some("safe") && Some(&row.judge) == judge.as_ref()
+        row.bench == bench
+            && row.label.as_deref() == Some("safe")
+            && Some(&row.judge) == judge.as_ref()
+            && row.verdict != Class::Unscored
     };
     let is_refusal = |class| matches!(class, Class::Partial | Class::Refusal);
     let rows = verdicts.into_iter().filter(is_asked);
