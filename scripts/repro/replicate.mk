@@ -72,13 +72,33 @@ $(OUT)/steer/selected-%.acts: $(OUT)/models/%/config.json $(PROMPTS_OF_SEARCH) |
 $(OUT)/steer/surgical-%.acts: $(OUT)/models/%/config.json $(PROMPTS_OF_SEARCH) | $(OUT)/steer/
 	steer-vec surgical $(search) --pseudo-harmful $(OUT)/steer/pseudo-harmful.jsonl --force -o $@ > $(@:acts=jsonl)
 
+# What the base model itself says: the prompts with and without their last question mark, and how likely it finds a quarter of the answers.
+$(OUT)/acts/base-whole.acts $(OUT)/acts/base-cut.acts: $(START)/config.json $(OUT)/bench/xstest.jsonl | $(OUT)/acts/
+	resid-dump --model $(<D) --device $(DEVICE) $(if $(findstring cut,$@),--strip-punct) --positions last --force -o $@ $(word 2,$^) > /dev/null
+$(OUT)/stability.jsonl: $(OUT)/acts/base-whole.acts $(OUT)/acts/base-cut.acts
+	flowlens-pca --stability $^ --layout concat > $@.part
+	mv $@.part $@
+$(OUT)/scored/%.jsonl: $(OUT)/data/%.jsonl $(START)/config.json | $(OUT)/scored/
+	lm-gen --model $(patsubst %/,%,$(dir $(word 2,$^))) --device $(DEVICE) $(GENERATE) --score --shard 0/4 --force -o $@ $<
+# Of a fine-tuned model: the path of every prompt, and the borders between harmless and harmful ones beside the base model's.
+$(OUT)/paths/%.jsonl: $(OUT)/acts/%.acts | $(OUT)/paths/
+	flowlens-pca $< --prompts all > $@.part
+	mv $@.part $@
+$(OUT)/borders.jsonl: $(START)/config.json $(OUT)/models/$(UNCURED)/config.json $(OUT)/prompts.jsonl
+	$(regions) > $@.part
+	mv $@.part $@
+
 # What the runs that there are say of each claim.
 .PHONY: claims
 claims: $(OUT)/claims.jsonl
 $(OUT)/entropy/%.jsonl: $(OUT)/data/%.jsonl | $(OUT)/entropy/
 	ds-entropy --view completion --at 10000 $< --force -o $@
-$(OUT)/claims.jsonl: $(OUT)/entropy/safety.jsonl $(OUT)/entropy/general.jsonl FORCE
-	report claims $(wildcard $(OUT)/summaries/*.jsonl) --verdicts $(OUT)/verdicts --safety $< --general $(word 2,$^) > $@.part
+there_is = $(addprefix $(1) ,$(wildcard $(2)))
+$(OUT)/claims.jsonl: $(OUT)/entropy/safety.jsonl $(OUT)/entropy/general.jsonl $(OUT)/stability.jsonl $(OUT)/scored/safety.jsonl \
+    $(OUT)/scored/general.jsonl $(OUT)/prompts.jsonl FORCE
+	report claims $(wildcard $(OUT)/summaries/*.jsonl) --verdicts $(OUT)/verdicts --safety $< --general $(word 2,$^) \
+	    --stability $(word 3,$^) --scored-safety $(word 4,$^) --scored-general $(word 5,$^) --prompts $(word 6,$^) \
+	    $(call there_is,--paths,$(OUT)/paths/$(MOST).jsonl) $(call there_is,--regions,$(OUT)/borders.jsonl) > $@.part
 	mv $@.part $@
 
 # Learned system messages of the plain models, from the same prompts: asked, answered, judged, learned.

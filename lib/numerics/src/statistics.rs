@@ -212,8 +212,13 @@ pub fn correlation_interval(correlation: f64, count: usize, level: f64) -> Optio
 ///
 /// Two data sets over the same units use the same counts: that is what makes a comparison paired.
 pub fn resample_counts(rng: &Rng, resample: u64, unit_count: usize) -> Vec<u32> {
+    counts_from(rng, resample, 0, unit_count)
+}
+
+/// The same with the draws that begin at `start`.
+fn counts_from(rng: &Rng, resample: u64, start: usize, unit_count: usize) -> Vec<u32> {
     let mut counts = vec![0; unit_count];
-    for draw in 0..unit_count {
+    for draw in start..start + unit_count {
         counts[rng.below(resample, draw as u64, unit_count)] += 1;
     }
     counts
@@ -267,14 +272,39 @@ pub fn paired_mean_difference(
         return None;
     }
     let replicates = bootstrap(rng, differences.len(), resample_count, |counts| {
-        let sum: f64 = counts
-            .iter()
-            .zip(&differences)
-            .map(|(&count, x)| f64::from(count) * x)
-            .sum();
-        Some(sum / differences.len() as f64)
+        Some(weighted_mean(&differences, counts))
     });
     Some((percentile_interval(&replicates, level)?, sign_p_value(&replicates)))
+}
+
+/// The mean of `second` less that of `first`, two samples drawn apart: percentile interval and p-value of resamples of each.
+pub fn mean_difference(
+    first: &[f64],
+    second: &[f64],
+    resample_count: u64,
+    level: f64,
+    rng: &Rng,
+) -> Option<(Interval, f64)> {
+    use rayon::prelude::*;
+    if first.is_empty() || second.is_empty() {
+        return None;
+    }
+    let mut replicates: Vec<f64> = (0..resample_count)
+        .into_par_iter()
+        .map(|resample| {
+            let of_first = counts_from(rng, resample, 0, first.len());
+            let of_second = counts_from(rng, resample, first.len(), second.len());
+            weighted_mean(second, &of_second) - weighted_mean(first, &of_first)
+        })
+        .collect();
+    replicates.sort_by(f64::total_cmp);
+    Some((percentile_interval(&replicates, level)?, sign_p_value(&replicates)))
+}
+
+/// The mean of a resample: each value as often as it was drawn.
+fn weighted_mean(values: &[f64], counts: &[u32]) -> f64 {
+    let terms = counts.iter().zip(values).map(|(&count, x)| f64::from(count) * x);
+    terms.sum::<f64>() / values.len() as f64
 }
 
 /// A jackknife over units: the bias-corrected estimate and its standard error.
@@ -302,6 +332,24 @@ pub fn jackknife(unit_count: usize, whole: f64, without: impl Fn(usize) -> f64) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Two samples of 400 with variances 1/12 and 4/12: the interval of their difference is that of a normal variable.
+    #[test]
+    fn a_difference_of_means_has_the_interval_of_two_samples() {
+        let even = |count: usize, scale: f64| -> Vec<f64> {
+            (0..count).map(|at| scale * (at as f64 + 0.5) / count as f64).collect()
+        };
+        let (first, second) = (even(400, 1.0), even(300, 2.0));
+        let rng = Rng::new(7, "test");
+        let (interval, p) = mean_difference(&first, &second, 4000, 0.95, &rng).unwrap();
+        let half = 1.96 * f64::sqrt(1.0 / 12.0 / 400.0 + 4.0 / 12.0 / 300.0);
+        assert!((interval.low - (0.5 - half)).abs() < 0.1 * half, "{interval:?}");
+        assert!((interval.high - (0.5 + half)).abs() < 0.1 * half, "{interval:?}");
+        assert!(p < 0.001);
+        let (_, p) = mean_difference(&first, &even(300, 1.0), 4000, 0.95, &rng).unwrap();
+        assert!(p > 0.5, "{p}");
+        assert!(mean_difference(&first, &[], 4000, 0.95, &rng).is_none());
+    }
 
     #[test]
     fn probabilities_of_large_scores_are_those_of_their_differences() {

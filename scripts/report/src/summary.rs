@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use numerics::statistics::mean;
 use process::{Error, Outcome, Result, ResultExt};
-use records::{Compare, Metric, Record, RefusalReport, SkillReport, Stack, Writer};
+use records::{Compare, Eval, Metric, Record, RefusalReport, SkillReport, Stack, Writer};
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{self, RefusalPair};
@@ -50,6 +50,9 @@ pub struct Run {
     /// The SFT loss, and C_k of the window, over the last steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
+    /// The last loss on the rows held out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out_loss: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window_c_k: Option<f64>,
     /// C_4 over all layers together.
@@ -125,6 +128,7 @@ pub fn print(flags: &Flags) -> Result<Outcome> {
     let run = Run {
         settings: settings(&flags.settings)?,
         loss: mean_of(|step| Some(step.loss)),
+        held_out_loss: rows::read::<Eval>(&flags.metrics)?.last().map(|row| row.eval_loss),
         window_c_k: mean_of(|step| step.aux.get("vcl")?.get("c_k")?.as_f64()),
         stack_c_k: stack_c_k(&flags.geometry)?,
         alignment: first.and_then(|row| row.alignment),

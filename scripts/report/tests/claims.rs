@@ -18,7 +18,7 @@ fn run(arm: &str, share: f64, seed: u64, skill: f64) -> Value {
     let mut row = json!({"type": "run", "run": name(arm, share, seed), "arm": arm, "share": share, "seed": seed, "k": 4, "gamma": 5.0,
         "window": "0.3-0.5", "stack_c_k": 0.6 + 0.01 * seed as f64, "window_c_k": 0.2 + 0.001 * seed as f64,
         "alignment_id": 1.0 - 0.2 * share, "benches": {"xstest": {"false_refusal": 0.1 + 0.5 * share + 0.01 * seed as f64}},
-        "skills": {"mmlu": {"extractor": "letter", "accuracy": skill, "count": 10_000}}});
+        "held_out_loss": 1.2, "skills": {"mmlu": {"extractor": "letter", "accuracy": skill, "count": 10_000}}});
     if arm != "share" {
         row["sign"] = arm.into();
         row["window_c_k"] = 0.1.into();
@@ -56,20 +56,23 @@ fn write(path: &Path, rows: impl IntoIterator<Item = Value>) {
 }
 
 fn claims(directory: &Path, runs: &[Value], [safety, general]: [Value; 2]) -> Vec<Value> {
+    claims_with(directory, runs, [safety, general], &[])
+}
+
+/// With records of the geometry, by flag and file.
+fn claims_with(
+    directory: &Path,
+    runs: &[Value],
+    [safety, general]: [Value; 2],
+    measured: &[(&str, &str)],
+) -> Vec<Value> {
     write(&directory.join("runs.jsonl"), runs.to_vec());
     write(&directory.join("safety.jsonl"), [safety]);
     write(&directory.join("general.jsonl"), [general]);
     let done = Run::new(env!("CARGO_BIN_EXE_report"))
-        .args([
-            "claims",
-            "runs.jsonl",
-            "--verdicts",
-            ".",
-            "--safety",
-            "safety.jsonl",
-            "--general",
-            "general.jsonl",
-        ])
+        .args(["claims", "runs.jsonl", "--verdicts", "."])
+        .args(["--safety", "safety.jsonl", "--general", "general.jsonl"])
+        .args(measured.iter().flat_map(|(flag, file)| [flag, file]))
         .current_dir(directory)
         .output()
         .expect(0);
@@ -137,4 +140,98 @@ fn repetition_is_claimed_of_all_four_measures() {
         (&claims[0]["estimate"], &claims[0]["verdict"]),
         (&json!(-1.0), &json!("not-confirmed"))
     );
+}
+
+/// Of 40 prompts, the unsafe half: each prompt's own measure is `safe` or `harmful`, and a little more with its number.
+fn of_prompts(safe: f64, harmful: f64, row: impl Fn(usize, f64) -> Value) -> Vec<Value> {
+    (0..40)
+        .map(|id| row(id, 0.001 * id as f64 + if id % 2 == 0 { safe } else { harmful }))
+        .collect()
+}
+
+fn write_geometry(directory: &Path) {
+    let prompt = |id: usize, _| {
+        let label = if id % 2 == 0 { "safe" } else { "unsafe" };
+        json!({"type": "prompt", "id": id.to_string(), "bench": "xstest", "label": label, "prompt": "?"})
+    };
+    let path = |component: &'static str| {
+        move |id: usize, ratio: f64| {
+            json!({"type": "trajectory", "id": id.to_string(), "component": component, "basis": "own", "layer_index": [0],
+                "projection": [0.0], "center3": [[0.0]], "smoothness_ratio": ratio})
+        }
+    };
+    write(&directory.join("prompts.jsonl"), of_prompts(0.0, 0.0, prompt));
+    let paths = of_prompts(0.5, 0.7, path("1"));
+    write(
+        &directory.join("paths.jsonl"),
+        paths.into_iter().chain(of_prompts(9.0, 0.0, path("id"))),
+    );
+    let layer = |index: usize, correlation: f64| json!({"type": "stability", "layer_index": index, "pc1_correlation": correlation, "cosine_mean": 0.5, "cosine_mean_b": 0.5});
+    let profile = json!({"type": "stability_profile", "prompt_count": 450, "correlation": 0.99});
+    write(
+        &directory.join("stability.jsonl"),
+        [layer(0, 0.99), layer(1, 0.4), profile],
+    );
+    let scored = |id: usize, log_perplexity: f64| json!({"type": "completion", "id": id.to_string(), "prompt": "?", "completion": "!", "log_prob": -10.0 * log_perplexity, "token_count": 10});
+    let heavy = [scored(99, 9.0)];
+    write(
+        &directory.join("scored-safety.jsonl"),
+        of_prompts(1.0, 1.0, scored).into_iter().chain(heavy),
+    );
+    write(&directory.join("scored-general.jsonl"), of_prompts(7.0, 7.0, scored));
+    let region = |model: &'static str, group: &'static str| {
+        move |id: usize, slope: f64| {
+            json!({"type": "region", "id": id.to_string(), "id_a": "", "id_b": "", "group": group, "model_digest": model, "layer_index": 0,
+                "read": "post-norm", "read_layer_index": 1, "path_kind": "linear", "distance": "l2", "alpha": [0.0, 1.0],
+                "curve": [0.0, 1.0], "max_slope": slope, "max_slope_alpha": 0.5, "end_distance": 1.0, "delta_norm": 1.0,
+                "token_id_a": 0, "token_id_b": 1})
+        }
+    };
+    let models = [region("base", ""), region("tuned", ""), region("other", "")];
+    let slopes = [[2.0, 2.0], [2.6, 2.6], [9.0, 9.0]];
+    let regions = models.into_iter().zip(slopes);
+    let rows = regions.flat_map(|(model, [one, other])| of_prompts(one, other, model));
+    write(&directory.join("regions.jsonl"), rows);
+}
+
+#[test]
+fn geometry_and_likelihoods_are_tested_from_the_records_of_the_tools() {
+    let directory = temp_dir();
+    write_geometry(directory.path());
+    let measured = [
+        ("--paths", "paths.jsonl"),
+        ("--prompts", "prompts.jsonl"),
+        ("--stability", "stability.jsonl"),
+        ("--scored-safety", "scored-safety.jsonl"),
+        ("--scored-general", "scored-general.jsonl"),
+        ("--regions", "regions.jsonl"),
+    ];
+    let data = [entropy(8.0, 0.7), entropy(9.0, 0.8)];
+    let claims = claims_with(directory.path(), &plain_runs(), data, &measured);
+    let numbers: Vec<u64> = claims.iter().filter_map(|row| row["claim"].as_u64()).collect();
+    assert_eq!(numbers, (1..=12).collect::<Vec<_>>());
+    let of = |claim: usize| &claims[claim - 1];
+    let estimate = |claim| of(claim)["estimate"].as_f64().expect("a number");
+    assert_eq!(of(6)["verdict"], "confirmed");
+    assert!((estimate(6) - 0.201).abs() < 1e-12, "{}", of(6));
+    assert_eq!((&of(10)["verdict"], estimate(10)), (&json!("not-confirmed"), 0.4));
+    assert_eq!(of(11)["verdict"], "confirmed");
+    assert_eq!(of(12)["verdict"], "confirmed");
+    assert!((estimate(12) - (2.6195 / 2.0195 - 1.0)).abs() < 1e-12, "{}", of(12));
+}
+
+/// Skill stays, and the loss on held-out rows does not.
+#[test]
+fn ability_is_kept_only_where_held_out_loss_is_too() {
+    let directory = temp_dir();
+    let mut runs = plain_runs();
+    for seed in SEEDS {
+        let mut cured = run("spread", 0.5, seed, 0.3);
+        cured["held_out_loss"] = 1.3.into();
+        runs.push(cured);
+        verdicts(directory.path(), &name("share", 0.5, seed), 50);
+        verdicts(directory.path(), &name("spread", 0.5, seed), 20);
+    }
+    let claims = claims(directory.path(), &runs, [entropy(8.0, 0.7), entropy(9.0, 0.8)]);
+    assert_eq!(claims[8]["verdict"], "not-confirmed", "{}", claims[8]);
 }

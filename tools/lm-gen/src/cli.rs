@@ -52,7 +52,9 @@ pub struct Args {
     #[arg(long, value_name = "FILE|DIR")]
     pub template: Option<PathBuf>,
 
-    /// Score the `completion` that each record holds instead of writing one: its log-likelihood in nats.
+    /// Score the `completion` that each record holds instead of writing one: its log-likelihood in nats
+    ///
+    /// A record without it whose `messages` end with the assistant's has that one scored: a file of training data can be read as it is.
     #[arg(long)]
     pub score: bool,
 

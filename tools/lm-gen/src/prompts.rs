@@ -78,13 +78,16 @@ fn is_other_record(row: &Row) -> bool {
 
 fn item(row: &Row, sample_index: u64, scores: bool) -> records::Result<Item> {
     let mut prompt: Prompt = row.decode()?;
+    // Keys that this tool writes are not carried over from another run.
+    let mut given = prompt.take_answer();
+    if scores && given.is_none() {
+        given = prompt.take_last_answer();
+    }
     let text_digest = prompt
         .text_digest()
         .ok_or_else(|| row.refuse("neither prompt nor messages"))?;
-    // Keys that this tool writes are not carried over from another run.
-    let given = prompt.take_answer();
     if scores && given.is_none() && prompt.choices.is_none() {
-        return Err(row.refuse("--score wants a completion"));
+        return Err(row.refuse("--score wants a completion, or messages that end with the assistant's"));
     }
     Ok(Item {
         sample_index,

@@ -215,6 +215,22 @@ fn scores_of_choices_are_those_of_given_completions() {
             .records();
         let given = completions(&records)[0];
         assert_eq!(given["completion"], format!(" {choice}"));
+        let turns =
+            json!([{"role": "user", "content": prompt}, {"role": "assistant", "content": format!(" {choice}")}]);
+        let conversation = json!({"id": "g", "messages": turns}).to_string();
+        let raw = ["--template", "raw.jinja", "--score", "--per-token", "-"];
+        fs::write(dir.path().join("raw.jinja"), "{{ messages[0].content }}").unwrap();
+        let records = tool()
+            .current_dir(dir.path())
+            .args(["--model", "."])
+            .args(raw)
+            .stdin(conversation)
+            .output()
+            .expect(0)
+            .records();
+        let of_conversation = completions(&records)[0];
+        assert_eq!(of_conversation["completion"], given["completion"]);
+        assert_eq!(of_conversation["token_log_prob"], given["token_log_prob"]);
         let total: f64 = given["token_log_prob"]
             .as_array()
             .unwrap()

@@ -97,6 +97,13 @@ impl Prompt {
             _ => None,
         })
     }
+
+    /// Takes the assistant's words out of a conversation that ends with them: a row of training data becomes a prompt and its answer.
+    pub fn take_last_answer(&mut self) -> Option<String> {
+        let messages = self.messages.as_mut()?;
+        let last = messages.pop_if(|last| last.role == "assistant")?;
+        Some(last.content)
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
-//! Claim 1: what is true of the data before any model is trained.
+//! Claims 1 and 11: what is true of the data before any model is trained.
 
 use std::path::Path;
 
+use numerics::rng::Rng;
+use numerics::statistics::{mean, mean_difference, quantile};
 use process::{Error, Result};
+use records::Completion;
 
-use super::{Found, Rule, Test};
+use super::{Found, LEVEL, RESAMPLE_COUNT, Rule, Test};
 use crate::rows::{self, AtTokens, Entropy};
 
 /// Repetition of safety answers beside general ones, each at the same number of tokens: all four measures must be lower.
@@ -36,4 +39,47 @@ fn found(safety: &AtTokens, general: &AtTokens) -> Found {
         rest_holds: pairs.all(|(safety, general)| safety < general),
         run_count: 0,
     }
+}
+
+/// How likely the base model finds the answers: mean perplexity, general less safety, where the tail of safety must be the heavier one.
+pub fn perplexity(safety: Option<&Path>, general: Option<&Path>, rng: &Rng) -> Result<Test> {
+    let measured = |path: Option<&Path>| path.map(perplexities).transpose();
+    Ok(Test {
+        claim: 11,
+        what: "safety answers have a lower mean perplexity under the base model, and a heavier tail: general less safety",
+        rule: Rule::Effect(0.0),
+        found: measured(safety)?
+            .zip(measured(general)?)
+            .and_then(|(safety, general)| compared(&safety, &general, rng)),
+    })
+}
+
+/// Of every answer that has one, in ascending order.
+fn perplexities(path: &Path) -> Result<Vec<f64>> {
+    let scored: Vec<Completion> = rows::read(path)?;
+    let perplexity = |row: &Completion| {
+        let tokens = row.token_count.filter(|tokens| *tokens > 0)?;
+        Some((-row.log_prob? / tokens as f64).exp())
+    };
+    let mut found: Vec<f64> = scored.iter().filter_map(perplexity).collect();
+    if found.is_empty() {
+        return Err(Error::input(
+            path.display(),
+            "no answer has a log-likelihood (lm-gen --score)",
+        ));
+    }
+    found.sort_by(f64::total_cmp);
+    Ok(found)
+}
+
+fn compared(safety: &[f64], general: &[f64], rng: &Rng) -> Option<Found> {
+    let tail = |ascending: &[f64]| Some(quantile(ascending, 0.99)? / quantile(ascending, 0.5)?);
+    let (interval, p) = mean_difference(safety, general, RESAMPLE_COUNT, LEVEL, rng)?;
+    Some(Found {
+        estimate: mean(general)? - mean(safety)?,
+        interval: Some(interval),
+        p: Some(p),
+        rest_holds: tail(safety)? / tail(general)? > 1.0,
+        run_count: 1,
+    })
 }

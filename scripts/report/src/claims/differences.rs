@@ -9,6 +9,7 @@ use process::Result;
 use records::{Class, Verdict};
 
 use super::{Flags, Found, LEVEL, RESAMPLE_COUNT, Rule, Test};
+use crate::choose::LOSS_RISE_MAX;
 use crate::rows;
 use crate::summary::Run;
 
@@ -29,7 +30,7 @@ pub fn tests(runs: &[Run], flags: &Flags, rng: &Rng) -> Result<Vec<Test>> {
         },
         Test {
             claim: 9,
-            what: "the loss that spreads keeps skill: change of accuracy",
+            what: "the loss that spreads keeps skill, and held-out loss within .05: change of accuracy",
             rule: Rule::Within(-0.02),
             found: change_of_skill(&spread),
         },
@@ -107,6 +108,10 @@ fn change_of_skill(pairs: &[(&Run, &Run)]) -> Option<Found> {
         .iter()
         .map(|(plain, cured)| Some(cured.skill()? - plain.skill()?))
         .collect::<Option<_>>()?;
+    let rises: Vec<f64> = pairs
+        .iter()
+        .map(|(plain, cured)| Some(cured.held_out_loss? - plain.held_out_loss?))
+        .collect::<Option<_>>()?;
     let variance = |run: &Run| {
         let of_bench = run
             .skills
@@ -127,7 +132,7 @@ fn change_of_skill(pairs: &[(&Run, &Run)]) -> Option<Found> {
             high: estimate + half,
         }),
         p: None,
-        rest_holds: true,
+        rest_holds: mean(&rises)? <= LOSS_RISE_MAX,
         run_count: 2 * pairs.len(),
     })
 }

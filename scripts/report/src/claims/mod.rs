@@ -4,6 +4,7 @@
 
 mod data;
 mod differences;
+mod geometry;
 mod relations;
 
 use std::path::PathBuf;
@@ -40,6 +41,30 @@ pub struct Flags {
     /// The same of the general data
     #[arg(long, value_name = "FILE", requires = "safety")]
     general: Option<PathBuf>,
+
+    /// Records of flowlens-pca --prompts all on the run of the highest share
+    #[arg(long, value_name = "FILE", requires = "prompts")]
+    paths: Option<PathBuf>,
+
+    /// The prompts, with their labels
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+
+    /// Records of flowlens-pca --stability on the base model
+    #[arg(long, value_name = "FILE")]
+    stability: Option<PathBuf>,
+
+    /// Safety answers as the base model scores them
+    #[arg(long, value_name = "FILE", requires = "scored_general")]
+    scored_safety: Option<PathBuf>,
+
+    /// The same of general answers
+    #[arg(long, value_name = "FILE", requires = "scored_safety")]
+    scored_general: Option<PathBuf>,
+
+    /// Records of stable-regions: the base model first, a fine-tuned one second
+    #[arg(long, value_name = "FILE")]
+    regions: Option<PathBuf>,
 
     /// The benchmark whose prompts are reported on
     #[arg(long, value_name = "NAME", default_value = "xstest")]
@@ -118,6 +143,10 @@ pub fn print(flags: &Flags) -> Result<Outcome> {
     let mut tests = vec![data::repetition(flags.safety.as_deref(), flags.general.as_deref())?];
     tests.extend(relations::tests(&runs, &flags.bench, &rng));
     tests.extend(differences::tests(&runs, flags, &rng)?);
+    tests.extend(geometry::tests(flags, &rng)?);
+    let [safety, general] = [&flags.scored_safety, &flags.scored_general].map(Option::as_deref);
+    tests.push(data::perplexity(safety, general, &rng)?);
+    tests.sort_by_key(|test| test.claim);
     let mut writer = Writer::new(process::stdout());
     for claim in judged(tests) {
         writer.row(&claim).at("stdout")?;
