@@ -5,7 +5,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(notdir $(wildcard tools/*))
 
-.PHONY: all help setup build test lint man install demo repro replicate dist clean
+.PHONY: all help setup build test lint man install demo repro replicate dist wheel clean
 
 all: build
 
@@ -46,6 +46,9 @@ replicate: build ## the paper on a real language model, MODEL=DIR or FILE.gguf a
 
 dist: setup ## an archive that runs on older machines with no BLAS
 	@scripts/dist $(TOOLS)
+
+wheel: dist ## the same as a Python wheel: uv tool install, or pip install
+	@scripts/wheel
 
 clean: ## remove what was built
 	$(CARGO) clean

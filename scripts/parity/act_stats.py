@@ -16,8 +16,8 @@ import time
 
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-import acts_reader
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
+import flowlens
 
 EDGES = 10.0 ** (np.arange(513) / 32 - 8)
 
@@ -78,11 +78,6 @@ def measure(rows, samples, options):
     return found, np.trim_zeros(bins)
 
 
-def numbers(array):
-    """The reader gives bf16 as its sixteen bits."""
-    return (array.astype(np.uint32) << 16).view(np.float32) if array.dtype == np.uint16 else array
-
-
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("dump")
@@ -91,12 +86,9 @@ def main():
     arguments.add_argument("--time", action="store_true")
     arguments = arguments.parse_args()
     acts = [row for row in map(json.loads, open(arguments.records)) if row["type"] == "act"]
-    tensors = acts_reader.read(arguments.dump)
+    tensors = flowlens.read(arguments.dump)
     samples = tensors["sample_index"]
-    groups = {}
-    for line in bytes(tensors["samples"]).decode().splitlines():
-        sample = json.loads(line)
-        groups[sample["sample_index"]] = sample["group"]
+    groups = {sample["sample_index"]: sample["group"] for sample in tensors.samples()}
     groups = np.array([groups[index] for index in samples])
     worst, start = {}, time.time()
     for act in acts:
@@ -107,7 +99,7 @@ def main():
             "quantiles": act["quantiles"], "int8": act.get("int8", {}), "dim_flow": dim_flow and (dim_flow["mass"], dim_flow["run"]),
             "temporal": arguments.temporal if "temporal_sparsity" in act else None,
         }
-        found, bins = measure(numbers(tensors[name])[chosen].astype(np.float64), samples[chosen], options)
+        found, bins = measure(tensors[name][chosen].astype(np.float64), samples[chosen], options)
         if not arguments.time:
             assert list(bins) == act["histogram"]["counts"], name
             for key, value in found.items():

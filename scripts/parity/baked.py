@@ -20,8 +20,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-from acts_reader import read
+sys.path.insert(0, str(ROOT / "scripts/python"))
+from flowlens import read
 
 PROMPT = [5, 17, 40, 9, 3, 22, 31]
 

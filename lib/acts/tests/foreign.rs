@@ -1,4 +1,4 @@
-//! Other people's readers take our containers: the zstd program, zeekstd's seekable reader, and the Python reader in scripts.
+//! Other people's readers take our containers: the zstd program, zeekstd's seekable reader, and the Python package.
 
 mod common;
 
@@ -78,35 +78,33 @@ fn zstd_tests_lists_and_decodes_a_container() {
 }
 
 #[test]
-fn the_python_readers_read_every_dtype_and_codec() {
+fn the_python_package_reads_every_dtype_and_codec() {
     let python = std::env::var("FLOWLENS_PYTHON").unwrap_or_else(|_| "python3".into());
     if !Command::new(&python)
-        .args(["-c", "import numpy, zstandard"])
+        .args(["-c", "import blake3, numpy, zstandard"])
         .output()
         .is_ok_and(|output| output.status.success())
     {
         return harness::skip(
             "numpy",
-            format!("{python} has no numpy and zstandard (FLOWLENS_PYTHON names another)"),
+            format!("{python} has no blake3, numpy and zstandard (FLOWLENS_PYTHON names another)"),
         );
     }
-    let scripts = format!("{}/../../scripts", env!("CARGO_MANIFEST_DIR"));
+    let scripts = format!("{}/../../scripts/python", env!("CARGO_MANIFEST_DIR"));
     let container = sample_container(2);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x.acts");
     std::fs::write(&path, &container.bytes).unwrap();
-    // Both print name and BLAKE-free digest of each tensor's raw bytes; sha256 is what Python has at hand.
+    // It prints name and digest of each tensor's raw bytes; sha256 is what Python has at hand.
     let program = "
 import hashlib, sys
 sys.path.insert(0, sys.argv[1])
-import acts_reader, flowlens
-plain = {name: raw.tobytes() for name, raw in acts_reader.read(sys.argv[2]).items()}
-with flowlens.Acts(sys.argv[2]) as file:
-    for name in file.tensors:
-        assert file.raw(name).tobytes() == plain[name], name
-        assert file.raw(name, 17, 170).tobytes() == plain[name][17 * len(plain[name]) // 300 : 170 * len(plain[name]) // 300], name
-for name, raw in plain.items():
-    print(name, hashlib.sha256(raw).hexdigest())
+import flowlens
+container = flowlens.read(sys.argv[2])
+for name in container:
+    raw = container.raw(name)
+    assert container.raw(name, 17, 170).tobytes() == raw[17:170].tobytes(), name
+    print(name, hashlib.sha256(raw.tobytes()).hexdigest())
 ";
     let output = Command::new(&python)
         .args(["-c", program, &scripts])

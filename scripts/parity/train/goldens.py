@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, get_linear_schedule_with_warmup
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / "scripts"))
-from vcl_loss import concentration, window_layers
+sys.path.insert(0, str(ROOT / "scripts/python"))
+from flowlens.vcl import concentration, window_layers
 
 OUT = ROOT / "tools/vcl-train/tests/goldens"
 K, GAMMA, WINDOW = 2, 3.0, (0.3, 0.8)
