@@ -30,6 +30,7 @@ use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::hub;
+use crate::quantised::{Dequantised, Scheme};
 use crate::safetensors::Safetensors;
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
@@ -134,7 +135,7 @@ impl Checkpoint {
         &self.config
     }
 
-    /// The bytes of config.json, of a wrapper's decoder what its own would say; where an adapter parted the head from the
+    /// The bytes of config.json; of a wrapper's decoder and of dequantised weights what their own would say; where an adapter parted the head from the
     /// embedding, it says so.
     pub fn config_text(&self) -> &[u8] {
         &self.config_text
@@ -268,24 +269,30 @@ fn open(path: &Path, options: &Options) -> Result<Opened> {
     let config_text = directory.read("config.json")?;
     let map = json::document(&config_text).map_err(|cause| Error::Config(cause.to_string()))?;
     let inner = wrapper::text_config(&map)?;
+    let is_wrapped = inner.is_some();
+    // what the config of the decoder alone would say, its weights dequantised
+    let mut own = inner.unwrap_or(map);
+    let scheme = Scheme::take(&mut own)?;
     // an impossible config is refused before any weight is looked at
-    let mut config = Config::of(inner.as_ref().unwrap_or(&map))?;
+    let mut config = Config::of(&own)?;
     let mut source = Safetensors::open(&directory, dtype, device)?;
-    let mut decoder_text = None;
-    if let Some(mut inner) = inner {
+    if is_wrapped {
         source = source.text_part()?;
-        if !inner.contains_key("tie_word_embeddings") {
+        if !own.contains_key("tie_word_embeddings") {
             config.tied = !source.names().any(|name| name == "lm_head.weight");
-            inner.insert("tie_word_embeddings".into(), config.tied.into());
+            own.insert("tie_word_embeddings".into(), config.tied.into());
         }
-        decoder_text = Some(pretty(&inner)?);
     }
+    let is_other = is_wrapped || scheme.is_some();
     Ok(Opened {
         directory,
         config_text,
         config,
-        decoder_text,
-        source: Box::new(source),
+        decoder_text: is_other.then(|| pretty(&own)).transpose()?,
+        source: match scheme {
+            None => Box::new(source),
+            Some(scheme) => Box::new(Dequantised::new(source, scheme)),
+        },
     })
 }
 

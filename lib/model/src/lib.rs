@@ -86,6 +86,8 @@ pub mod ops;
 #[cfg(feature = "decoder")]
 pub mod optimiser;
 #[cfg(feature = "decoder")]
+mod quantised;
+#[cfg(feature = "decoder")]
 mod reader;
 #[cfg(feature = "decoder")]
 mod rope;

@@ -62,6 +62,13 @@ struct Entry {
     bytes: Range<usize>,
 }
 
+/// A tensor as it is stored.
+pub struct Raw<'a> {
+    pub dtype: &'a str,
+    pub shape: &'a [usize],
+    pub bytes: &'a [u8],
+}
+
 /// The mapped weight files of one model.
 pub struct Safetensors {
     /// Each with its name.
@@ -118,6 +125,22 @@ impl Safetensors {
         }
         self.entries = entries;
         Ok(self)
+    }
+
+    /// The bytes of a tensor of any type, as they are stored.
+    pub fn raw(&self, name: &str) -> Result<Option<Raw<'_>>> {
+        let Some(entry) = self.entries.get(name) else {
+            return Ok(None);
+        };
+        let (file, map) = &self.files[entry.file];
+        let bytes = map
+            .get(entry.bytes.clone())
+            .ok_or_else(|| Error::file(file, "is shorter than its header says"))?;
+        Ok(Some(Raw {
+            dtype: &entry.dtype_name,
+            shape: &entry.shape,
+            bytes,
+        }))
     }
 
     /// The names of all tensors.

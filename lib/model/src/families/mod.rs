@@ -118,7 +118,7 @@ impl Config {
         if let Some(value) = keys.get("quantization_config") {
             let shown = keys::short(value);
             return Err(Error::Config(format!(
-                "quantization_config = {shown}: quantised checkpoints are not read"
+                "quantization_config = {shown}: a quantised model is read from its directory"
             )));
         }
         let name = keys.required_text("model_type")?;
