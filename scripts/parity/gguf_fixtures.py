@@ -3,21 +3,27 @@
 the same goldens), one tensor of every stored type beside what the package makes of its blocks, and vocabularies beside the tokens that
 llama.cpp makes of awkward texts.
 usage: gguf_fixtures.py [tests/fixtures]     needs gguf, numpy, safetensors; sentencepiece, tokenizers and xllamacpp for the vocabularies"""
-import ctypes, io, json, pathlib, sys, tempfile
+import ctypes, io, json, pathlib, re, sys, tempfile
 
 import gguf
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-fixtures = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "tests/fixtures")
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+fixtures = pathlib.Path(sys.argv[1]) if __name__ == "__main__" and len(sys.argv) > 1 else ROOT / "tests/fixtures"
 out = fixtures / "gguf"
-out.mkdir(exist_ok=True)
-LICENSE = pathlib.Path(__file__).resolve().parents[2] / "LICENSE-APACHE"  # an English text that stays as it is
+LICENSE = ROOT / "LICENSE-APACHE"  # an English text that stays as it is
 ARCHITECTURES = {
     "llama": "llama", "llama3-rope": "llama", "llama-linear-rope": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3",
     "gemma": "gemma", "gemma2": "gemma2", "gemma3": "gemma3", "phi3": "phi3", "phi3-longrope": "phi3", "olmo": "olmo", "olmo2": "olmo2",
-    "gpt2": "gpt2", "gpt_neox": "gptneox", "gpt_neox-sequential": "gptneox",
+    "gpt2": "gpt2", "gpt_neox": "gptneox", "gpt_neox-sequential": "gptneox", "mixtral": "llama", "qwen3_moe": "qwen3moe", "olmoe": "olmoe",
+    "olmo3": "olmo2", "smollm3-plain": "smollm3", "granite": "granite", "glm": "chatglm", "glm4": "glm4", "phi": "phi2", "falcon": "falcon",
+    "falcon-grouped": "falcon", "falcon-one-norm": "falcon", "qwen2-yarn": "qwen2",
 }
+# computed otherwise by llama.cpp: it slides in none of these
+UNLIKE_LLAMA_CPP = ["mistral", "phi3", "phi3-longrope"]
+EXPERT = re.compile(r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)\.experts\.\d+\.(\w+)\.weight")
+PARTS = {"w1": "gate", "w2": "down", "w3": "up", "gate_proj": "gate", "down_proj": "down", "up_proj": "up"}
 
 
 def paired(weights, heads):
@@ -25,9 +31,19 @@ def paired(weights, heads):
     return weights.reshape(heads, 2, weights.shape[0] // heads // 2, *weights.shape[1:]).swapaxes(1, 2).reshape(weights.shape)
 
 
-def stacked(weights, heads):
-    """All of q, then k, then v, from the three of each head."""
-    return weights.reshape(heads, 3, weights.shape[0] // heads // 3, *weights.shape[1:]).swapaxes(0, 1).reshape(weights.shape)
+def stacked(weights, heads, kv_heads):
+    """All of q, then k, then v, from what stands by key head."""
+    head = weights.shape[0] // (heads + 2 * kv_heads)
+    by_head = weights.reshape(kv_heads, -1, head, *weights.shape[1:])
+    return np.concatenate([part.reshape(-1, *weights.shape[1:]) for part in (by_head[:, :-2], by_head[:, -2], by_head[:, -1])])
+
+
+def kv_heads(config, arch):
+    """How many heads keys have."""
+    heads = config.get("num_attention_heads") or config["n_head"]
+    if arch == "falcon":
+        return config["num_kv_heads"] if config["new_decoder_architecture"] else 1 if config["multi_query"] else heads
+    return config.get("num_key_value_heads") or heads
 
 
 def llama3_factors(base, scaling, dims):
@@ -43,6 +59,8 @@ def llama3_factors(base, scaling, dims):
 
 
 def write_keys(writer, config, arch):
+    ropes = config.get("rope_parameters") or {}
+    config = {**config, **ropes.get("full_attention", ropes)} if ropes else config
     get = lambda *keys: next((config[key] for key in keys if config.get(key) is not None), None)
     hidden, heads = get("hidden_size", "n_embd"), get("num_attention_heads", "n_head")
     head_dim = get("head_dim") or hidden // heads
@@ -50,11 +68,10 @@ def write_keys(writer, config, arch):
     writer.add_block_count(get("num_hidden_layers", "n_layer"))
     writer.add_context_length(get("max_position_embeddings", "n_positions"))
     writer.add_embedding_length(hidden)
-    writer.add_feed_forward_length(get("intermediate_size", "n_inner") or 4 * hidden)
+    writer.add_feed_forward_length(get("intermediate_size", "n_inner", "ffn_hidden_size") or 4 * hidden)
     writer.add_head_count(heads)
-    if get("num_key_value_heads"):
-        writer.add_head_count_kv(get("num_key_value_heads"))
-    if arch in ("gpt2", "gptneox", "olmo"):
+    writer.add_head_count_kv(kv_heads(config, arch))
+    if arch in ("gpt2", "gptneox", "olmo", "phi2", "falcon"):
         writer.add_layer_norm_eps(get("layer_norm_epsilon", "layer_norm_eps") or 1e-5)
     else:
         writer.add_layer_norm_rms_eps(get("rms_norm_eps"))
@@ -64,6 +81,20 @@ def write_keys(writer, config, arch):
     if get("head_dim"):
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
+    if get("num_local_experts", "num_experts"):
+        writer.add_expert_count(get("num_local_experts", "num_experts"))
+        writer.add_expert_used_count(get("num_experts_per_tok"))
+    if get("moe_intermediate_size"):
+        writer.add_expert_feed_forward_length(get("moe_intermediate_size"))
+    if arch == "granite":
+        writer.add_attention_scale(config["attention_multiplier"])
+        writer.add_embedding_scale(config["embedding_multiplier"])
+        writer.add_residual_scale(config["residual_multiplier"])
+        writer.add_logit_scale(config["logits_scaling"])
+    if get("clip_qkv") and arch == "olmoe":
+        writer.add_clamp_kqv(config["clip_qkv"])
+    if arch == "olmo2" and get("layer_types"):
+        writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config["layer_types"]])
     if get("sliding_window"):
         writer.add_sliding_window(get("sliding_window"))
     if arch == "gptneox":
@@ -76,13 +107,21 @@ def write_keys(writer, config, arch):
     if arch == "gemma3":
         writer.add_uint32("gemma3.attention.sliding_window_pattern", config["sliding_window_pattern"])
         writer.add_rope_freq_base_swa(config["rope_local_base_freq"])
-    scaling = get("rope_scaling") or {}
+    scaling = get("rope_scaling") or config
+    if scaling.get("rope_type") == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(scaling["factor"])
+        writer.add_rope_scaling_orig_ctx_len(scaling["original_max_position_embeddings"])
+        for key, add in (("beta_fast", writer.add_rope_scaling_yarn_beta_fast), ("beta_slow", writer.add_rope_scaling_yarn_beta_slow),
+                         ("attention_factor", writer.add_rope_scaling_yarn_attn_factor)):
+            if scaling.get(key):
+                add(scaling[key])
     if scaling.get("rope_type") == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(scaling["factor"])
     if scaling.get("rope_type") == "llama3":
         writer.add_tensor("rope_freqs.weight", llama3_factors(config["rope_theta"], scaling, head_dim))
-    if scaling.get("type") == "longrope":
+    if "longrope" in (scaling.get("type"), scaling.get("rope_type")):
         original = config["original_max_position_embeddings"]
         writer.add_rope_scaling_orig_ctx_len(original)
         stretch = config["max_position_embeddings"] / original
@@ -99,10 +138,10 @@ def as_stored(key, weights, config, arch):
     module = key.rsplit(".", 1)[0]
     heads = config.get("num_attention_heads") or config["n_head"]
     weights = np.asarray(weights, np.float32)
-    if arch in ("llama", "olmo") and module.endswith(("q_proj", "k_proj")):
+    if arch in ("llama", "olmo", "smollm3", "granite") and module.endswith(("q_proj", "k_proj")):
         weights = paired(weights, heads if module.endswith("q_proj") else config["num_key_value_heads"])
-    if arch == "gptneox" and module.endswith("query_key_value"):
-        weights = stacked(weights, heads)
+    if arch in ("gptneox", "falcon") and module.endswith("query_key_value"):
+        weights = stacked(weights, heads, kv_heads(config, arch))
     if arch.startswith("gemma") and module.endswith("norm"):
         weights = weights + 1
     if arch == "gpt2" and weights.ndim == 2 and ".h." in key:
@@ -138,14 +177,25 @@ def write_model(name, arch, path, vocabulary):
     vocabulary(writer)
     layers = config.get("num_hidden_layers") or config["n_layer"]
     names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), layers)
-    tied = config.get("tie_word_embeddings", arch in ("gemma", "gemma2", "gemma3", "gpt2"))
-    for key, weights in sorted(load_file(folder / "model.safetensors").items()):
+    tied = config.get("tie_word_embeddings", arch in ("gemma", "gemma2", "gemma3", "gpt2", "smollm3", "falcon"))
+    experts = {}
+    for key, weights in sorted(load_file(folder / "model.safetensors").items(), key=numbered):
         if key == "lm_head.weight" and tied:
+            continue
+        if expert := EXPERT.fullmatch(key):
+            experts.setdefault(f"blk.{expert[1]}.ffn_{PARTS[expert[2]]}_exps.weight", []).append(weights)
             continue
         stored = names.get_name(key, try_suffixes=(".weight", ".bias"))
         assert stored, key
         writer.add_tensor(stored, as_stored(key, weights, config, arch))
+    for stored, parts in experts.items():
+        writer.add_tensor(stored, np.stack(parts))
     finish(writer)
+
+
+def numbered(item):
+    """Sorts names with their numbers as numbers."""
+    return [int(part) if part.isdigit() else part for part in item[0].split(".")]
 
 
 def write_types():
@@ -154,7 +204,7 @@ def write_types():
     writer = gguf.GGUFWriter(out / "types.gguf", "llama")
     golden = {}
     scales = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
-    for name in "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS".split():
+    for name in "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4".split():
         kind = gguf.GGMLQuantizationType[name]
         block, size = gguf.GGML_QUANT_SIZES[kind]
         if block == 1:
@@ -162,7 +212,9 @@ def write_types():
         else:
             stored = random.integers(0, 256, size=(3, 512 // block * size), dtype=np.uint8)
             blocks = stored.reshape(-1, size)
-            for at in scales.get(name, (0,)):
+            if name == "MXFP4":
+                blocks[:, 0] = random.integers(100, 140, size=len(blocks))
+            for at in () if name == "MXFP4" else scales.get(name, (0,)):
                 blocks[:, at : at + 2] = random.normal(size=(len(blocks), 1)).astype(np.float16).view(np.uint8)
         golden[name] = gguf.quants.dequantize(stored, kind).astype(np.float32)
         writer.add_tensor(name, stored, raw_dtype=kind)
@@ -170,8 +222,28 @@ def write_types():
     save_file(golden, out / "types.safetensors")
 
 
+def write_stored():
+    """A small model whose matrices are quantised, of two kinds."""
+    random = np.random.default_rng(13)
+    config = dict(hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=48,
+                  max_position_embeddings=64, rms_norm_eps=1e-5, rope_theta=10000.0, bos_token_id=1, eos_token_id=2)
+    writer = gguf.GGUFWriter(out / "stored.gguf", "llama")
+    write_keys(writer, config, "llama")
+    writer.add_tokenizer_model("none")
+    writer.add_tensor("token_embd.weight", random.normal(size=(48, 64)).astype(np.float32))
+    writer.add_tensor("output_norm.weight", np.ones(64, np.float32))
+    for layer in range(2):
+        for norm in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{layer}.{norm}.weight", np.ones(64, np.float32))
+        for part, rows in (("attn_q", 64), ("attn_k", 32), ("attn_v", 32), ("attn_output", 64), ("ffn_gate", 64), ("ffn_up", 64), ("ffn_down", 64)):
+            kind = gguf.GGMLQuantizationType.Q8_0 if part.startswith("attn") else gguf.GGMLQuantizationType.Q4_0
+            stored = gguf.quants.quantize(random.normal(scale=0.15, size=(rows, 64)).astype(np.float32), kind)
+            writer.add_tensor(f"blk.{layer}.{part}.weight", stored, raw_dtype=kind)
+    finish(writer)
+
+
 WORDS = """gpt-2 phi-2 mpt jais gigachat exaone4 mellum olmo smollm starcoder refact command-r codeshell exaone minerva-7b dbrx smaug-bpe
-llama3 llama-v3 llama-bpe falcon3 pixtral qwen2 deepseek-r1-qwen megrez tekken gpt-4o""".split()
+chatglm-bpe glm4 falcon llama3 llama-v3 llama-bpe falcon3 pixtral qwen2 deepseek-r1-qwen megrez tekken gpt-4o""".split()
 TEXTS = [
     "", " ", "Hello, world!", "  two  spaces ", "a     b", "tab\tand\nnewline\r\n\n\n", "naïve café Ångström", "日本語のテキスト", "👩‍👩‍👧‍👦 🇩🇪",
     "don't I'LL we'Ve", "1234567890 3.14159", "<s>x</s>", "a<|end|> b", "def f(x):\n    return x  # done", "\u00a0nbsp\u200bzwsp", "مرحبا",
@@ -293,8 +365,10 @@ def write_vocabularies():
 
 
 if __name__ == "__main__":
+    out.mkdir(exist_ok=True)
     for name, arch in ARCHITECTURES.items():
         write_model(name, arch, f"{name}.gguf", lambda writer: writer.add_tokenizer_model("none"))
     write_model("qwen3", "qwen3", "lettered.gguf", letters)
     write_types()
+    write_stored()
     write_vocabularies()

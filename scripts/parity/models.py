@@ -72,6 +72,7 @@ CASES = {
         rope_type="yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=4.0)),
     "llama-dynamic-rope": dict(SMALL, model_type="llama", rope_scaling=dict(rope_type="dynamic", factor=4.0)),
     "smollm3": dict(SMALL, model_type="smollm3", no_rope_layer_interval=2, use_sliding_window=True, sliding_window=4),
+    "smollm3-plain": dict(SMALL, model_type="smollm3", num_hidden_layers=4),
     "granite": dict(SMALL, model_type="granite", embedding_multiplier=12.0, residual_multiplier=0.22, attention_multiplier=0.3,
                     logits_scaling=8.0, tie_word_embeddings=True, attention_bias=True),
     "glm": dict(SMALL, model_type="glm", head_dim=8),

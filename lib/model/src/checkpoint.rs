@@ -23,7 +23,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value};
 
 use crate::adapter::{Adapted, Adapter, Untied};
-use crate::compute::{Compute, Precision};
+use crate::compute::{Compute, Precision, Weights};
 use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::directory::Directory;
@@ -45,6 +45,7 @@ pub struct Options {
     pub device: Device,
     pub dtype: DType,
     pub precision: Precision,
+    pub weights: Weights,
     /// Follow links that leave the model directory.
     pub follow_links: bool,
     /// Refuse a model with another digest.
@@ -61,6 +62,7 @@ impl Default for Options {
             device: Device::Cpu,
             dtype: DType::F32,
             precision: Precision::Full,
+            weights: Weights::Dequantised,
             follow_links: false,
             digest: None,
             adapters: Vec::new(),
@@ -69,16 +71,17 @@ impl Default for Options {
     }
 }
 
-type Weights = Box<dyn Source + Send + Sync>;
+type Stored = Box<dyn Source + Send + Sync>;
 
 /// An opened model.
 pub struct Checkpoint {
     directory: Directory,
     config: Config,
     config_text: Vec<u8>,
-    source: Weights,
+    source: Stored,
     digest: String,
     precision: Precision,
+    weights: Weights,
     soft_prompt: Option<Tensor>,
 }
 
@@ -111,6 +114,7 @@ impl Checkpoint {
             source,
             digest,
             precision: options.precision,
+            weights: options.weights,
             soft_prompt: None,
         })
     }
@@ -172,7 +176,10 @@ impl Checkpoint {
     }
 
     pub fn compute(&self) -> Compute {
-        Compute::new(self.source.device(), self.source.dtype(), self.precision)
+        Compute {
+            weights: self.weights,
+            ..Compute::new(self.source.device(), self.source.dtype(), self.precision)
+        }
     }
 
     pub fn device(&self) -> &Device {
@@ -241,7 +248,7 @@ struct Opened {
     config: Config,
     /// The config.json of the decoder alone, where that of the directory says more.
     decoder_text: Option<Vec<u8>>,
-    source: Weights,
+    source: Stored,
 }
 
 /// What `path` names: a directory, a GGUF file, or a name of the hub.
@@ -254,7 +261,10 @@ fn open(path: &Path, options: &Options) -> Result<Opened> {
         false => (DType::F32, &Device::Cpu),
     };
     if Gguf::is_at(path) {
-        let source = Gguf::open(path, dtype, device)?;
+        let mut source = Gguf::open(path, dtype, device)?;
+        if options.weights == Weights::AsStored {
+            source = source.as_stored();
+        }
         let directory = Directory::made(path, source.stands_for()?);
         let config_text = directory.read("config.json")?;
         return Ok(Opened {
@@ -264,6 +274,12 @@ fn open(path: &Path, options: &Options) -> Result<Opened> {
             decoder_text: None,
             source: Box::new(source),
         });
+    }
+    if options.weights == Weights::AsStored {
+        return Err(Error::file(
+            "",
+            "is no GGUF file, of which alone weights are multiplied as stored",
+        ));
     }
     let directory = Directory::open(path, options.follow_links)?;
     let config_text = directory.read("config.json")?;
@@ -297,7 +313,7 @@ fn open(path: &Path, options: &Options) -> Result<Opened> {
 }
 
 /// Lays the adapters over the weights, and unties the head from the embedding where one of them is changed.
-fn adapt(mut source: Weights, config: &mut Config, path: &Path, options: &Options) -> Result<Weights> {
+fn adapt(mut source: Stored, config: &mut Config, path: &Path, options: &Options) -> Result<Stored> {
     let count = options.adapters.len();
     for (index, at) in options.adapters.iter().enumerate() {
         let place = |cause: Error| Error::Adapter {

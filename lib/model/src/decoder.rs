@@ -98,12 +98,7 @@ impl Decoder {
             .head_bias
             .then(|| loader.get(format!("{}.bias", names.head), &[config.vocab_size]))
             .transpose()?;
-        let asked: Vec<&str> = loader
-            .parameters
-            .iter()
-            .map(|parameter| parameter.name.as_str())
-            .collect();
-        source.refuse_unused(&asked)?;
+        source.refuse_unused(&loader.asked())?;
         Ok(Self {
             embedding,
             positions,

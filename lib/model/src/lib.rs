@@ -117,7 +117,7 @@ pub use candle_core::{DType, Device, Tensor};
 #[cfg(feature = "decoder")]
 pub use checkpoint::{Checkpoint, Options};
 #[cfg(feature = "decoder")]
-pub use compute::{Compute, Precision};
+pub use compute::{Compute, Precision, Weights};
 #[cfg(feature = "decoder")]
 pub use config::Config;
 #[cfg(feature = "decoder")]

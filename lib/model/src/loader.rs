@@ -1,6 +1,9 @@
 //! The decoder's learnable parts: how they come out of a source of weights, and what they are called there.
 
-use candle_core::{Result, Tensor};
+use std::sync::Arc;
+
+use candle_core::quantized::QTensor;
+use candle_core::{DType, Error, Result, Tensor};
 
 use crate::config::{self, Config};
 use crate::error;
@@ -33,6 +36,8 @@ pub(crate) struct Loader<'a> {
     source: &'a dyn Source,
     config: &'a Config,
     pub parameters: Vec<Parameter>,
+    /// Matrices that are multiplied as they are stored, which are no parameters.
+    pub kept: Vec<String>,
 }
 
 impl<'a> Loader<'a> {
@@ -41,7 +46,14 @@ impl<'a> Loader<'a> {
             source,
             config,
             parameters: Vec::new(),
+            kept: Vec::new(),
         }
+    }
+
+    /// The names of everything that was asked for.
+    pub fn asked(&self) -> Vec<&str> {
+        let parameters = self.parameters.iter().map(|parameter| &parameter.name);
+        parameters.chain(&self.kept).map(String::as_str).collect()
     }
 
     pub fn get(&mut self, name: String, shape: &[usize]) -> error::Result<Tensor> {
@@ -73,9 +85,19 @@ impl<'a> Loader<'a> {
         Ok(tensor)
     }
 
+    fn weight(&mut self, name: String, shape: (usize, usize)) -> error::Result<Weight> {
+        match self.source.blocks(&name, shape.into())? {
+            None => self.matrix(name, shape).map(Weight::Numbers),
+            Some(blocks) => {
+                self.kept.push(name);
+                Ok(Weight::Blocks(blocks))
+            }
+        }
+    }
+
     pub fn linear(&mut self, name: &str, (output, input): (usize, usize), bias: bool) -> error::Result<Linear> {
         Ok(Linear {
-            weight: self.matrix(format!("{name}.weight"), (output, input))?,
+            weight: self.weight(format!("{name}.weight"), (output, input))?,
             bias: bias.then(|| self.get(format!("{name}.bias"), &[output])).transpose()?,
         })
     }
@@ -97,20 +119,46 @@ impl<'a> Loader<'a> {
     }
 }
 
+/// A matrix (out, in).
+#[derive(Debug)]
+enum Weight {
+    Numbers(Tensor),
+    /// As a file stores it; it does not learn.
+    Blocks(Arc<QTensor>),
+}
+
 /// `x · weightᵀ + bias`.
 #[derive(Debug)]
 pub(crate) struct Linear {
-    weight: Tensor, // (out, in)
+    weight: Weight,
     bias: Option<Tensor>,
 }
 
 impl Linear {
+    /// What may learn.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        std::iter::once(&self.weight).chain(&self.bias)
+        let weight = match &self.weight {
+            Weight::Numbers(weight) => Some(weight),
+            Weight::Blocks(_) => None,
+        };
+        weight.into_iter().chain(&self.bias)
     }
 
     pub fn forward(&self, tape: &Tape, x: &Tensor) -> Result<Tensor> {
-        ops::linear(tape, x, &self.weight, self.bias.as_ref())
+        match &self.weight {
+            Weight::Numbers(weight) => ops::linear(tape, x, weight, self.bias.as_ref()),
+            Weight::Blocks(_) if tape.is_recording() => {
+                Err(Error::Msg("blocks as they are stored have no gradient".into()))
+            }
+            Weight::Blocks(blocks) => {
+                let product = x.to_dtype(DType::F32)?.contiguous()?.apply_op1_no_bwd(&**blocks)?;
+                let product = match &self.bias {
+                    None => product,
+                    Some(bias) => product.broadcast_add(&bias.to_dtype(DType::F32)?)?,
+                };
+                product.to_dtype(x.dtype())
+            }
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! Where a decoder gets its parameters, whatever the format they are kept in.
 
+use std::sync::Arc;
+
+use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
@@ -9,6 +12,11 @@ use crate::error::Result;
 pub trait Source {
     /// The tensor `name`, which must have this shape, in `dtype` on `device`.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor>;
+
+    /// The matrix `name` (out, in) in the blocks that it is stored in, where these are to be multiplied as they are.
+    fn blocks(&self, _name: &str, _shape: [usize; 2]) -> Result<Option<Arc<QTensor>>> {
+        Ok(None)
+    }
 
     fn dtype(&self) -> DType;
 

@@ -133,6 +133,7 @@ fn open(flags: &LearnArgs) -> Result<Checkpoint> {
         digest: flags.model_digest.clone(),
         adapters: flags.adapter.adapters.clone(),
         other_base: flags.adapter.other_base,
+        ..Options::default()
     };
     Checkpoint::open(&flags.model, &options).at(flags.model.display())
 }

@@ -113,6 +113,11 @@ pub struct Args {
     #[command(flatten)]
     pub precision: process::PrecisionFlag,
 
+    /// What the matrices of blocks are multiplied as: numbers, or what a GGUF file stores, by activations rounded to 8 bits: on the CPU,
+    /// with less memory.
+    #[arg(long, value_enum, default_value_t = WeightsFlag::Dequantised, value_name = "HOW")]
+    pub weights: WeightsFlag,
+
     /// Refuse the model unless its weights have this digest (blake3:…, as `model_digest` of any output says it).
     #[arg(long, value_name = "DIGEST")]
     pub model_digest: Option<String>,
@@ -144,6 +149,21 @@ pub struct Args {
 
     #[command(flatten)]
     pub common: Common,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum WeightsFlag {
+    Dequantised,
+    AsStored,
+}
+
+impl From<WeightsFlag> for model::Weights {
+    fn from(flag: WeightsFlag) -> Self {
+        match flag {
+            WeightsFlag::Dequantised => Self::Dequantised,
+            WeightsFlag::AsStored => Self::AsStored,
+        }
+    }
 }
 
 impl process::Tool for Args {

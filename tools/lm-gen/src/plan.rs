@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use model::{Checkpoint, Compute, Options, Slot, Steering, Template, Tokenizer};
+use model::{Checkpoint, Compute, Options, Slot, Steering, Template, Tokenizer, Weights};
 use process::{AdapterFlags, Error, Existing, MixedCompute, Result, ResultExt, Shard};
 use serde::Serialize;
 use steering::Intervention;
@@ -103,7 +103,7 @@ impl Plan {
             .as_deref()
             .ok_or_else(|| Error::usage("--model", "is needed"))?;
         let subject = model_path.display();
-        let mut checkpoint = open(args, model_path, args.model_digest.clone(), &args.adapter)?;
+        let mut checkpoint = open(args, model_path, &args.adapter, first_options(args)?)?;
         let tokenizer = checkpoint.tokenizer().at(&subject)?;
         let template = template(args, model_path, &checkpoint)?;
         let (interventions, steering) = args.steering.open(&checkpoint)?;
@@ -221,7 +221,7 @@ fn amateur(args: &Args, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Resul
     let Some(path) = args.contrast.as_ref().and_then(|contrast| contrast.amateur.as_deref()) else {
         return Ok(None);
     };
-    let amateur = open(args, path, None, &AdapterFlags::default())?;
+    let amateur = open(args, path, &AdapterFlags::default(), Options::default())?;
     let theirs = amateur.tokenizer().at(path.display())?;
     let (ours, size) = (checkpoint.config().vocab_size, amateur.config().vocab_size);
     if theirs.digest() != tokenizer.digest() || ours != size {
@@ -233,7 +233,26 @@ fn amateur(args: &Args, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Resul
     Ok(Some(amateur))
 }
 
-fn open(args: &Args, path: &Path, digest: Option<String>, laid_over: &AdapterFlags) -> Result<Checkpoint> {
+/// How the model itself is opened, beyond what holds for the other one of a contrast too.
+fn first_options(args: &Args) -> Result<Options> {
+    let weights = args.weights.into();
+    if weights == Weights::AsStored {
+        let refuse = |cause: &str| Err(Error::usage("--weights as-stored", cause));
+        if !args.adapter.adapters.is_empty() {
+            return refuse("an --adapter is added to numbers, which blocks are not");
+        }
+        if args.device != "cpu" {
+            return refuse("only the CPU multiplies them here");
+        }
+    }
+    Ok(Options {
+        weights,
+        digest: args.model_digest.clone(),
+        ..Options::default()
+    })
+}
+
+fn open(args: &Args, path: &Path, laid_over: &AdapterFlags, options: Options) -> Result<Checkpoint> {
     let device = model::device::open(&args.device).map_err(|cause| Error::environment("--device", cause))?;
     let dtype = model::device::dtype(&args.dtype).map_err(|cause| Error::usage("--dtype", cause))?;
     let precision = model::device::precision(&args.precision.precision, &device, dtype);
@@ -242,9 +261,9 @@ fn open(args: &Args, path: &Path, digest: Option<String>, laid_over: &AdapterFla
         device,
         dtype,
         follow_links: args.follow_links,
-        digest,
         adapters: laid_over.adapters.clone(),
         other_base: laid_over.other_base,
+        ..options
     };
     Checkpoint::open(path, &options).at(path.display())
 }

@@ -110,6 +110,7 @@ pub fn open(args: &Args, device: Device) -> Result<Checkpoint> {
         digest: args.model_digest.clone(),
         adapters: args.adapter.adapters.clone(),
         other_base: args.adapter.other_base,
+        ..Options::default()
     };
     Checkpoint::open(&args.model, &options).at(args.model.display())
 }

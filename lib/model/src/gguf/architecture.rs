@@ -1,6 +1,8 @@
 //! The architectures of GGUF files, in Hugging Face's words: which family each is, how its tensors are named and what the converter
 //! did to them.
 
+use std::ops::Range;
+
 use serde_json::{Map, Value as Json, json};
 
 use super::config;
@@ -18,12 +20,22 @@ pub enum Change {
     Paired {
         head_count: usize,
     },
-    /// All of q, then all of k, then all of v, instead of the three of each head.
+    /// All of q, then all of k, then all of v, instead of what belongs to each key head.
     Stacked {
         head_count: usize,
+        kv_head_count: usize,
     },
     /// 1 was added.
     PlusOne,
+}
+
+/// Where a tensor lies.
+pub struct Place {
+    /// The file's name of it, or of one that holds more.
+    pub name: String,
+    /// Which elements of that.
+    pub elements: Option<Range<usize>>,
+    pub change: Change,
 }
 
 pub struct Architecture {
@@ -34,7 +46,7 @@ pub struct Architecture {
     modules: &'static [(&'static str, &'static str)],
     /// Rows of q and k are stored in pairs.
     pairs_heads: bool,
-    /// Hugging Face keeps q, k and v by head.
+    /// Hugging Face keeps q, k and v by key head.
     stacks_heads: bool,
     /// Weights of norms are stored with 1 added.
     norms_plus_one: bool,
@@ -43,13 +55,14 @@ pub struct Architecture {
     config: fn(&Keys) -> Result<config::Pairs>,
 }
 
-const ALL: [Architecture; 11] = [
+const ALL: &[Architecture] = &[
     Architecture {
         pairs_heads: true,
         ..plain("llama", "llama", config::llama)
     },
     plain("qwen2", "qwen2", config::rms),
     plain("qwen3", "qwen3", config::rms),
+    plain("qwen3moe", "qwen3_moe", config::qwen3_moe),
     Architecture {
         norms_plus_one: true,
         ..plain("gemma", "gemma", config::rms)
@@ -71,7 +84,30 @@ const ALL: [Architecture; 11] = [
     },
     Architecture {
         modules: NORMS_AFTER,
-        ..plain("olmo2", "olmo2", config::rms)
+        ..plain("olmo2", "olmo2", config::olmo2)
+    },
+    plain("olmoe", "olmoe", config::olmoe),
+    Architecture {
+        pairs_heads: true,
+        ..plain("smollm3", "smollm3", config::rms)
+    },
+    Architecture {
+        pairs_heads: true,
+        ..plain("granite", "granite", config::granite)
+    },
+    plain("chatglm", "glm", config::glm),
+    Architecture {
+        modules: NORMS_OF_GLM4,
+        ..plain("glm4", "glm4", config::glm)
+    },
+    Architecture {
+        modules: PHI2,
+        ..plain("phi2", "phi", config::phi2)
+    },
+    Architecture {
+        modules: FALCON,
+        stacks_heads: true,
+        ..plain("falcon", "falcon", config::falcon)
     },
     Architecture {
         modules: GPT2,
@@ -113,6 +149,12 @@ const NORMS_AFTER: &[(&str, &str)] = &[
     ("post_attention_layernorm", "post_attention_norm"),
     ("post_feedforward_layernorm", "post_ffw_norm"),
 ];
+const NORMS_OF_GLM4: &[(&str, &str)] = &[
+    ("input_layernorm", "attn_norm"),
+    ("post_self_attn_layernorm", "post_attention_norm"),
+    ("post_attention_layernorm", "ffn_norm"),
+    ("post_mlp_layernorm", "post_ffw_norm"),
+];
 const SHARED: &[(&str, &str)] = &[
     ("self_attn.q_proj", "attn_q"),
     ("self_attn.k_proj", "attn_k"),
@@ -125,6 +167,17 @@ const SHARED: &[(&str, &str)] = &[
     ("mlp.up_proj", "ffn_up"),
     ("mlp.gate_up_proj", "ffn_up"),
     ("mlp.down_proj", "ffn_down"),
+    ("mlp.gate", "ffn_gate_inp"),
+    ("block_sparse_moe.gate", "ffn_gate_inp"),
+];
+/// Of one expert; the file holds those of all as one tensor, older ones each by itself.
+const EXPERT: &[(&str, &str)] = &[
+    ("gate_proj", "ffn_gate"),
+    ("up_proj", "ffn_up"),
+    ("down_proj", "ffn_down"),
+    ("w1", "ffn_gate"),
+    ("w3", "ffn_up"),
+    ("w2", "ffn_down"),
 ];
 const GPT2: &[(&str, &str)] = &[
     ("ln_1", "attn_norm"),
@@ -142,11 +195,28 @@ const GPT_NEOX: &[(&str, &str)] = &[
     ("mlp.dense_h_to_4h", "ffn_up"),
     ("mlp.dense_4h_to_h", "ffn_down"),
 ];
+const PHI2: &[(&str, &str)] = &[
+    ("input_layernorm", "attn_norm"),
+    ("self_attn.dense", "attn_output"),
+    ("mlp.fc1", "ffn_up"),
+    ("mlp.fc2", "ffn_down"),
+];
+const FALCON: &[(&str, &str)] = &[
+    ("input_layernorm", "attn_norm"),
+    ("ln_mlp", "attn_norm"),
+    ("ln_attn", "attn_norm_2"),
+    ("self_attention.query_key_value", "attn_qkv"),
+    ("self_attention.dense", "attn_output"),
+    ("mlp.dense_h_to_4h", "ffn_up"),
+    ("mlp.dense_4h_to_h", "ffn_down"),
+];
 const OUTSIDE: &[(&str, &str)] = &[
     ("model.embed_tokens", "token_embd"),
     ("model.norm", "output_norm"),
+    ("model.final_layernorm", "output_norm"),
     ("lm_head", "output"),
     ("transformer.wte", "token_embd"),
+    ("transformer.word_embeddings", "token_embd"),
     ("transformer.wpe", "position_embd"),
     ("transformer.ln_f", "output_norm"),
     ("gpt_neox.embed_in", "token_embd"),
@@ -173,37 +243,84 @@ impl Architecture {
         })
     }
 
-    /// The file's name of a tensor that Hugging Face calls `name`, and what was done to it.
-    pub fn stored(&self, name: &str, file: &File) -> Option<(String, Change)> {
+    /// Where in the file a tensor lies that Hugging Face calls `name`, and what was done to it.
+    pub fn place(&self, name: &str, file: &File) -> Option<Place> {
         let (module, part) = name.rsplit_once('.')?;
-        let found = |list: &[(&str, &'static str)], module: &str| {
-            list.iter().find(|(theirs, _)| *theirs == module).map(|(_, own)| *own)
-        };
         let of_block = BLOCKS
             .iter()
             .find_map(|prefix| module.strip_prefix(prefix)?.split_once('.'));
         let Some((index, inner)) = of_block else {
             let own = found(OUTSIDE, module)?;
-            return Some((format!("{own}.{part}"), self.change(own, file)));
+            return Some(self.whole(format!("{own}.{part}"), own, file));
         };
+        let at = |own: &str| format!("blk.{index}.{own}.{part}");
+        if let Some((_, expert)) = inner.split_once(".experts.") {
+            let (number, module) = expert.split_once('.')?;
+            let own = found(EXPERT, module)?;
+            let all = at(&format!("{own}_exps"));
+            return Some(match file.entries().contains_key(&all) {
+                true => of_expert(all, number.parse().ok()?, file),
+                false => self.whole(at(&format!("{own}.{number}")), own, file),
+            });
+        }
         let own = found(self.modules, inner).or_else(|| found(SHARED, inner))?;
-        let change = match self.turns_matrices && part == "weight" && !own.ends_with("norm") {
-            true => Change::Turned,
-            false => self.change(own, file),
+        if self.turns_matrices && part == "weight" && !own.ends_with("norm") {
+            return Some(Place {
+                change: Change::Turned,
+                ..self.whole(at(own), own, file)
+            });
+        }
+        let together = at("attn_qkv");
+        match self.part_of_qkv(own, &together, file) {
+            Some(elements) if !file.entries().contains_key(&at(own)) => Some(Place {
+                elements: Some(elements),
+                ..self.whole(together, own, file)
+            }),
+            _ => Some(self.whole(at(own), own, file)),
+        }
+    }
+
+    fn whole(&self, name: String, own: &str, file: &File) -> Place {
+        Place {
+            name,
+            elements: None,
+            change: self.change(own, file),
+        }
+    }
+
+    /// Which elements of the tensor `together`, where the file has it, are those of q, k or v.
+    fn part_of_qkv(&self, own: &str, together: &str, file: &File) -> Option<Range<usize>> {
+        let shape = &file.entries().get(together)?.shape;
+        let width: usize = shape[1..].iter().product();
+        let (heads, kv_heads) = self.heads(file)?;
+        let head = shape[0] / (heads + 2 * kv_heads);
+        let (start, count) = match own {
+            "attn_q" => (0, heads),
+            "attn_k" => (heads, kv_heads),
+            "attn_v" => (heads + kv_heads, kv_heads),
+            _ => return None,
         };
-        Some((format!("blk.{index}.{own}.{part}"), change))
+        let of_head = head * width;
+        Some(start * of_head..(start + count) * of_head)
+    }
+
+    /// How many heads of queries there are, and of keys.
+    fn heads(&self, file: &File) -> Option<(usize, usize)> {
+        let keys = Keys::new(self.name, file);
+        let count = |suffix: &str| keys.count(suffix).ok().flatten().filter(|count| *count > 0);
+        let heads = count("attention.head_count")?;
+        Some((heads, count("attention.head_count_kv").unwrap_or(heads)))
     }
 
     fn change(&self, own: &str, file: &File) -> Change {
-        let keys = Keys::new(self.name, file);
-        let heads = |suffix: &str| keys.count(suffix).ok().flatten();
-        let query_heads = heads("attention.head_count");
         let paired = |head_count| Change::Paired { head_count };
-        let stacked = |head_count| Change::Stacked { head_count };
         match own {
-            "attn_q" if self.pairs_heads => query_heads.map(paired),
-            "attn_k" if self.pairs_heads => heads("attention.head_count_kv").or(query_heads).map(paired),
-            "attn_qkv" if self.stacks_heads => query_heads.map(stacked),
+            "attn_q" if self.pairs_heads => self.heads(file).map(|(heads, _)| paired(heads)),
+            "attn_k" if self.pairs_heads => self.heads(file).map(|(_, heads)| paired(heads)),
+            "attn_qkv" if self.stacks_heads => self.heads(file).map(|(head_count, kv_head_count)| Change::Stacked {
+                head_count,
+                kv_head_count,
+            }),
             _ if self.norms_plus_one && own.ends_with("norm") => Some(Change::PlusOne),
             _ => None,
         }
@@ -229,5 +346,20 @@ impl Architecture {
         keys.refuse_unread()?;
         config.retain(|_, value| !value.is_null());
         Ok(config)
+    }
+}
+
+fn found(list: &[(&str, &'static str)], module: &str) -> Option<&'static str> {
+    list.iter().find(|(theirs, _)| *theirs == module).map(|(_, own)| *own)
+}
+
+/// One expert of a tensor that holds all of them.
+fn of_expert(name: String, number: usize, file: &File) -> Place {
+    let of_one: usize = file.entries()[&name].shape[1..].iter().product();
+    let start = number.saturating_mul(of_one);
+    Place {
+        name,
+        elements: Some(start..start.saturating_add(of_one)),
+        change: Change::None,
     }
 }

@@ -39,6 +39,14 @@ enum Kind {
     Table(fn(&[u8], &mut [f32])),
 }
 
+/// The type under which blocks are multiplied as they are stored; none for plain floats and for those that only stand for numbers.
+pub fn multiplied(stored: Stored) -> Option<GgmlDType> {
+    match kind(stored) {
+        Kind::Candle(GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16) | Kind::Table(_) => None,
+        Kind::Candle(kind) => Some(kind),
+    }
+}
+
 fn kind(stored: Stored) -> Kind {
     Kind::Candle(match stored {
         Stored::F32 => GgmlDType::F32,
@@ -56,6 +64,7 @@ fn kind(stored: Stored) -> Kind {
         Stored::Q6K => GgmlDType::Q6K,
         Stored::Iq4Nl => return Kind::Table(iq4_nl),
         Stored::Iq4Xs => return Kind::Table(iq4_xs),
+        Stored::Mxfp4 => return Kind::Table(mxfp4),
     })
 }
 
@@ -71,10 +80,15 @@ const IQ4_CODES: [f32; 16] = [
     -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
 ];
 
+/// Floats of one sign, two exponent bits and one of mantissa.
+pub const E2M1: [f32; 16] = [
+    0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
+];
+
 /// A scale, then 32 codes: low halves of 16 bytes, then high halves.
 fn iq4_nl(bytes: &[u8], values: &mut [f32]) {
     let scale = f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
-    codes(&bytes[2..], scale, values);
+    codes(&bytes[2..], scale, &IQ4_CODES, values);
 }
 
 /// A scale, the high two bits of eight 6-bit scales, their low four bits, then eight groups of 32 codes.
@@ -86,14 +100,26 @@ fn iq4_xs(bytes: &[u8], values: &mut [f32]) {
     for (group, (bytes, values)) in each.enumerate() {
         let low = (low[group / 2] >> (4 * (group % 2))) & 0xf;
         let high = ((high >> (2 * group)) & 3) as u8;
-        codes(bytes, scale * f32::from(((high << 4) | low) as i8 - 32), values);
+        codes(
+            bytes,
+            scale * f32::from(((high << 4) | low) as i8 - 32),
+            &IQ4_CODES,
+            values,
+        );
     }
 }
 
-fn codes(bytes: &[u8], scale: f32, values: &mut [f32]) {
+/// A power of two, then 32 codes.
+fn mxfp4(bytes: &[u8], values: &mut [f32]) {
+    let scale = 2f64.powi(i32::from(bytes[0]) - 127) as f32;
+    codes(&bytes[1..], scale, &E2M1, values);
+}
+
+/// What a byte's halves stand for: low halves of all bytes, then high halves.
+fn codes(bytes: &[u8], scale: f32, table: &[f32; 16], values: &mut [f32]) {
     let (low, high) = values.split_at_mut(bytes.len());
     for ((byte, low), high) in bytes.iter().zip(low).zip(high) {
-        *low = scale * IQ4_CODES[usize::from(byte & 0xf)];
-        *high = scale * IQ4_CODES[usize::from(byte >> 4)];
+        *low = scale * table[usize::from(byte & 0xf)];
+        *high = scale * table[usize::from(byte >> 4)];
     }
 }

@@ -51,8 +51,18 @@ pub fn rms(keys: &Keys) -> Result<Pairs> {
 pub fn llama(keys: &Keys) -> Result<Pairs> {
     let mut config = rms(keys)?;
     refuse_partial(keys, &config)?;
+    if keys.count("expert_count")?.is_some_and(|count| count > 0) {
+        // Mixtral goes by the same name
+        config.extend([
+            ("model_type", json!("mixtral")),
+            ("sliding_window", json!(window(keys)?)),
+        ]);
+        config.extend(experts(keys)?);
+        return Ok(config);
+    }
+    keys.get("expert_used_count");
     match window(keys)? {
-        // Mistral goes by the same name
+        // and Mistral
         Some(length) => config.extend([("model_type", json!("mistral")), ("sliding_window", json!(length))]),
         None => config.extend([
             ("attention_bias", json!(keys.has_tensor("blk.0.attn_output.bias"))),
@@ -60,6 +70,130 @@ pub fn llama(keys: &Keys) -> Result<Pairs> {
         ]),
     }
     Ok(config)
+}
+
+/// How many experts there are, and how many a row goes through.
+fn experts(keys: &Keys) -> Result<Pairs> {
+    const SOFTMAX: usize = 1;
+    if keys
+        .count("expert_gating_func")?
+        .is_some_and(|kind| ![0, SOFTMAX].contains(&kind))
+    {
+        return Err(keys.refuse("expert_gating_func", "is not softmax, which alone is computed"));
+    }
+    Ok(vec![
+        ("num_local_experts", json!(keys.needed("expert_count")?)),
+        ("num_experts_per_tok", json!(keys.needed("expert_used_count")?)),
+    ])
+}
+
+pub fn qwen3_moe(keys: &Keys) -> Result<Pairs> {
+    let mut config = rms(keys)?;
+    config.extend(experts(keys)?);
+    config.extend([
+        (
+            "moe_intermediate_size",
+            json!(keys.needed("expert_feed_forward_length")?),
+        ),
+        ("norm_topk_prob", json!(weights_sum_to_one(keys, true)?)),
+    ]);
+    Ok(config)
+}
+
+pub fn olmoe(keys: &Keys) -> Result<Pairs> {
+    let mut config = rms(keys)?;
+    config.extend(experts(keys)?);
+    if let Some(size) = keys.count("expert_feed_forward_length")? {
+        config.push(("intermediate_size", json!(size)));
+    }
+    let clip = keys.number("attention.clamp_kqv")?;
+    config.extend([
+        ("norm_topk_prob", json!(weights_sum_to_one(keys, false)?)),
+        ("clip_qkv", json!(clip.filter(|clip| *clip != 0.0))),
+    ]);
+    Ok(config)
+}
+
+fn weights_sum_to_one(keys: &Keys, default: bool) -> Result<bool> {
+    Ok(keys.flag("expert_weights_norm")?.unwrap_or(default))
+}
+
+/// OLMo 2, or where its layers slide OLMo 3.
+pub fn olmo2(keys: &Keys) -> Result<Pairs> {
+    let mut config = rms(keys)?;
+    if let Some(length) = window(keys)? {
+        config.extend([
+            ("model_type", json!("olmo3")),
+            ("sliding_window", json!(length)),
+            ("layer_types", sliding_by_layer(keys, 4)?),
+        ]);
+    }
+    Ok(config)
+}
+
+pub fn granite(keys: &Keys) -> Result<Pairs> {
+    let mut config = rms(keys)?;
+    refuse_partial(keys, &config)?;
+    config.extend([
+        ("attention_multiplier", json!(keys.needed_number("attention.scale")?)),
+        ("embedding_multiplier", json!(keys.number("embedding_scale")?)),
+        ("residual_multiplier", json!(keys.number("residual_scale")?)),
+        ("logits_scaling", json!(keys.number("logit_scale")?)),
+        ("attention_bias", json!(keys.has_tensor("blk.0.attn_output.bias"))),
+        ("mlp_bias", json!(keys.has_tensor("blk.0.ffn_up.bias"))),
+    ]);
+    Ok(config)
+}
+
+pub fn glm(keys: &Keys) -> Result<Pairs> {
+    let mut config = whole_heads(rms(keys)?);
+    let has_bias = ["attn_q", "attn_qkv"].map(|name| keys.has_tensor(&format!("blk.0.{name}.bias")));
+    config.push(("attention_bias", json!(has_bias.contains(&true))));
+    Ok(config)
+}
+
+pub fn phi2(keys: &Keys) -> Result<Pairs> {
+    let mut config = whole_heads(rotary(keys)?);
+    let eps = keys.needed_number("attention.layer_norm_epsilon")?;
+    config.push(("layer_norm_eps", json!(eps)));
+    Ok(config)
+}
+
+/// Falcon, of which no key says how heads are grouped or how many norms a block has.
+pub fn falcon(keys: &Keys) -> Result<Pairs> {
+    let head_count = keys.needed("attention.head_count")?;
+    let kv_head_count = keys.count("attention.head_count_kv")?.unwrap_or(head_count);
+    let has_two_norms = keys.has_tensor("blk.0.attn_norm_2.weight");
+    let is_grouped = has_two_norms || (kv_head_count != 1 && kv_head_count != head_count);
+    let mut config = rotary(keys)?;
+    for (key, _) in &mut config {
+        if *key == "intermediate_size" {
+            *key = "ffn_hidden_size";
+        }
+    }
+    config.retain(|(key, _)| *key != "num_key_value_heads");
+    config.extend([
+        ("new_decoder_architecture", json!(is_grouped)),
+        ("multi_query", json!(kv_head_count == 1)),
+        ("num_kv_heads", json!(kv_head_count)),
+        ("num_ln_in_parallel_attn", json!(if has_two_norms { 2 } else { 1 })),
+        ("bias", json!(keys.has_tensor("blk.0.attn_output.bias"))),
+        (
+            "layer_norm_epsilon",
+            json!(keys.needed_number("attention.layer_norm_epsilon")?),
+        ),
+    ]);
+    Ok(config)
+}
+
+/// Where the file says nothing, all of a head rotates, whatever the family takes for absent.
+fn whole_heads(mut config: Pairs) -> Pairs {
+    for (key, value) in &mut config {
+        if *key == "partial_rotary_factor" && value.is_null() {
+            *value = json!(1.0);
+        }
+    }
+    config
 }
 
 pub fn olmo(keys: &Keys) -> Result<Pairs> {
@@ -111,19 +245,22 @@ pub fn gemma3(keys: &Keys) -> Result<Pairs> {
         ("sliding_window", json!(keys.needed("attention.sliding_window")?)),
         ("rope_local_base_freq", json!(keys.number("rope.freq_base_swa")?)),
         ("query_pre_attn_scalar", json!(query_scalar(keys, 62)?)),
-        sliding_layers(keys)?,
+        ("layer_types", sliding_by_layer(keys, 6)?),
     ]);
     Ok(config)
 }
 
-/// Every how many layers one sees everything, or which of them slide.
-fn sliding_layers(keys: &Keys) -> Result<(&'static str, Json)> {
+/// Which layers slide: as the file lists them, or all but every so many.
+fn sliding_by_layer(keys: &Keys, default: usize) -> Result<Json> {
     const KEY: &str = "attention.sliding_window_pattern";
     let word = |slides: bool| if slides { "sliding_attention" } else { "full_attention" };
-    match keys.get(KEY).1 {
-        Some(Value::Flags(slide)) => Ok(("layer_types", slide.iter().map(|slides| word(*slides)).collect())),
-        _ => Ok(("sliding_window_pattern", json!(keys.count(KEY)?.unwrap_or(6)))),
+    if let Some(Value::Flags(slide)) = keys.get(KEY).1 {
+        return Ok(slide.iter().map(|slides| word(*slides)).collect());
     }
+    let interval = keys.count(KEY)?.unwrap_or(default).max(1);
+    // BOUND: a decoder of more layers is refused
+    let layers = 1..=keys.needed("block_count")?.min(1 << 10);
+    Ok(layers.map(|layer| word(!layer.is_multiple_of(interval))).collect())
 }
 
 /// The file does not say what scores are divided by (its square root): it is a head's length in every published size but the
@@ -168,16 +305,10 @@ pub fn gpt2(keys: &Keys) -> Result<Pairs> {
 }
 
 pub fn gpt_neox(keys: &Keys) -> Result<Pairs> {
-    let mut config = rotary(keys)?;
+    let mut config = whole_heads(rotary(keys)?);
     let parallel = keys.flag("use_parallel_residual")?;
     let parallel = parallel.ok_or_else(|| keys.refuse("use_parallel_residual", "is missing"))?;
     let eps = keys.needed_number("attention.layer_norm_epsilon")?;
-    for (key, value) in &mut config {
-        // what a family takes where nothing is said is not the whole head here
-        if *key == "partial_rotary_factor" && value.is_null() {
-            *value = json!(1.0);
-        }
-    }
     // as many as query heads, and no key of the family
     config.retain(|(key, _)| *key != "num_key_value_heads");
     config.extend([
@@ -221,7 +352,23 @@ fn rope_scaling(keys: &Keys) -> Result<Json> {
         ),
         (None, "none" | "linear", None) => Ok(Json::Null),
         (None, "none" | "linear", Some(factor)) => Ok(json!({"rope_type": "linear", "factor": factor})),
+        (None, "yarn", factor) => yarn(keys, factor.unwrap_or(1.0), original.unwrap_or(context)),
         (None, kind, _) => Err(keys.refuse("rope.scaling.type", &format!("= {} is not computed", shown(kind)))),
         (Some(_), ..) => Err(keys.refuse("rope.scaling", "and the tensor rope_freqs contradict each other")),
     }
+}
+
+/// What the file does not say, transformers takes as the format's own program does.
+fn yarn(keys: &Keys, factor: f64, original: usize) -> Result<Json> {
+    if keys
+        .number("rope.scaling.yarn_ext_factor")?
+        .is_some_and(|share| share != 1.0)
+    {
+        return Err(keys.refuse("rope.scaling.yarn_ext_factor", "is not 1, which alone is computed"));
+    }
+    let number = |word: &str| keys.number(&format!("rope.scaling.yarn_{word}"));
+    Ok(
+        json!({"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original,
+        "beta_fast": number("beta_fast")?, "beta_slow": number("beta_slow")?, "attention_factor": number("attn_factor")?}),
+    )
 }

@@ -77,6 +77,7 @@ pub enum Stored {
     Q6K,
     Iq4Nl,
     Iq4Xs,
+    Mxfp4,
 }
 
 impl Stored {
@@ -98,8 +99,9 @@ impl Stored {
             20 => Self::Iq4Nl,
             23 => Self::Iq4Xs,
             30 => Self::Bf16,
+            39 => Self::Mxfp4,
             _ => {
-                const OTHERS: [(u32, &str); 19] = [
+                const OTHERS: [(u32, &str); 18] = [
                     (9, "Q8_1"),
                     (15, "Q8_K"),
                     (16, "IQ2_XXS"),
@@ -116,7 +118,6 @@ impl Stored {
                     (29, "IQ1_M"),
                     (34, "TQ1_0"),
                     (35, "TQ2_0"),
-                    (39, "MXFP4"),
                     (40, "NVFP4"),
                     (41, "Q1_0"),
                 ];
@@ -143,6 +144,7 @@ impl Stored {
             Self::Q5K => (256, 176),
             Self::Q6K => (256, 210),
             Self::Iq4Xs => (256, 136),
+            Self::Mxfp4 => (32, 17),
         }
     }
 }

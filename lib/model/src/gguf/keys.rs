@@ -8,7 +8,12 @@ use super::file::{File, Value};
 use crate::error::{Error, Result};
 
 /// Keys that say nothing about the forward pass.
-const SILENT_KEYS: [&str; 3] = ["vocab_size", "attention.causal", "rope.scaling.finetuned"];
+const SILENT_KEYS: [&str; 4] = [
+    "vocab_size",
+    "attention.causal",
+    "rope.scaling.finetuned",
+    "tensor_data_layout",
+];
 
 pub struct Keys<'f> {
     prefix: &'static str,

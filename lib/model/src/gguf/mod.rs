@@ -10,16 +10,19 @@ mod keys;
 mod vocabulary;
 mod words;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
+use candle_core::quantized::{QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::weights::Source;
-use architecture::{Architecture, Change};
-use file::{Entry, File, Value};
+use architecture::{Architecture, Change, Place};
+use file::{Entry, File, Stored, Value};
 
 /// A mapped GGUF file as a model.
 pub struct Gguf {
@@ -27,6 +30,7 @@ pub struct Gguf {
     architecture: &'static Architecture,
     dtype: DType,
     device: Device,
+    as_stored: bool,
 }
 
 impl Gguf {
@@ -57,7 +61,16 @@ impl Gguf {
             architecture,
             dtype,
             device,
+            as_stored: false,
         })
+    }
+
+    /// The matrices of blocks will be multiplied as they are stored.
+    pub fn as_stored(self) -> Self {
+        Self {
+            as_stored: true,
+            ..self
+        }
     }
 
     /// The files of a Hugging Face directory that are made from the metadata, by name.
@@ -69,34 +82,79 @@ impl Gguf {
         made.map(|(name, value)| Ok((name, text(value)?))).collect()
     }
 
-    fn entry(&self, name: &str) -> Option<(&Entry, Change)> {
-        let (stored, change) = self.architecture.stored(name, &self.file)?;
-        Some((self.file.entries().get(&stored)?, change))
+    fn entry(&self, name: &str) -> Result<(&Entry, Place)> {
+        let missing = || Error::tensor(name, "is missing");
+        let place = self.architecture.place(name, &self.file).ok_or_else(missing)?;
+        let entry = self.file.entries().get(&place.name).ok_or_else(missing)?;
+        Ok((entry, place))
+    }
+
+    /// The stored bytes of a tensor, which must have this shape.
+    fn bytes_of(&self, name: &str, entry: &Entry, place: &Place, shape: &[usize]) -> Result<&[u8]> {
+        let bytes = self.file.bytes_of(entry);
+        let Some(elements) = &place.elements else {
+            let mut own_shape = entry.shape.clone();
+            if place.change == Change::Turned {
+                own_shape.reverse();
+            }
+            return match own_shape == shape {
+                true => Ok(bytes),
+                false => Err(Error::tensor(
+                    name,
+                    format!("has shape {own_shape:?}, expected {shape:?}"),
+                )),
+            };
+        };
+        let (block, block_bytes) = entry.stored.block();
+        let is_shaped = elements.len() == shape.iter().product::<usize>()
+            && (shape.len() == 1 || entry.shape.last() == shape.last());
+        let at = |element: usize| (element % block == 0).then_some(element / block * block_bytes);
+        let part = at(elements.start).zip(at(elements.end)).filter(|_| is_shaped);
+        part.and_then(|(start, end)| bytes.get(start..end)).ok_or_else(|| {
+            let whole = &entry.shape;
+            Error::tensor(
+                name,
+                format!("is no part {shape:?} of {}, which has shape {whole:?}", place.name),
+            )
+        })
     }
 }
 
 impl Source for Gguf {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let Some((entry, change)) = self.entry(name) else {
-            return Err(Error::tensor(name, "is missing"));
-        };
-        let mut own_shape = entry.shape.clone();
-        if change == Change::Turned {
-            own_shape.reverse();
-        }
-        if own_shape != shape {
-            return Err(Error::tensor(
-                name,
-                format!("has shape {own_shape:?}, expected {shape:?}"),
-            ));
-        }
-        let values = blocks::dequantise(self.file.bytes_of(entry), entry.stored)?;
-        if let Some(at) = values.par_iter().position_first(|value| !value.is_finite()) {
-            return Err(Error::tensor(name, format!("holds {} at element {at}", values[at])));
-        }
-        let tensor = Tensor::from_vec(values, entry.shape.as_slice(), &Device::Cpu)?;
-        let tensor = undo(tensor, change).map_err(|cause| Error::tensor(name, cause))?;
+        let (entry, place) = self.entry(name)?;
+        let bytes = self.bytes_of(name, entry, &place, shape)?;
+        let values = finite(name, bytes, entry.stored)?;
+        let stored_shape = if place.elements.is_some() { shape } else { &entry.shape };
+        let tensor = Tensor::from_vec(values, stored_shape, &Device::Cpu)?;
+        let tensor = undo(tensor, place.change).map_err(|cause| Error::tensor(name, cause))?;
         Ok(tensor.to_dtype(self.dtype)?.to_device(&self.device)?)
+    }
+
+    fn blocks(&self, name: &str, shape: [usize; 2]) -> Result<Option<Arc<QTensor>>> {
+        if !self.as_stored {
+            return Ok(None);
+        }
+        let (entry, place) = self.entry(name)?;
+        let Some(kind) = blocks::multiplied(entry.stored) else {
+            return Ok(None);
+        };
+        let own_shape = match place.change {
+            Change::Turned => [shape[1], shape[0]],
+            _ => shape,
+        };
+        let bytes = self.bytes_of(name, entry, &place, &own_shape)?;
+        finite(name, bytes, entry.stored)?;
+        let bytes = match order(place.change, shape[0]).map_err(|cause| Error::tensor(name, cause))? {
+            None => Cow::Borrowed(bytes),
+            Some(order) => {
+                let row = bytes.len() / shape[0];
+                let rows = order.iter().map(|&at| &bytes[at as usize * row..][..row]);
+                Cow::Owned(rows.collect::<Vec<_>>().concat())
+            }
+        };
+        let storage = QStorage::from_data(bytes, &self.device, kind)?;
+        Ok(Some(Arc::new(QTensor::new(storage, (shape[0], shape[1]))?)))
     }
 
     fn dtype(&self) -> DType {
@@ -110,7 +168,7 @@ impl Source for Gguf {
     fn refuse_unused(&self, asked: &[&str]) -> Result<()> {
         let asked: HashSet<String> = asked
             .iter()
-            .filter_map(|name| Some(self.architecture.stored(name, &self.file)?.0))
+            .filter_map(|name| Some(self.architecture.place(name, &self.file)?.name))
             .collect();
         let read_as_keys = [
             "rope_freqs.weight",
@@ -130,36 +188,62 @@ impl Source for Gguf {
     }
 }
 
-fn undo(tensor: Tensor, change: Change) -> Result<Tensor> {
-    match change {
-        Change::None => Ok(tensor),
-        Change::Turned => Ok(tensor.t()?.contiguous()?),
-        Change::PlusOne => Ok((tensor - 1.0)?),
-        // (head, half, 2, in) → (head, 2, half, in)
-        Change::Paired { head_count } => regrouped(tensor, &[head_count, 0, 2], (1, 2)),
-        // (3, head, dim, in) → (head, 3, dim, in)
-        Change::Stacked { head_count } => regrouped(tensor, &[3, head_count, 0], (0, 1)),
+/// The numbers of blocks, which must all be finite.
+fn finite(name: &str, bytes: &[u8], stored: Stored) -> Result<Vec<f32>> {
+    let values = blocks::dequantise(bytes, stored)?;
+    match values.par_iter().position_first(|value| !value.is_finite()) {
+        None => Ok(values),
+        Some(at) => Err(Error::tensor(name, format!("holds {} at element {at}", values[at]))),
     }
 }
 
-/// The rows taken as groups of groups, of which two levels change places; the level that is 0 has what is left.
-fn regrouped(tensor: Tensor, levels: &[usize; 3], (one, other): (usize, usize)) -> Result<Tensor> {
-    let shape = tensor.shape().clone();
-    let rows = shape.dims().first().copied().unwrap_or(0);
-    let known: usize = levels.iter().filter(|level| **level > 0).product();
-    if known == 0 || rows == 0 || rows % known != 0 {
-        return Err(Error::file(
-            "",
-            format!("has {rows} rows, which its heads do not divide"),
-        ));
+fn undo(tensor: Tensor, change: Change) -> Result<Tensor> {
+    match change {
+        Change::Turned => Ok(tensor.t()?.contiguous()?),
+        Change::PlusOne => Ok((tensor - 1.0)?),
+        _ => match order(change, tensor.dim(0)?)? {
+            None => Ok(tensor),
+            Some(order) => Ok(tensor.index_select(&Tensor::from_vec(order, tensor.dim(0)?, &Device::Cpu)?, 0)?),
+        },
     }
-    let mut grouped: Vec<usize> = levels
-        .iter()
-        .map(|&level| if level == 0 { rows / known } else { level })
-        .collect();
-    grouped.push(tensor.elem_count() / rows);
-    let swapped = tensor.reshape(grouped)?.transpose(one, other)?;
-    Ok(swapped.contiguous()?.reshape(shape)?)
+}
+
+/// Which stored row stands where Hugging Face has the first, the second, …; none where all stand alike.
+fn order(change: Change, rows: usize) -> Result<Option<Vec<u32>>> {
+    let order: Vec<usize> = match change {
+        Change::None | Change::Turned | Change::PlusOne => return Ok(None),
+        Change::Paired { head_count } => {
+            let half = of_heads(rows, 2 * head_count)?;
+            let of_head = |head: usize| (0..2 * half).map(move |at| 2 * head * half + at % half * 2 + at / half);
+            (0..head_count).flat_map(of_head).collect()
+        }
+        Change::Stacked {
+            head_count,
+            kv_head_count,
+        } => {
+            let head = of_heads(rows, head_count + 2 * kv_head_count)?;
+            let queries = of_heads(head_count, kv_head_count)? * head;
+            let of_group = |group: usize| {
+                let key = (head_count + group) * head;
+                let value = key + kv_head_count * head;
+                let queries = group * queries..(group + 1) * queries;
+                queries.chain(key..key + head).chain(value..value + head)
+            };
+            (0..kv_head_count).flat_map(of_group).collect()
+        }
+    };
+    Ok(Some(order.into_iter().map(|row| row as u32).collect()))
+}
+
+/// The share of each of `count` heads.
+fn of_heads(rows: usize, count: usize) -> Result<usize> {
+    match count > 0 && rows > 0 && rows.is_multiple_of(count) {
+        true => Ok(rows / count),
+        false => Err(Error::file(
+            "",
+            format!("has {rows} rows, which its {count} heads do not divide"),
+        )),
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use serde_json::Value as Json;
 
@@ -81,7 +82,7 @@ fn list(kind: u32, count: u64, elements: &[u8]) -> Vec<u8> {
 fn every_stored_type_has_the_values_of_the_reference() {
     let file = File::open(&fixture("types.gguf")).unwrap();
     let golden = candle_core::safetensors::load(fixture("types.safetensors"), &Device::Cpu).unwrap();
-    assert_eq!(golden.len(), 15);
+    assert_eq!(golden.len(), 16);
     for (name, expected) in &golden {
         let entry = &file.entries()[name];
         let values = blocks::dequantise(file.bytes_of(entry), entry.stored).unwrap();
@@ -251,12 +252,17 @@ fn what_changes_numbers_and_is_not_computed_is_refused_by_name() {
             half.clone(),
             "llama.attention.scale is not known here and may change the result",
         ),
-        ("expert_count", number(8), "llama.expert_count is not known here"),
+        ("expert_count", number(8), "llama.expert_used_count is missing"),
+        (
+            "expert_shared_count",
+            number(1),
+            "llama.expert_shared_count is not known here",
+        ),
         ("logit_scale", half.clone(), "llama.logit_scale is not known here"),
         (
             "rope.scaling.type",
-            text("yarn"),
-            "llama.rope.scaling.type = \"yarn\" is not computed",
+            text("su"),
+            "llama.rope.scaling.type = \"su\" is not computed",
         ),
         (
             "rope.scaling.attn_factor",
@@ -294,4 +300,47 @@ fn what_changes_numbers_and_is_not_computed_is_refused_by_name() {
         said.contains("the architecture \"mamba\" is not read (read: llama, qwen2,"),
         "{said}"
     );
+}
+
+/// Logits of a few tokens with the weights of `stored.gguf`.
+fn logits(weights: crate::Weights) -> Vec<f32> {
+    let options = crate::Options {
+        weights,
+        ..crate::Options::default()
+    };
+    let checkpoint = crate::Checkpoint::open(&fixture("stored.gguf"), &options).unwrap();
+    assert_eq!(checkpoint.compute().weights, weights);
+    let decoder = checkpoint.load().unwrap();
+    let batch = crate::Batch::pack(&[[1u32, 7, 30, 12, 5]]);
+    let normed = decoder.forward(&crate::Tape::off(), &batch, &mut (), None).unwrap();
+    let logits = decoder.logits(&crate::Tape::off(), &normed).unwrap();
+    logits.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Rounding activations to eight bits moves every product a little; a wrong order of rows would move them all the way.
+#[test]
+fn weights_multiplied_as_stored_give_nearly_the_same_logits() {
+    let [plain, stored] = [crate::Weights::Dequantised, crate::Weights::AsStored].map(logits);
+    let size = plain.iter().fold(0f32, |most, logit| most.max(logit.abs()));
+    let far = plain.iter().zip(&stored).map(|(a, b)| (a - b).abs() / size);
+    let far = far.fold(0f32, f32::max);
+    assert!(far > 0.0 && far < 0.02, "{far}");
+}
+
+#[test]
+fn what_is_multiplied_as_stored_does_not_learn() {
+    let options = crate::Options {
+        weights: crate::Weights::AsStored,
+        ..crate::Options::default()
+    };
+    let checkpoint = crate::Checkpoint::open(&fixture("stored.gguf"), &options).unwrap();
+    let decoder = checkpoint.load().unwrap();
+    let learning = decoder.parameters().iter().map(|parameter| &parameter.tensor);
+    let tape = crate::Tape::recording(Rc::new(crate::ops::Learning::of(learning)));
+    let batch = crate::Batch::pack(&[[1u32, 7]]);
+    let refusal = decoder.forward(&tape, &batch, &mut (), None).unwrap_err().to_string();
+    assert!(refusal.contains("no gradient"), "{refusal}");
+    let directory = fixture("../models/llama");
+    let refusal = crate::Checkpoint::open(&directory, &options).err().unwrap().to_string();
+    assert!(refusal.contains("is no GGUF file"), "{refusal}");
 }

@@ -24,6 +24,8 @@ const QWEN2: &str =
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const DIGIT: &str = r"\p{N}";
+const PUNCTUATION: &str = r"[\p{P}$+<=>^~|`]+";
+const THREE_DIGITS: &str = "[0-9]{3}";
 
 const PLAIN: Words = Words {
     expressions: &[GPT2],
@@ -60,7 +62,14 @@ const ALL: &[(&[&str], Words)] = &[
         },
     ),
     (
-        &["dbrx", "smaug-bpe"],
+        &["falcon"],
+        Words {
+            expressions: &[PUNCTUATION, GPT2, THREE_DIGITS],
+            ..PLAIN
+        },
+    ),
+    (
+        &["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"],
         Words {
             expressions: &[LLAMA3],
             ..PLAIN
