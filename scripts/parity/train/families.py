@@ -20,6 +20,7 @@ torch.set_num_threads(1)
 from transformers import AutoModelForCausalLM
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
+MODELS = ROOT / "tests/fixtures/models"
 LETTERS = "abcdefghijklmnopqrstuvwxyz .,?\n"
 TEXTS = ["the cat sat, and sat.", "where is the dog?", "a.", "yes, yes, yes, no.", "good morning to all of you."]
 LR, STEPS, CLIP = 1e-3, 8, 1.0
@@ -27,6 +28,20 @@ LR, STEPS, CLIP = 1e-3, 8, 1.0
 
 def ids_of(text, eos):
     return [3 + LETTERS.index(letter) for letter in text] + [eos]
+
+
+def furnish(case, folder):
+    """A directory with the config, a tokenizer of letters and a few rows for a committed model."""
+    vocab = {token: i for i, token in enumerate(["<unk>", "<s>", "</s>", *LETTERS])}
+    tokenizer = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [
+        {"id": 2, "content": "</s>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}],
+        "normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None,
+        "model": {"type": "BPE", "vocab": vocab, "merges": [], "unk_token": "<unk>", "fuse_unk": False, "dropout": None,
+                  "continuing_subword_prefix": None, "end_of_word_suffix": None, "byte_fallback": False}}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    (folder / "config.json").write_text((MODELS / case / "config.json").read_text())
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
 
 
 def loss(model, sequences):
@@ -43,25 +58,15 @@ def main():
     parser.add_argument("--bin", default=ROOT / "target/release/vcl-train")
     parser.add_argument("cases", nargs="*")
     args = parser.parse_args()
-    fixtures = ROOT / "tests/fixtures/models"
-    cases = args.cases or sorted(path.name for path in fixtures.iterdir() if (path / "model.safetensors").exists())
+    cases = args.cases or sorted(path.name for path in MODELS.iterdir() if (path / "model.safetensors").exists())
     worst = 0.0
     sequences = [ids_of(text, 2) for text in TEXTS]
     print(f"{'':22} {'loss':>9} {'grad norm':>10} {'written':>9}")
     for case in cases:
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
-            vocab = {token: i for i, token in enumerate(["<unk>", "<s>", "</s>", *LETTERS])}
-            tokenizer = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [
-                {"id": 2, "content": "</s>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}],
-                "normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None,
-                "model": {"type": "BPE", "vocab": vocab, "merges": [], "unk_token": "<unk>", "fuse_unk": False, "dropout": None,
-                          "continuing_subword_prefix": None, "end_of_word_suffix": None, "byte_fallback": False}}
-            (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-            (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
-            (folder / "config.json").write_text((fixtures / case / "config.json").read_text())
-            (folder / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
-            command = [args.bin, "--model", fixtures / case, "--tokenizer", folder, "--data", folder / "rows.jsonl", "--raw", "--quiet",
+            furnish(case, folder)
+            command = [args.bin, "--model", MODELS / case, "--tokenizer", folder, "--data", folder / "rows.jsonl", "--raw", "--quiet",
                        "--batch-size", str(len(TEXTS)), "--steps", str(STEPS), "--lr", str(LR), "--schedule", "constant", "--warmup", "0",
                        "--clip", str(CLIP), "--eval", folder / "rows.jsonl", "--aux", "vcl:gamma=0,window=0-1,k=1", "-o", folder / "out"]
             done = subprocess.run(command, capture_output=True, text=True)
@@ -70,7 +75,7 @@ def main():
                 worst = float("inf")
                 continue
             rows = [json.loads(line) for line in done.stdout.splitlines()]
-            model = AutoModelForCausalLM.from_pretrained(fixtures / case, dtype=torch.float32, attn_implementation="eager")
+            model = AutoModelForCausalLM.from_pretrained(MODELS / case, dtype=torch.float32, attn_implementation="eager")
             optimiser = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.0)
             of_loss = of_norm = 0.0
             for row in rows[1 : STEPS + 1]:
@@ -89,4 +94,5 @@ def main():
     sys.exit(not worst <= 1.0)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -6,9 +6,10 @@ use crate::plan::Plan;
 use crate::source::Source;
 use crate::spread::{Spread, Spreads};
 use numerics::measures;
-use process::word;
+use process::{significant, word};
 use records::{Compare, Contrast, Geometry, Layer, Stability, StabilityProfile, Stack, Trajectory};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// The k of C_k.
 pub const CONCENTRATION_COUNTS: [usize; 5] = [1, 2, 3, 4, 8];
@@ -70,6 +71,32 @@ impl Report {
             });
         }
         report
+    }
+
+    /// What in the numbers asks for another look, and what to do about it.
+    pub fn doubts(&self) -> Vec<String> {
+        let layers = || self.layers.iter().filter(|row| row.geometry.group.is_empty());
+        let below_one = layers().map(|row| (format!("layer {}", row.layer_index), &row.geometry));
+        let below_one = below_one.chain(
+            self.stacks
+                .iter()
+                .take(1)
+                .map(|row| ("all layers".to_owned(), &row.geometry)),
+        );
+        let mut doubts: Vec<String> = below_one.filter_map(|(place, row)| near_copies(&place, row)).collect();
+        let mut layers_of: BTreeMap<usize, usize> = BTreeMap::new();
+        for dim in layers().flat_map(|row| row.geometry.massive_dims.iter().flatten()) {
+            *layers_of.entry(*dim).or_default() += 1;
+        }
+        doubts.extend(layers_of.iter().map(|(dim, count)| {
+            format!(
+                "dimension {dim} is massive in {count} of {} layers (root mean square above {} times the median's): \
+                 --drop-dims auto leaves such dimensions out, --drop-bos the first rows that they are often due to",
+                layers().count(),
+                measures::MASSIVE_RATIO
+            )
+        }));
+        doubts
     }
 
     pub fn write(&self, writer: &mut records::Writer<impl std::io::Write>) -> records::Result<()> {
@@ -144,6 +171,18 @@ fn geometry(plan: &Plan, source: &Source, fit: &Fit, group: &str, part: &Part, s
     }
 }
 
+fn near_copies(place: &str, row: &Geometry) -> Option<String> {
+    let id = row.id_twonn.filter(|id| *id < 1.0)?;
+    let mle = row
+        .id_mle
+        .map_or(String::new(), |mle| format!(" (MLE {})", significant(mle)));
+    Some(format!(
+        "{place}: TwoNN is {}{mle}, below one dimension: many rows are near copies of others, as the same last tokens are in early \
+         layers; leave those out with --layers, or rest nothing on it",
+        significant(id)
+    ))
+}
+
 fn contrast(source: &Source, layer: &LayerFit, silhouette: Option<f64>) -> Option<Contrast> {
     let contrast = layer.contrast.as_ref()?;
     let (a, b) = (&layer.groups[contrast.a], &layer.groups[contrast.b]);
@@ -191,4 +230,41 @@ pub fn component_id(plan: &Plan, spreads: &Spreads) -> Option<usize> {
         .id_twonn
         .filter(|id| id.is_finite() && *id < 1e6)
         .map(|id| (id.ceil() as usize).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn near_copies_and_massive_dimensions_are_pointed_out() {
+        let layer = |index: usize, twonn: f64, massive: &[usize]| -> Layer {
+            let row = json!({"type": "layer", "layer_index": index, "site": "resid_post", "group": "", "layout": "stacked", "center": "global",
+                "row_count": 4, "c_k": {}, "eigenvalues": [], "id_twonn": twonn, "id_mle": 4.2, "massive_dims": massive});
+            serde_json::from_value(row).unwrap()
+        };
+        let report = Report {
+            layers: vec![layer(0, 0.86, &[]), layer(1, 3.0, &[507]), layer(2, 3.5, &[507])],
+            ..Report::default()
+        };
+        let doubts = report.doubts();
+        assert_eq!(doubts.len(), 2, "{doubts:?}");
+        assert!(
+            doubts[0].starts_with("layer 0: TwoNN is 0.86") && doubts[0].contains("--layers"),
+            "{}",
+            doubts[0]
+        );
+        assert!(
+            doubts[1].starts_with("dimension 507 is massive in 2 of 3 layers")
+                && doubts[1].contains("--drop-dims auto"),
+            "{}",
+            doubts[1]
+        );
+        let quiet = Report {
+            layers: vec![layer(0, 3.0, &[])],
+            ..Report::default()
+        };
+        assert!(quiet.doubts().is_empty());
+    }
 }

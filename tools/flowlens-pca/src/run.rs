@@ -86,6 +86,7 @@ fn analyse(common: &Common, plan: &Plan, opened: &Opened, end: &mut End) -> Resu
         None => {}
     }
     progress.finish();
+    report.doubts().iter().for_each(|doubt| process::warn(common, doubt));
     save(plan, opened, &fit, component_id)?;
     Ok(report)
 }

@@ -2,7 +2,7 @@
 
 use crate::report::Report;
 use process::{Cell, Table, one_below_the_other, significant};
-use records::Geometry;
+use records::{Geometry, Trajectory};
 
 /// How the space of all layers together is called.
 const ALL_LAYERS: &str = "all";
@@ -57,12 +57,22 @@ fn geometry_row(layer: Cell, row: &Geometry) -> [Cell; 18] {
     ]
 }
 
-/// What the whole says in a sentence: how norms grow, and which component is the intrinsic one.
+/// A path that runs with the norms this closely says how they grow, and little else.
+const PROFILE_CORRELATION: f64 = 0.95;
+
+/// What the whole says in a sentence: how norms grow, whether the first component is but that, and which component is the intrinsic one.
 fn growth(report: &Report) -> String {
     let mut out = String::new();
     for stack in report.stacks.iter().filter(|stack| stack.geometry.group.is_empty()) {
         if let (Some(a), Some(b)) = (stack.norm_growth_a, stack.norm_growth_b) {
             out += &format!("norm of layer l ~ {} * {}^l\n", significant(a), significant(b));
+        }
+        if let Some(r) = norm_profile(report) {
+            out += &format!(
+                "PC1 of all layers is a profile of norms (r = {} with the mean norm of a layer), of much the same form for every group; \
+                 projections over that norm (/|x|) and --center layer say more\n",
+                significant(r)
+            );
         }
         if let (Some(id), Some(dimension)) = (stack.component_id, stack.geometry.id_twonn) {
             out += &format!(
@@ -72,6 +82,15 @@ fn growth(report: &Report) -> String {
         }
     }
     out
+}
+
+/// The least correlation of a group's path along the first own component with the norms, where all of them run with these.
+fn norm_profile(report: &Report) -> Option<f64> {
+    let is_first = |row: &&Trajectory| row.component == "1" && row.basis == "own" && row.group.is_some();
+    let paths = report.trajectories.iter().filter(is_first);
+    let sizes: Option<Vec<f64>> = paths.map(|row| row.norm_correlation.map(f64::abs)).collect();
+    let least = sizes?.into_iter().min_by(f64::total_cmp)?;
+    (least >= PROFILE_CORRELATION).then_some(least)
 }
 
 fn contrasts(report: &Report) -> String {
@@ -91,15 +110,30 @@ fn contrasts(report: &Report) -> String {
 }
 
 fn trajectories(report: &Report) -> String {
-    let mut table = Table::new(["trajectory", "PC", "basis", "first", "last", "smoothness", "turning"]);
+    let mut table = Table::new([
+        "trajectory",
+        "PC",
+        "basis",
+        "first",
+        "last",
+        "r(|x|)",
+        "first/|x|",
+        "last/|x|",
+        "smoothness",
+        "turning",
+    ]);
     for row in &report.trajectories {
         let name = row.group.as_ref().or(row.id.as_ref());
+        let normed = row.projection_normed.as_ref();
         table.row([
             Cell::text(name.map_or("", String::as_str)),
             Cell::text(&row.component),
             Cell::text(&row.basis),
             Cell::significant(row.projection.first().copied()),
             Cell::significant(row.projection.last().copied()),
+            Cell::significant(row.norm_correlation),
+            Cell::significant(normed.and_then(|path| path.first()).copied()),
+            Cell::significant(normed.and_then(|path| path.last()).copied()),
             Cell::significant(row.smoothness_ratio),
             Cell::significant(row.turning_angle),
         ]);

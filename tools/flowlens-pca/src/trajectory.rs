@@ -177,6 +177,13 @@ impl Drawing<'_> {
         let center3: Vec<Vec<f64>> = centres.iter().map(|centre| centre[..count].to_vec()).collect();
         let flat: Vec<f64> = center3.iter().flatten().copied().collect();
         let depth = |layer: &u32| self.source.depth(Some(*layer)).depth;
+        let norms: Option<Vec<f64>> = self
+            .fit
+            .layers
+            .iter()
+            .map(|layer| layer.all.summary.norm_mean)
+            .collect();
+        let norms = norms.filter(|norms| norms.iter().all(|norm| *norm > 0.0));
         Trajectory {
             group: None,
             id: None,
@@ -185,6 +192,10 @@ impl Drawing<'_> {
             layer_count: self.source.layer_count(),
             layer_index: self.layer_index.iter().map(|layer| *layer as usize).collect(),
             depth: self.layer_index.iter().filter_map(depth).collect(),
+            norm_correlation: norms
+                .as_ref()
+                .and_then(|norms| statistics::correlation(&projection, norms)),
+            projection_normed: norms.map(|norms| projection.iter().zip(norms).map(|(x, norm)| x / norm).collect()),
             projection,
             low: None,
             high: None,

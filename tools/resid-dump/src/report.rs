@@ -125,7 +125,21 @@ impl Massive {
             abs_max_position: tensor.abs_max_position,
         }
     }
+
+    /// What to do about a number [`MASSIVE_RATIO`] times an ordinary one.
+    pub fn doubt(&self) -> Option<String> {
+        (self.ratio > MASSIVE_RATIO).then(|| {
+            format!(
+                "{}: {} in dimension {} at position {} is {:.0} times an ordinary number: flowlens-pca --drop-bos leaves first \
+                 positions out and --drop-dims auto such dimensions",
+                self.name, self.abs_max, self.abs_max_dim, self.abs_max_position, self.ratio
+            )
+        })
+    }
 }
+
+/// A number of this many times the ordinary size decides means and distances.
+const MASSIVE_RATIO: f64 = 100.0;
 
 /// Keys of the end record.
 #[derive(Serialize, Default)]

@@ -240,6 +240,10 @@ impl Run<'_> {
             massive.push(Massive::of(&record));
             records.row(&record)?;
         }
+        let largest = massive.iter().max_by(|a, b| a.ratio.total_cmp(&b.ratio));
+        if let Some(doubt) = largest.and_then(Massive::doubt) {
+            process::warn(self.common, &doubt);
+        }
         Ok(massive)
     }
 

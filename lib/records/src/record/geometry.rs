@@ -119,6 +119,12 @@ pub struct Trajectory {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depth: Vec<f64>,
     pub projection: Vec<f64>,
+    /// The projection over the mean norm of the layer's rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projection_normed: Option<Vec<f64>>,
+    /// Correlation of the projection with that norm, over layers.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub norm_correlation: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub low: Option<Vec<f64>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,11 +4,13 @@
 use super::palette::{self, Marker};
 use super::{Area, DrawError, FONT, GRID, refused, style};
 use crate::figure::{Cell, Mark, Panel, Path3, Scale, Weight};
+use plotters::coord::ranged1d::{BoldPoints, DefaultFormatting, KeyPointHint, Ranged};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+use std::ops::Range;
 
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Ticked, Ticked>>;
 
 pub fn draw(area: &Area, panel: &Panel) -> Result<(), DrawError> {
     let (area, bar) = match &panel.colour_bar {
@@ -39,7 +41,7 @@ pub fn draw(area: &Area, panel: &Panel) -> Result<(), DrawError> {
         .caption(&panel.title, style(14))
         .x_label_area_size(46 * GRID)
         .y_label_area_size(label_width * GRID)
-        .build_cartesian_2d(x.0..x.1, y.0..y.1)
+        .build_cartesian_2d(ticked(x, &panel.x.scale), ticked(y, &panel.y.scale))
         .map_err(refused)?;
     axes(&mut chart, panel)?;
     if let Scale::Category(names) = &panel.y.scale {
@@ -73,6 +75,55 @@ fn limits(extent: (f64, f64), scale: &Scale, given: bool) -> (f64, f64) {
     (low - air, high + air)
 }
 
+const TICKS: usize = 7;
+
+/// A linear range with ticks of its own.
+#[derive(Clone)]
+struct Ticked {
+    plain: RangedCoordf64,
+    ticks: Vec<f64>,
+}
+
+impl Ranged for Ticked {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        self.plain.map(value, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
+        self.ticks.clone()
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.plain.range()
+    }
+}
+
+/// A range with its ticks, where the numbers that they stand for are round.
+fn ticked((low, high): (f64, f64), scale: &Scale) -> Ticked {
+    let plain = RangedCoordf64::from(low..high);
+    let ticks = match scale {
+        Scale::Log10 => decades(low, high),
+        Scale::Category(_) => Vec::new(),
+        Scale::Linear | Scale::Count => plain.key_points(BoldPoints(TICKS)),
+    };
+    Ticked { plain, ticks }
+}
+
+/// Logarithms of whole powers of ten, and where fewer than three of them fit, of their doubles and fivefolds too.
+fn decades(low: f64, high: f64) -> Vec<f64> {
+    let (first, last) = (low.floor() as i32, high.ceil() as i32);
+    let is_inside = |at: &f64| (low..=high).contains(at);
+    let whole: Vec<f64> = (first..=last).map(f64::from).filter(is_inside).collect();
+    if whole.len() >= 3 {
+        return whole.iter().step_by(whole.len().div_ceil(TICKS)).copied().collect();
+    }
+    let between = (first..=last).flat_map(|power| [1.0, 2.0, 5.0].map(|part: f64| f64::from(power) + part.log10()));
+    between.filter(is_inside).collect()
+}
+
 fn axes(chart: &mut Chart, panel: &Panel) -> Result<(), DrawError> {
     let x_number = |v: &f64| number(*v, &panel.x.scale);
     let y_number = |v: &f64| number(*v, &panel.y.scale);
@@ -82,8 +133,8 @@ fn axes(chart: &mut Chart, panel: &Panel) -> Result<(), DrawError> {
         .y_desc(panel.y.label())
         .axis_desc_style(style(12))
         .label_style(style(11))
-        .x_labels(7)
-        .y_labels(if categories { 0 } else { 7 })
+        .x_labels(TICKS)
+        .y_labels(if categories { 0 } else { TICKS })
         .x_label_formatter(&x_number)
         .y_label_formatter(&y_number)
         .max_light_lines(1)
@@ -321,7 +372,7 @@ fn space(area: &Area, panel: &Panel, axis_names: &[String; 3], paths: &[Path3]) 
         .map_err(refused)?;
     let middle = |axis: usize| (low[axis] + high[axis]) / 2.0;
     let (x, y, z) = (range(0), range(1), range(2));
-    let beyond = |r: &std::ops::Range<f64>, share: f64| r.start + (r.end - r.start) * share;
+    let beyond = |r: &Range<f64>, share: f64| r.start + (r.end - r.start) * share;
     let places = [
         (axis_names[0].clone(), (middle(0), y.start, beyond(&z, 1.22))),
         (axis_names[1].clone(), (x.start, beyond(&y, 1.08), z.start)),
@@ -352,4 +403,21 @@ fn space(area: &Area, panel: &Panel, axis_names: &[String; 3], paths: &[Path3]) 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(low: f64, high: f64) -> Vec<String> {
+        let ticks = decades(low.log10(), high.log10());
+        ticks.iter().map(|tick| number(*tick, &Scale::Log10)).collect()
+    }
+
+    #[test]
+    fn ticks_of_a_logarithmic_axis_are_round() {
+        assert_eq!(texts(0.0006, 0.7), ["0.001", "0.01", "0.1"]);
+        assert_eq!(texts(0.02, 0.7), ["0.02", "0.05", "0.1", "0.2", "0.5"]);
+        assert_eq!(texts(1.0, 90_000.0), ["1", "10", "100", "1000", "10000"]);
+    }
 }

@@ -17,7 +17,7 @@ pub fn concentration(sources: &[Source]) -> Result<Option<Figure>> {
         if curves.is_empty() {
             continue;
         }
-        let y = Axis::new(format!("C_{k}"), "share of variance").within(0.0, 1.0);
+        let y = Axis::new(format!("C_{k}"), "share of variance");
         let mut panel = Panel::new(format!("k = {k}"), depth_axis(), y);
         push(&mut panel, &mut series, curves);
         panels.push(panel);
@@ -26,7 +26,7 @@ pub fn concentration(sources: &[Source]) -> Result<Option<Figure>> {
         kind: "concentration",
         title: "Variance concentration C_k by layer".to_string(),
         caption: "C_k is the share of the variance of a layer's residuals that the k leading principal components carry; depth is block index over \
-                  block count."
+                  block count. Every panel has the axis of its own values."
             .to_string(),
         panels,
     }))

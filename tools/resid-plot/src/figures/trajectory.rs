@@ -9,26 +9,33 @@ use records::Trajectory;
 
 pub fn figure(sources: &[Source]) -> Result<Option<Figure>> {
     let mut series = Series::default();
-    let mut panels: IndexMap<(String, String), Panel> = IndexMap::new();
+    let mut panels: IndexMap<(String, String, &str), Panel> = IndexMap::new();
     for source in sources {
         for row in source.all::<Trajectory>()? {
             let depth = depths(source, &row)?;
             check_lengths(source, &row)?;
-            let key = (row.basis.clone(), row.component.clone());
-            let panel = panels.entry(key).or_insert_with(|| empty_panel(&row));
+            let key = |unit: &'static str| (row.basis.clone(), row.component.clone(), unit);
             let name = series_name(sources, source, who(&row));
             let series = series.index(&name);
+            let panel = panels
+                .entry(key(RESIDUAL))
+                .or_insert_with(|| empty_panel(&row, RESIDUAL));
             if let (Some(low), Some(high)) = (&row.low, &row.high) {
                 let bounds = low.iter().zip(high);
                 let points = depth.iter().zip(bounds).map(|(d, (l, h))| (*d, *l, *h)).collect();
                 panel.marks.push(Mark::Band { series, points });
             }
-            panel.marks.push(Mark::Line {
-                name,
+            let line = |values: &[f64]| Mark::Line {
+                name: name.clone(),
                 series,
-                points: depth.into_iter().zip(row.projection).collect(),
+                points: depth.iter().copied().zip(values.iter().copied()).collect(),
                 weight: Weight::Marked,
-            });
+            };
+            panel.marks.push(line(&row.projection));
+            if let Some(normed) = &row.projection_normed {
+                let panel = panels.entry(key(NORMS)).or_insert_with(|| empty_panel(&row, NORMS));
+                panel.marks.push(line(normed));
+            }
         }
     }
     Ok((!panels.is_empty()).then(|| Figure {
@@ -36,7 +43,7 @@ pub fn figure(sources: &[Source]) -> Result<Option<Figure>> {
         title: "Layer trajectories of the residual stream".to_string(),
         caption: "Mean projection of the last prompt token's residual on a principal component, by depth (block index over block count). \
                   PC1 carries the most variance; PC_ID is the component whose number is the intrinsic dimension. Bands are bootstrap \
-                  intervals. The own basis is fitted on the records' own rows, the reference basis on the model compared with."
+                  intervals. Where norms grow with depth a projection grows with them: in units of the layer's mean norm it does not. The own basis is fitted on the records' own rows, the reference basis on the model compared with."
             .to_string(),
         panels: panels.into_values().collect(),
     }))
@@ -66,7 +73,12 @@ pub fn depths(source: &Source, row: &Trajectory) -> Result<Vec<f64>> {
 
 fn check_lengths(source: &Source, row: &Trajectory) -> Result<()> {
     let count = row.layer_index.len();
-    let lengths = [Some(&row.projection), row.low.as_ref(), row.high.as_ref()];
+    let lengths = [
+        Some(&row.projection),
+        row.projection_normed.as_ref(),
+        row.low.as_ref(),
+        row.high.as_ref(),
+    ];
     match lengths.into_iter().flatten().find(|values| values.len() != count) {
         None => Ok(()),
         Some(values) => Err(Error::input(
@@ -76,12 +88,16 @@ fn check_lengths(source: &Source, row: &Trajectory) -> Result<()> {
     }
 }
 
-fn empty_panel(row: &Trajectory) -> Panel {
+/// What projections are measured in.
+const RESIDUAL: &str = "residual units";
+const NORMS: &str = "mean norms of the layer";
+
+fn empty_panel(row: &Trajectory, unit: &'static str) -> Panel {
     let component = component_name(&row.component);
     Panel::new(
         format!("{component}, {} basis", row.basis),
         Axis::new("depth", "block / blocks").within(0.0, 1.0),
-        Axis::new(format!("projection on {component}"), "residual units"),
+        Axis::new(format!("projection on {component}"), unit),
     )
 }
 
