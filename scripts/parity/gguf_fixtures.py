@@ -18,10 +18,15 @@ ARCHITECTURES = {
     "gemma": "gemma", "gemma2": "gemma2", "gemma3": "gemma3", "phi3": "phi3", "phi3-longrope": "phi3", "olmo": "olmo", "olmo2": "olmo2",
     "gpt2": "gpt2", "gpt_neox": "gptneox", "gpt_neox-sequential": "gptneox", "mixtral": "llama", "qwen3_moe": "qwen3moe", "olmoe": "olmoe",
     "olmo3": "olmo2", "smollm3-plain": "smollm3", "granite": "granite", "glm": "chatglm", "glm4": "glm4", "phi": "phi2", "falcon": "falcon",
-    "falcon-grouped": "falcon", "falcon-one-norm": "falcon", "qwen2-yarn": "qwen2",
+    "falcon-grouped": "falcon", "falcon-one-norm": "falcon", "qwen2-yarn": "qwen2", "ministral3": "mistral3",
 }
-# computed otherwise by llama.cpp: it slides in none of these
-UNLIKE_LLAMA_CPP = ["mistral", "phi3", "phi3-longrope"]
+# of the others llama.cpp's logits are those of transformers, but for the f16 of its cache
+UNLIKE_LLAMA_CPP = {
+    "mistral": "does not slide", "phi3": "does not slide", "phi3-longrope": "does not slide", "olmo3": "ignores yarn_attn_factor",
+    "falcon-grouped": "reads no biases", "glm": "wants heads as wide as the residual together", "qwen2-yarn": "wants that too",
+    "olmoe": "wants as many key heads as query heads",
+}
+NEAR = 5e-3
 EXPERT = re.compile(r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)\.experts\.\d+\.(\w+)\.weight")
 PARTS = {"w1": "gate", "w2": "down", "w3": "up", "gate_proj": "gate", "down_proj": "down", "up_proj": "up"}
 
@@ -116,6 +121,9 @@ def write_keys(writer, config, arch):
                          ("attention_factor", writer.add_rope_scaling_yarn_attn_factor)):
             if scaling.get(key):
                 add(scaling[key])
+    if arch == "mistral3":
+        writer.add_rope_scaling_yarn_log_mul(scaling["mscale_all_dim"])
+        writer.add_attn_temperature_scale(scaling["llama_4_scaling_beta"])
     if scaling.get("rope_type") == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(scaling["factor"])
@@ -138,7 +146,7 @@ def as_stored(key, weights, config, arch):
     module = key.rsplit(".", 1)[0]
     heads = config.get("num_attention_heads") or config["n_head"]
     weights = np.asarray(weights, np.float32)
-    if arch in ("llama", "olmo", "smollm3", "granite") and module.endswith(("q_proj", "k_proj")):
+    if arch in ("llama", "mistral3", "olmo", "smollm3", "granite") and module.endswith(("q_proj", "k_proj")):
         weights = paired(weights, heads if module.endswith("q_proj") else config["num_key_value_heads"])
     if arch in ("gptneox", "falcon") and module.endswith("query_key_value"):
         weights = stacked(weights, heads, kv_heads(config, arch))
@@ -229,7 +237,7 @@ def write_stored():
                   max_position_embeddings=64, rms_norm_eps=1e-5, rope_theta=10000.0, bos_token_id=1, eos_token_id=2)
     writer = gguf.GGUFWriter(out / "stored.gguf", "llama")
     write_keys(writer, config, "llama")
-    writer.add_tokenizer_model("none")
+    letters(writer)
     writer.add_tensor("token_embd.weight", random.normal(size=(48, 64)).astype(np.float32))
     writer.add_tensor("output_norm.weight", np.ones(64, np.float32))
     for layer in range(2):
@@ -327,7 +335,7 @@ class Parameters(ctypes.Structure):
 
 
 class Llama:
-    """llama.cpp's own tokenizer, out of the shared object of xllamacpp."""
+    """llama.cpp's own tokenizer and logits, out of the shared object of xllamacpp."""
 
     def __init__(self):
         import xllamacpp
@@ -337,6 +345,20 @@ class Llama:
         self.api.llama_model_load_from_file.restype = self.api.llama_model_get_vocab.restype = ctypes.c_void_p
         self.api.llama_model_load_from_file.argtypes = [ctypes.c_char_p, Parameters]
         self.api.llama_model_get_vocab.argtypes = [ctypes.c_void_p]
+        self.api.llama_context_default_params.restype = self.api.llama_batch_get_one.restype = Parameters
+        self.api.llama_init_from_model.restype = ctypes.c_void_p
+        self.api.llama_init_from_model.argtypes = [ctypes.c_void_p, Parameters]
+        self.api.llama_decode.argtypes = [ctypes.c_void_p, Parameters]
+        self.api.llama_get_logits_ith.restype = ctypes.POINTER(ctypes.c_float)
+        self.api.llama_get_logits_ith.argtypes = [ctypes.c_void_p, ctypes.c_int32]
+
+    def logits(self, path, ids, size):
+        """Those of the last token."""
+        model = self.api.llama_model_load_from_file(str(path).encode(), self.api.llama_model_default_params())
+        context = self.api.llama_init_from_model(model, self.api.llama_context_default_params())
+        given = (ctypes.c_int32 * len(ids))(*ids)
+        assert context and self.api.llama_decode(context, self.api.llama_batch_get_one(given, len(ids))) == 0, path
+        return np.ctypeslib.as_array(self.api.llama_get_logits_ith(context, -1), (size,)).copy()
 
     def tokens(self, fill, token_count):
         with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
@@ -364,10 +386,22 @@ def write_vocabularies():
     (out / "tokens.json").write_text(text + "\n")
 
 
+def compare_with_llama_cpp():
+    """A file that only we can read is not of this format."""
+    llama = Llama()
+    for name in ARCHITECTURES.keys() - UNLIKE_LLAMA_CPP.keys():
+        golden = load_file(fixtures / "models" / name / "golden.safetensors")
+        theirs, ids = golden["logits"][-1], golden["token_ids"][-golden["lengths"][-1] :].tolist()
+        far = np.abs(llama.logits(out / f"{name}.gguf", ids, len(theirs)) - theirs).max() / np.abs(theirs).max()
+        print(f"{name:22} {far:.1e} from llama.cpp")
+        assert far < NEAR, name
+
+
 if __name__ == "__main__":
     out.mkdir(exist_ok=True)
     for name, arch in ARCHITECTURES.items():
         write_model(name, arch, f"{name}.gguf", lambda writer: writer.add_tokenizer_model("none"))
+    compare_with_llama_cpp()
     write_model("qwen3", "qwen3", "lettered.gguf", letters)
     write_types()
     write_stored()

@@ -149,7 +149,7 @@ fn a_gguf_file_equals_transformers_at_every_site() {
     let folder = fixtures().join("../gguf");
     let is_there = |name: &String| folder.join(format!("{name}.gguf")).exists();
     let names: Vec<_> = cases().into_iter().filter(is_there).collect();
-    assert_eq!(names.len(), 29);
+    assert_eq!(names.len(), 30);
     for name in names {
         let (most, at) = largest(&case_of(&name, &folder.join(format!("{name}.gguf")), DType::F32));
         println!("{name:22} {most:.1e} at {at}, from GGUF");

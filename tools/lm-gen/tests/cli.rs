@@ -597,3 +597,39 @@ fn what_two_kernels_computed_meets_only_where_that_is_allowed() {
     run(&["--resume", "--allow-mixed-compute", "--shard", "1/2", "-o", "1.jsonl"]).expect(0);
     assert!(fs::read(path("1.jsonl")).unwrap() == before);
 }
+
+fn stored() -> PathBuf {
+    harness::workspace().join("tests/fixtures/gguf/stored.gguf")
+}
+
+#[test]
+fn blocks_multiplied_as_stored_are_said_in_compute() {
+    let input = ["a cat", "the dog is here", "q", "what is it?"]
+        .map(|prompt| json!({"prompt": prompt}).to_string() + "\n")
+        .concat();
+    let run = |more: &[&str]| greedy(&stored(), &[&["--raw", "--max-new-tokens", "6"], more].concat(), &input);
+    let begin =
+        |bytes: &[u8]| -> Value { serde_json::from_slice(bytes.split(|byte| *byte == b'\n').next().unwrap()).unwrap() };
+    let (plain, as_stored) = (run(&[]), run(&["--weights", "as-stored"]));
+    assert_eq!(begin(&as_stored)["compute"]["weights"], "as-stored");
+    assert!(begin(&plain)["compute"].get("weights").is_none());
+    assert_ne!(begin(&plain)["plan_digest"], begin(&as_stored)["plan_digest"]);
+    let alone = run(&["--weights", "as-stored", "--batch", "2"]);
+    assert_eq!(as_stored, alone, "the batch changes a token");
+}
+
+#[test]
+fn only_a_gguf_file_without_adapters_is_multiplied_as_stored() {
+    let dir = model("llama");
+    let done = |model: &Path, more: &[&str]| {
+        let run = tool()
+            .arg("--model")
+            .arg(model)
+            .args(["--raw", "--weights", "as-stored"]);
+        run.args(more).arg("-").stdin("{\"prompt\":\"a\"}\n").output()
+    };
+    let refused = done(dir.path(), &[]).expect(3);
+    assert!(refused.stderr.contains("is no GGUF file"), "{}", refused.stderr);
+    let refused = done(&stored(), &["--adapter", "somewhere"]).expect(2);
+    assert!(refused.stderr.contains("--weights as-stored"), "{}", refused.stderr);
+}

@@ -60,6 +60,10 @@ const ALL: &[Architecture] = &[
         pairs_heads: true,
         ..plain("llama", "llama", config::llama)
     },
+    Architecture {
+        pairs_heads: true,
+        ..plain("mistral3", "llama", config::mistral3)
+    },
     plain("qwen2", "qwen2", config::rms),
     plain("qwen3", "qwen3", config::rms),
     plain("qwen3moe", "qwen3_moe", config::qwen3_moe),

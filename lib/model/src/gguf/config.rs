@@ -72,6 +72,31 @@ pub fn llama(keys: &Keys) -> Result<Pairs> {
     Ok(config)
 }
 
+/// Ministral 3, or a Mistral before it.
+pub fn mistral3(keys: &Keys) -> Result<Pairs> {
+    let Some(growth) = keys.number("attention.temperature_scale")? else {
+        return llama(keys);
+    };
+    let mut config = rms(keys)?;
+    refuse_partial(keys, &config)?;
+    let weight = keys.number("rope.scaling.yarn_log_multiplier")?;
+    for (key, rope) in config.iter_mut().filter(|(key, _)| *key == "rope_scaling") {
+        *key = "rope_parameters";
+        if let Json::Object(rope) = rope {
+            rope.extend([
+                ("llama_4_scaling_beta".into(), json!(growth)),
+                ("mscale".into(), json!(weight.map(|_| 1.0))),
+                ("mscale_all_dim".into(), json!(weight)),
+            ]);
+        }
+    }
+    config.extend([
+        ("model_type", json!("ministral3")),
+        ("sliding_window", json!(window(keys)?)),
+    ]);
+    Ok(config)
+}
+
 /// How many experts there are, and how many a row goes through.
 fn experts(keys: &Keys) -> Result<Pairs> {
     const SOFTMAX: usize = 1;
