@@ -30,7 +30,7 @@ def ids_of(text, eos):
     return [3 + LETTERS.index(letter) for letter in text] + [eos]
 
 
-def furnish(case, folder):
+def furnish(case, folder, texts=TEXTS):
     """A directory with the config, a tokenizer of letters and a few rows for a committed model."""
     vocab = {token: i for i, token in enumerate(["<unk>", "<s>", "</s>", *LETTERS])}
     tokenizer = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [
@@ -41,7 +41,7 @@ def furnish(case, folder):
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
     (folder / "config.json").write_text((MODELS / case / "config.json").read_text())
-    (folder / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
 
 
 def loss(model, sequences):
