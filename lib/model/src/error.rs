@@ -51,6 +51,16 @@ pub enum Error {
     Candle(#[source] candle_core::Error),
 }
 
+/// What failed beside the files of a model: a rank that is gone, say, which the cause names.
+impl From<std::io::Error> for Error {
+    fn from(cause: std::io::Error) -> Self {
+        Self::Io {
+            place: String::new(),
+            cause,
+        }
+    }
+}
+
 #[cfg(feature = "decoder")]
 impl From<candle_core::Error> for Error {
     /// Without the backtrace that RUST_BACKTRACE adds: a refusal is one line.

@@ -136,6 +136,9 @@ pub fn bytes(tensor: &Tensor, dtype: DType) -> Result<Vec<u8>> {
     })
 }
 
-fn little_endian<T, const N: usize>(values: Vec<T>, bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+fn little_endian<T: bytemuck::NoUninit, const N: usize>(values: Vec<T>, bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    if cfg!(target_endian = "little") {
+        return bytemuck::cast_slice(&values).to_vec();
+    }
     values.into_iter().flat_map(bytes).collect()
 }

@@ -3,15 +3,17 @@
 //! Moments are f32 always. A parameter that is f32 on the CPU is changed in place; one in half precision, or on a device,
 //! keeps an f32 master copy, of which the parameter is the rounding.
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Error, Result, Tensor};
 use products::wide;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::ops::{Gradient, Gradients, change, is_host, update_in_place};
+use crate::ops::{Gradient, Gradients, change, change_row, is_host, update_in_place};
 
-/// Elements per task, and per partial sum of a norm: fixed, so that bits do not depend on the number of threads.
-const CHUNK: usize = 64 * 1024;
+/// Elements per task, and per partial sum of a norm: fixed, so that bits do not depend on the number of threads or of ranks.
+pub const CHUNK: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdamWOptions {
@@ -33,15 +35,23 @@ impl Default for AdamWOptions {
     }
 }
 
-/// The two moments of one parameter, and its master copy where the parameter itself is rounded.
+/// What is known of one parameter beside itself, or of that range of it which this optimiser owns: two moments, and a master copy where the
+/// parameter is rounded.
 #[derive(Debug)]
-pub enum Moments {
+pub struct Moments {
+    range: Range<usize>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
     Host {
         first: Vec<f32>,
         second: Vec<f32>,
         /// None where the parameter is f32 itself.
         master: Option<Vec<f32>>,
     },
+    /// In a row.
     Device {
         first: Tensor,
         second: Tensor,
@@ -49,27 +59,78 @@ pub enum Moments {
     },
 }
 
+/// What a run that goes on later needs of each parameter, in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The parameter as it is learned.
+    Weight,
+    FirstMoment,
+    SecondMoment,
+}
+
+impl Part {
+    pub const ALL: [Self; 3] = [Self::Weight, Self::FirstMoment, Self::SecondMoment];
+}
+
 impl Moments {
-    /// The parameter as it is learned, and both moments, in f32: what a run that goes on later needs.
-    pub fn parts(&self, parameter: &Tensor) -> Result<[Tensor; 3]> {
-        let own = |values: &[f32]| Tensor::from_slice(values, parameter.shape(), &Device::Cpu);
-        match self {
-            Self::Host { first, second, master } => {
-                let learned = match master {
-                    Some(master) => own(master)?,
-                    None => parameter.copy()?,
-                };
-                Ok([learned, own(first)?, own(second)?])
+    fn new(parameter: &Tensor, range: Range<usize>) -> Result<Self> {
+        let state = match is_host(parameter) {
+            true => State::Host {
+                first: vec![0.0; range.len()],
+                second: vec![0.0; range.len()],
+                master: match parameter.dtype() {
+                    DType::F32 => None,
+                    _ => Some(row(parameter, &range)?.to_dtype(DType::F32)?.to_vec1()?),
+                },
+            },
+            false => {
+                let zeros = || Tensor::zeros(range.len(), DType::F32, parameter.device());
+                State::Device {
+                    first: zeros()?,
+                    second: zeros()?,
+                    master: row(parameter, &range)?.to_dtype(DType::F32)?.copy()?,
+                }
             }
-            Self::Device { first, second, master } => Ok([master.copy()?, first.copy()?, second.copy()?]),
+        };
+        Ok(Self { range, state })
+    }
+
+    /// Which values of the parameter are owned.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// One part of what is owned.
+    pub fn part(&self, parameter: &Tensor, part: Part) -> Result<Vec<f32>> {
+        match (&self.state, part) {
+            (State::Host { master: None, .. }, Part::Weight) => row(parameter, &self.range)?.to_vec1(),
+            (
+                State::Host {
+                    master: Some(values), ..
+                },
+                Part::Weight,
+            )
+            | (State::Host { first: values, .. }, Part::FirstMoment)
+            | (State::Host { second: values, .. }, Part::SecondMoment) => Ok(values.clone()),
+            (State::Device { master: tensor, .. }, Part::Weight)
+            | (State::Device { first: tensor, .. }, Part::FirstMoment)
+            | (State::Device { second: tensor, .. }, Part::SecondMoment) => tensor.to_vec1(),
         }
     }
 
-    /// Goes on from such parts.
+    /// All parts of a parameter that is owned as a whole, in its shape.
+    pub fn parts(&self, parameter: &Tensor) -> Result<[Tensor; 3]> {
+        let [weight, first, second] =
+            Part::ALL.map(|part| Tensor::from_vec(self.part(parameter, part)?, parameter.shape(), &Device::Cpu));
+        Ok([weight?, first?, second?])
+    }
+
+    /// Goes on from the parts of the whole parameter, of which it takes what it owns.
     pub fn restore(&mut self, parameter: &Tensor, [learned, first, second]: &[Tensor; 3]) -> Result<()> {
-        let own = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
-        match self {
-            Self::Host {
+        let range = &self.range;
+        let own = |tensor: &Tensor| row(tensor, range)?.to_vec1::<f32>();
+        match &mut self.state {
+            State::Host {
                 first: own_first,
                 second: own_second,
                 master,
@@ -79,18 +140,22 @@ impl Moments {
                     *master = own(learned)?;
                 }
             }
-            Self::Device {
+            State::Device {
                 first: own_first,
                 second: own_second,
                 master,
             } => {
-                *own_first = first.to_device(parameter.device())?;
-                *own_second = second.to_device(parameter.device())?;
-                *master = learned.to_device(parameter.device())?;
+                let there = |tensor: &Tensor| row(tensor, range)?.copy()?.to_device(parameter.device());
+                (*own_first, *own_second, *master) = (there(first)?, there(second)?, there(learned)?);
             }
         }
         change(parameter, learned)
     }
+}
+
+/// A range of a tensor in its own memory, as a row.
+fn row(tensor: &Tensor, range: &Range<usize>) -> Result<Tensor> {
+    tensor.flatten_all()?.narrow(0, range.start, range.len())
 }
 
 /// The optimiser over a fixed list of parameters, which every call gives again in the same order.
@@ -102,88 +167,51 @@ pub struct AdamW {
     pub moments: Vec<Moments>,
 }
 
+/// What every parameter's update of a step has in common.
+struct Update {
+    options: AdamWOptions,
+    correction1: f64,
+    correction2: f64,
+    lr: f64,
+    factor: f64,
+}
+
 impl AdamW {
     pub fn new(parameters: &[Tensor], options: AdamWOptions) -> Result<Self> {
-        let moments = parameters
-            .iter()
-            .map(|parameter| {
-                let count = parameter.elem_count();
-                if is_host(parameter) {
-                    let copy = || parameter.to_dtype(DType::F32)?.flatten_all()?.to_vec1();
-                    return Ok(Moments::Host {
-                        first: vec![0.0; count],
-                        second: vec![0.0; count],
-                        master: (parameter.dtype() != DType::F32).then(copy).transpose()?,
-                    });
-                }
-                let zeros = || Tensor::zeros(parameter.shape(), DType::F32, parameter.device());
-                Ok(Moments::Device {
-                    first: zeros()?,
-                    second: zeros()?,
-                    master: parameter.to_dtype(DType::F32)?.copy()?,
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let whole = parameters.iter().map(|parameter| 0..parameter.elem_count());
+        Self::of_ranges(parameters, whole, options)
+    }
+
+    /// Over a range of each parameter; other ranks own the rest. Ranges start and end where chunks do.
+    pub fn of_ranges(
+        parameters: &[Tensor],
+        ranges: impl IntoIterator<Item = Range<usize>>,
+        options: AdamWOptions,
+    ) -> Result<Self> {
+        let owned = parameters.iter().zip(ranges);
         Ok(Self {
             options,
             step: 0,
-            moments,
+            moments: owned
+                .map(|(parameter, range)| Moments::new(parameter, range))
+                .collect::<Result<_>>()?,
         })
     }
 
-    /// One update with the gradients times `factor` (1, or less to clip). Each parameter must have a gradient.
+    /// One update of what is owned with the gradients times `factor` (1, or less to clip). Each parameter must have a gradient.
     pub fn update(&mut self, parameters: &[Tensor], gradients: &Gradients, lr: f64, factor: f64) -> Result<()> {
         self.step += 1;
-        let AdamWOptions {
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-        } = self.options;
-        let correction1 = 1.0 - beta1.powf(self.step as f64);
-        let correction2 = 1.0 - beta2.powf(self.step as f64);
+        let options = self.options;
+        let update = Update {
+            options,
+            correction1: 1.0 - options.beta1.powf(self.step as f64),
+            correction2: 1.0 - options.beta2.powf(self.step as f64),
+            lr,
+            factor,
+        };
         for (parameter, moments) in parameters.iter().zip(&mut self.moments) {
-            let decay = if parameter.rank() >= 2 {
-                1.0 - lr * weight_decay
-            } else {
-                1.0
-            };
             let missing = || Error::Msg(format!("a parameter of shape {:?} has no gradient", parameter.shape()));
-            match (moments, gradients.get(parameter).ok_or_else(missing)?) {
-                (Moments::Host { first, second, master }, Gradient::Host(gradient)) => {
-                    let rule = Rule {
-                        beta1: beta1 as f32,
-                        beta2: beta2 as f32,
-                        eps: eps as f32,
-                        decay: decay as f32,
-                        rate: (lr / correction1) as f32,
-                        root_correction2: correction2.sqrt() as f32,
-                        factor: factor as f32,
-                    };
-                    match master {
-                        None => update_in_place(parameter, |values| rule.apply(values, gradient, first, second))?,
-                        Some(master) => {
-                            rule.apply(master, gradient, first, second);
-                            change(parameter, &rounded(master, parameter)?)?;
-                        }
-                    }
-                }
-                (Moments::Device { first, second, master }, gradient) => {
-                    let gradient = match gradient {
-                        Gradient::Device(gradient) => gradient.clone(),
-                        Gradient::Host(values) => Tensor::from_slice(values, parameter.shape(), parameter.device())?,
-                    };
-                    let gradient = (gradient * factor)?;
-                    *first = ((&*first * beta1)? + (&gradient * (1.0 - beta1))?)?;
-                    *second = ((&*second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
-                    let denominator = ((second.sqrt()? / correction2.sqrt())? + eps)?;
-                    *master = ((&*master * decay)? - ((&*first / denominator)? * (lr / correction1))?)?;
-                    change(parameter, master)?;
-                }
-                (Moments::Host { .. }, Gradient::Device(_)) => {
-                    return Err(Error::Msg("a host parameter with a device gradient".into()));
-                }
-            }
+            update.apply(parameter, gradients.get(parameter).ok_or_else(missing)?, moments)?;
         }
         Ok(())
     }
@@ -194,49 +222,136 @@ impl AdamW {
     }
 }
 
-/// A master copy as its parameter holds it.
+impl Update {
+    fn apply(&self, parameter: &Tensor, gradient: &Gradient, moments: &mut Moments) -> Result<()> {
+        let range = &moments.range;
+        if range.is_empty() {
+            return Ok(());
+        }
+        match (&mut moments.state, gradient) {
+            (State::Host { first, second, master }, Gradient::Host(gradient)) => {
+                let (rule, gradient) = (self.rule(parameter), &gradient[range.clone()]);
+                match master {
+                    None => update_in_place(parameter, |values| {
+                        rule.apply(&mut values[range.clone()], gradient, first, second);
+                    }),
+                    Some(master) => {
+                        rule.apply(master, gradient, first, second);
+                        change_row(parameter, range.start, &rounded(master, parameter)?)
+                    }
+                }
+            }
+            (State::Device { first, second, master }, gradient) => {
+                let AdamWOptions { beta1, beta2, eps, .. } = self.options;
+                let gradient = match gradient {
+                    Gradient::Device(gradient) => row(gradient, range)?,
+                    Gradient::Host(values) => {
+                        Tensor::from_slice(&values[range.clone()], range.len(), parameter.device())?
+                    }
+                };
+                let gradient = (gradient * self.factor)?;
+                *first = ((&*first * beta1)? + (&gradient * (1.0 - beta1))?)?;
+                *second = ((&*second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
+                let denominator = ((second.sqrt()? / self.correction2.sqrt())? + eps)?;
+                let rate = self.lr / self.correction1;
+                *master = ((&*master * self.decay(parameter))? - ((&*first / denominator)? * rate)?)?;
+                change_row(parameter, range.start, master)
+            }
+            (State::Host { .. }, Gradient::Device(_)) => {
+                Err(Error::Msg("a host parameter with a device gradient".into()))
+            }
+        }
+    }
+
+    /// Norms and biases do not decay.
+    fn decay(&self, parameter: &Tensor) -> f64 {
+        match parameter.rank() {
+            0 | 1 => 1.0,
+            _ => 1.0 - self.lr * self.options.weight_decay,
+        }
+    }
+
+    fn rule(&self, parameter: &Tensor) -> Rule {
+        Rule {
+            beta1: self.options.beta1 as f32,
+            beta2: self.options.beta2 as f32,
+            eps: self.options.eps as f32,
+            decay: self.decay(parameter) as f32,
+            rate: (self.lr / self.correction1) as f32,
+            root_correction2: self.correction2.sqrt() as f32,
+            factor: self.factor as f32,
+        }
+    }
+}
+
+/// A master copy as its parameter holds it, in a row.
 fn rounded(master: &[f32], parameter: &Tensor) -> Result<Tensor> {
     match parameter.dtype() {
-        DType::BF16 => Tensor::from_vec(products::narrow(master), parameter.shape(), parameter.device()),
-        dtype => Tensor::from_slice(master, parameter.shape(), parameter.device())?.to_dtype(dtype),
+        DType::BF16 => Tensor::from_vec(products::narrow(master), master.len(), parameter.device()),
+        dtype => Tensor::from_slice(master, master.len(), parameter.device())?.to_dtype(dtype),
     }
 }
 
 /// The Euclidean norm over all gradients of `parameters`, in a fixed order of summation.
 pub fn gradient_norm(parameters: &[Tensor], gradients: &Gradients) -> Result<f64> {
-    let mut total = 0.0;
+    let mut partials = Vec::with_capacity(parameters.len());
     for parameter in parameters {
-        total += match gradients.get(parameter) {
-            None => 0.0,
-            Some(Gradient::Host(values)) => sum_of_squares(values),
-            Some(Gradient::Device(tensor)) => f64::from(tensor.sqr()?.sum_all()?.to_scalar::<f32>()?),
-        };
+        partials.push(squares(parameter, gradients, 0..parameter.elem_count())?);
     }
-    Ok(total.sqrt())
+    Ok(norm(&partials))
 }
 
-fn sum_of_squares(values: &[f32]) -> f64 {
-    let partials: Vec<f64> = values
-        .par_chunks(CHUNK)
-        .map(|chunk| {
-            wide!({
-                let mut lanes = [0.0f64; 16];
-                let mut whole = chunk.chunks_exact(16);
-                for part in &mut whole {
-                    for (lane, &value) in lanes.iter_mut().zip(part) {
-                        *lane += f64::from(value) * f64::from(value);
-                    }
-                }
-                let rest: f64 = whole
-                    .remainder()
-                    .iter()
-                    .map(|&value| f64::from(value) * f64::from(value))
-                    .sum();
-                lanes.iter().sum::<f64>() + rest
-            })
-        })
-        .collect();
-    partials.iter().sum()
+/// The norm whose partial sums, chunk by chunk, are these for each parameter.
+pub fn norm(partials: &[Vec<f64>]) -> f64 {
+    let of_parameter = |chunks: &Vec<f64>| chunks.iter().sum::<f64>();
+    partials
+        .iter()
+        .fold(0.0, |total, chunks| total + of_parameter(chunks))
+        .sqrt()
+}
+
+/// The sums of squares of a parameter's gradient, one for each chunk of `range`; a missing gradient is zero.
+pub fn squares(parameter: &Tensor, gradients: &Gradients, range: Range<usize>) -> Result<Vec<f64>> {
+    match gradients.get(parameter) {
+        _ if range.is_empty() => Ok(Vec::new()),
+        None => Ok(vec![0.0; range.len().div_ceil(CHUNK)]),
+        Some(Gradient::Host(values)) => Ok(values[range].par_chunks(CHUNK).map(sum_of_squares).collect()),
+        Some(Gradient::Device(tensor)) => {
+            let squares = row(tensor, &range)?.sqr()?;
+            let whole = range.len() / CHUNK;
+            let mut sums: Vec<f32> = match whole {
+                0 => Vec::new(),
+                _ => squares
+                    .narrow(0, 0, whole * CHUNK)?
+                    .reshape((whole, CHUNK))?
+                    .sum(1)?
+                    .to_vec1()?,
+            };
+            if !range.len().is_multiple_of(CHUNK) {
+                let rest = squares.narrow(0, whole * CHUNK, range.len() - whole * CHUNK)?;
+                sums.push(rest.sum_all()?.to_scalar()?);
+            }
+            Ok(sums.into_iter().map(f64::from).collect())
+        }
+    }
+}
+
+fn sum_of_squares(chunk: &[f32]) -> f64 {
+    wide!({
+        let mut lanes = [0.0f64; 16];
+        let mut whole = chunk.chunks_exact(16);
+        for part in &mut whole {
+            for (lane, &value) in lanes.iter_mut().zip(part) {
+                *lane += f64::from(value) * f64::from(value);
+            }
+        }
+        let rest: f64 = whole
+            .remainder()
+            .iter()
+            .map(|&value| f64::from(value) * f64::from(value))
+            .sum();
+        lanes.iter().sum::<f64>() + rest
+    })
 }
 
 struct Rule {

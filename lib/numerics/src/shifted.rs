@@ -37,6 +37,41 @@ impl Shifted {
             .for_each(|into, &x| *into += f64::from(x));
     }
 
+    /// Goes on from sums that were taken apart.
+    pub fn of_sums(shift: &[f32], count: usize, sum: Vec<f64>, second: Array2<f64>) -> Self {
+        assert!(
+            sum.len() == shift.len() && second.dim() == (sum.len(), sum.len()),
+            "sums as wide as the shift"
+        );
+        Self {
+            count,
+            sum,
+            second,
+            ..Self::new(shift)
+        }
+    }
+
+    /// Σ(x − shift) and Σ(x − shift)(x − shift)ᵀ.
+    pub fn sums(&self) -> (&[f64], &Array2<f64>) {
+        (&self.sum, &self.second)
+    }
+
+    /// Adds rows that were summed about another shift.
+    pub fn merge(&mut self, other: &Self) {
+        // with a from this shift to the other, x − s = (x − t) + a
+        let count = other.count as f64;
+        let apart: Vec<f64> = other.shift.iter().zip(&self.shift).map(|(t, s)| t - s).collect();
+        Zip::indexed(&mut self.second)
+            .and(&other.second)
+            .for_each(|(i, j), into, second| {
+                let crossed = apart[i] * other.sum[j] + other.sum[i] * apart[j];
+                *into += second + (crossed + count * (apart[i] * apart[j]));
+            });
+        let sums = self.sum.iter_mut().zip(&other.sum).zip(&apart);
+        sums.for_each(|((into, sum), apart)| *into += sum + count * apart);
+        self.count += other.count;
+    }
+
     pub fn count(&self) -> usize {
         self.count
     }
@@ -71,6 +106,35 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        /// Rows summed about two shifts and put together have the mean and scatter of all of them.
+        #[test]
+        fn sums_about_different_shifts_merge(left in 1_usize..9, right in 1_usize..9, width in 1_usize..6, seed: u64) {
+            let rng = Rng::new(seed, "merge test");
+            let rows = Array2::from_shape_fn((left + right, width), |(i, j)| 20.0 + rng.normal(i as u64, j as u64) as f32);
+            let (first, second) = rows.view().split_at(ndarray::Axis(0), left);
+            let summed = |part: ArrayView2<f32>, shift: f32| {
+                let mut sums = Shifted::new(&vec![shift; width]);
+                let shifted = part.mapv(|x| x - shift);
+                sums.add(part.nrows(), &shifted.sum_axis(ndarray::Axis(0)).to_vec(), shifted.t().dot(&shifted).view());
+                sums
+            };
+            let (mut sums, other) = (summed(first, 19.0), summed(second, 22.0));
+            sums.merge(&other);
+            let mean = rows.mapv(f64::from).mean_axis(ndarray::Axis(0)).unwrap();
+            for (found, exact) in sums.mean().iter().zip(&mean) {
+                prop_assert!((found - exact).abs() < 1e-4);
+            }
+            let mut scatter = Array2::zeros((width, width));
+            sums.add_scatter(&sums.mean(), &sums.mean(), scatter.view_mut());
+            let centred = rows.mapv(f64::from) - &mean;
+            for (found, exact) in scatter.iter().zip(&centred.t().dot(&centred)) {
+                prop_assert!((found - exact).abs() < 1e-3, "{} {}", found, exact);
+            }
+            let (sum, moments) = sums.sums();
+            let again = Shifted::of_sums(&vec![19.0; width], sums.count(), sum.to_vec(), moments.clone());
+            prop_assert_eq!(again.mean(), sums.mean());
+        }
+
         /// However rows are cut into parts, and whatever the shift, mean and scatter are those of the definition.
         #[test]
         fn mean_and_scatter_are_those_of_the_rows(

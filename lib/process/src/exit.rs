@@ -241,7 +241,14 @@ fn is_environment(error: &io::Error) -> bool {
     error.raw_os_error().is_some()
         || matches!(
             error.kind(),
-            NotFound | PermissionDenied | StorageFull | OutOfMemory | TimedOut | WriteZero
+            NotFound
+                | PermissionDenied
+                | StorageFull
+                | OutOfMemory
+                | TimedOut
+                | WriteZero
+                | ConnectionAborted
+                | AddrInUse
         )
 }
 

@@ -153,8 +153,8 @@ impl FormatFlags {
 /// Which part of the input to process.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ShardFlags {
-    /// Process shard INDEX (from 0) of COUNT, assigned by content; also read from SHARD_INDEX and SHARD_COUNT,
-    /// SLURM_ARRAY_TASK_*, or RANK and WORLD_SIZE.
+    /// Process shard INDEX (from 0) of COUNT, assigned by content; also read from SHARD_INDEX and SHARD_COUNT, the
+    /// task of a scheduler's array, or RANK and WORLD_SIZE: see flowlens(7).
     #[arg(long, value_name = "INDEX/COUNT", value_parser = Shard::parse)]
     pub shard: Option<Shard>,
 }

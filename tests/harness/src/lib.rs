@@ -47,6 +47,7 @@ impl Run {
             "RANK",
             "WORLD_SIZE",
             "SLURM_ARRAY_TASK_ID",
+            "JOB_COMPLETION_INDEX",
         ] {
             command.env_remove(name);
         }

@@ -6,22 +6,25 @@
 //!   metrics.jsonl                   the rows of every step so far
 //!   checkpoints/step-00000100/      model or adapter files, optimizer.safetensors, metrics.jsonl, state.json
 //! ```
+//! The first rank alone writes and reads it; the file does not tell how many ranks there were, and any number goes on from it.
 //! state.json holds the step and a digest of every other file. A checkpoint whose digests do not hold is passed over for the one
 //! before it; what it recorded is computed again, with the same bits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use model::DType;
 use model::export::{self, Entry};
-use model::optimiser::Moments;
+use model::optimiser::Part;
+use model::{DType, Tensor};
 use process::plan::MixedCompute;
 use process::{Error, Existing, Result, ResultExt};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::learner::Trainable;
 use crate::trainer::Trainer;
 
 /// How many checkpoints stay.
@@ -72,7 +75,11 @@ struct State {
 /// What a run begins from.
 pub struct Found {
     pub step: u64,
+    pub optimiser_step: u64,
     pub metrics: Vec<u8>,
+    /// Of optimizer.safetensors.
+    pub tensors: HashMap<String, Tensor>,
+    pub path: PathBuf,
 }
 
 /// plan.json. The digest tells a damaged plan from another one.
@@ -214,18 +221,19 @@ impl Run {
         Ok(steps)
     }
 
-    /// Loads the newest checkpoint that is whole into the trainer; `doubt` hears of those that are not.
-    pub fn restore(&self, trainer: &mut Trainer, mut doubt: impl FnMut(&Path, &str)) -> Result<Option<Found>> {
+    /// Reads the newest checkpoint that is whole; `doubt` hears of those that are not.
+    pub fn newest(&self, mut doubt: impl FnMut(&Path, &str)) -> Result<Option<Found>> {
         for (_, path) in self.steps()?.iter().rev() {
             match verified(path) {
                 Err(cause) => doubt(path, &cause),
                 Ok(state) => {
-                    load_state(&path.join("optimizer.safetensors"), trainer)?;
-                    trainer.optimiser.step = state.optimiser_step;
-                    let metrics = fs::read(path.join("metrics.jsonl")).at(path.display())?;
+                    let optimiser = path.join("optimizer.safetensors");
                     return Ok(Some(Found {
                         step: state.step,
-                        metrics,
+                        optimiser_step: state.optimiser_step,
+                        metrics: fs::read(path.join("metrics.jsonl")).at(path.display())?,
+                        tensors: candle_core::safetensors::load(&optimiser, &Device::Cpu).at(optimiser.display())?,
+                        path: optimiser,
                     }));
                 }
             }
@@ -284,64 +292,112 @@ fn digest(path: &Path) -> Result<String> {
 fn save_state(directory: &Path, trainer: &Trainer) -> Result<()> {
     let own = trainer.auxiliaries.state().at("auxiliary losses")?;
     let trainable = &trainer.learner.trainable;
-    let part = |at: usize, part: &str| Entry {
-        name: format!("{}.{part}", trainable[at].name),
-        shape: trainable[at].tensor.dims().to_vec(),
+    let entry = |(at, part): &(usize, Part)| Entry {
+        name: name(trainable, *at, *part),
+        shape: trainable[*at].tensor.dims().to_vec(),
         dtype: DType::F32,
     };
-    let parts = (0..trainable.len()).flat_map(|at| PARTS.map(|name| part(at, name)));
+    let parts = parts(trainer);
     let kept = own.iter().map(|(name, tensor)| Entry {
         name: format!("aux.{name}"),
         shape: tensor.dims().to_vec(),
         dtype: DType::F64,
     });
-    let entries: Vec<Entry> = parts.chain(kept).collect();
-    let data = |index: usize| {
-        let (at, part) = (index / PARTS.len(), index % PARTS.len());
-        let Some(moments) = trainer.optimiser.moments.get(at) else {
-            return export::bytes(&own[index - trainable.len() * PARTS.len()].1, DType::F64);
-        };
-        let tensor = match (moments, part) {
-            (
-                Moments::Host {
-                    master: Some(master), ..
-                },
-                0,
-            ) => return Ok(little_endian(master)),
-            (Moments::Host { first, .. }, 1) => return Ok(little_endian(first)),
-            (Moments::Host { second, .. }, 2) => return Ok(little_endian(second)),
-            (Moments::Device { master, .. }, 0) => master,
-            (Moments::Device { first, .. }, 1) => first,
-            (Moments::Device { second, .. }, 2) => second,
-            _ => &trainable[at].tensor,
-        };
-        export::bytes(&tensor.to_device(&Device::Cpu)?, DType::F32)
+    let entries: Vec<Entry> = parts.iter().map(entry).chain(kept).collect();
+    let data = |index: usize| match parts.get(index) {
+        Some(&(at, part)) => Ok(collected(trainer, at, part)?.unwrap_or_default()),
+        None => export::bytes(&own[index - parts.len()].1, DType::F64),
     };
     export::safetensors(directory, "optimizer.safetensors", &entries, data).at(directory.display())
 }
 
-const PARTS: [&str; 3] = ["weight", "first_moment", "second_moment"];
-
-fn little_endian(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+/// What the other ranks do while the first one saves: each sends what it owns.
+pub fn help_to_save(trainer: &Trainer) -> Result<()> {
+    for (at, part) in parts(trainer) {
+        collected(trainer, at, part).at("checkpoint")?;
+    }
+    Ok(())
 }
 
-fn load_state(path: &Path, trainer: &mut Trainer) -> Result<()> {
-    let mut tensors = candle_core::safetensors::load(path, &Device::Cpu).at(path.display())?;
-    for (trainable, moments) in trainer.learner.trainable.iter().zip(&mut trainer.optimiser.moments) {
-        let mut part = |part: &str| {
-            let name = format!("{}.{part}", trainable.name);
-            match tensors.remove(&name) {
-                Some(tensor) if tensor.dims() == trainable.tensor.dims() && tensor.dtype() == DType::F32 => Ok(tensor),
-                _ => Err(Error::input(
-                    path.display(),
-                    format!("{name} is missing or has another shape"),
-                )),
-            }
-        };
-        let parts = [part(PARTS[0])?, part(PARTS[1])?, part(PARTS[2])?];
-        moments.restore(&trainable.tensor, &parts).at(&trainable.name)?;
+/// Every part of every tensor that learns, in the order of the file.
+fn parts(trainer: &Trainer) -> Vec<(usize, Part)> {
+    let tensors = 0..trainer.learner.trainable.len();
+    tensors.flat_map(|at| Part::ALL.map(|part| (at, part))).collect()
+}
+
+fn name(trainable: &[Trainable], at: usize, part: Part) -> String {
+    let part = match part {
+        Part::Weight => "weight",
+        Part::FirstMoment => "first_moment",
+        Part::SecondMoment => "second_moment",
+    };
+    format!("{}.{part}", trainable[at].name)
+}
+
+/// A part of a tensor, put together at the first rank of what every rank owns.
+fn collected(trainer: &Trainer, at: usize, part: Part) -> model::Result<Option<Vec<u8>>> {
+    let moments = &trainer.optimiser.moments[at];
+    let values = moments.part(&trainer.learner.trainable[at].tensor, part)?;
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    Ok(trainer.share.world.collect_row(moments.range().start, &bytes)?)
+}
+
+/// Goes on from what the first rank has read, which all others learn from it. Returns the step that was done.
+pub fn restore(trainer: &mut Trainer, found: Option<&mut Found>) -> Result<u64> {
+    let steps = found.as_ref().map(|found| (found.step, found.optimiser_step));
+    let Some((step, optimiser_step)) = share_json(trainer, &steps)? else {
+        return Ok(0);
+    };
+    trainer.optimiser.step = optimiser_step;
+    let mut none = HashMap::new();
+    let (tensors, path) = match found {
+        Some(found) => (&mut found.tensors, found.path.as_path()),
+        None => (&mut none, Path::new("checkpoint")),
+    };
+    for at in 0..trainer.learner.trainable.len() {
+        let parts = [
+            shared(trainer, tensors, path, at, Part::Weight)?,
+            shared(trainer, tensors, path, at, Part::FirstMoment)?,
+            shared(trainer, tensors, path, at, Part::SecondMoment)?,
+        ];
+        let Trainable { name, tensor } = &trainer.learner.trainable[at];
+        trainer.optimiser.moments[at].restore(tensor, &parts).at(name)?;
     }
+    restore_auxiliaries(trainer, tensors, path)?;
+    Ok(step)
+}
+
+/// A part of a tensor at every rank, from what the first one has read.
+fn shared(
+    trainer: &Trainer,
+    tensors: &mut HashMap<String, Tensor>,
+    path: &Path,
+    at: usize,
+    part: Part,
+) -> Result<Tensor> {
+    let (world, trainable) = (&trainer.share.world, &trainer.learner.trainable);
+    let (name, shape) = (name(trainable, at, part), trainable[at].tensor.shape());
+    let own = match tensors.remove(&name) {
+        Some(tensor) if tensor.shape() == shape && tensor.dtype() == DType::F32 => {
+            export::bytes(&tensor, DType::F32).at(path.display())?
+        }
+        None if !world.is_first() => Vec::new(),
+        _ => {
+            return Err(Error::input(
+                path.display(),
+                format!("{name} is missing or has another shape"),
+            ));
+        }
+    };
+    let bytes = world.share(own).at("ranks")?;
+    Tensor::from_raw_buffer(&bytes, DType::F32, shape.dims(), &Device::Cpu).at(path.display())
+}
+
+/// What is left: the state of the auxiliary losses.
+fn restore_auxiliaries(trainer: &mut Trainer, tensors: &mut HashMap<String, Tensor>, path: &Path) -> Result<()> {
+    let text = safetensors::serialize(tensors.iter(), None).at(path.display())?;
+    let text = trainer.share.world.share(text).at("ranks")?;
+    let tensors = candle_core::safetensors::load_buffer(&text, &Device::Cpu).at(path.display())?;
     for (name, tensor) in tensors {
         match name.strip_prefix("aux.") {
             Some(own) => trainer.auxiliaries.restore(own, &tensor).at(path.display())?,
@@ -354,6 +410,12 @@ fn load_state(path: &Path, trainer: &mut Trainer) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn share_json<T: Serialize + DeserializeOwned>(trainer: &Trainer, value: &T) -> Result<T> {
+    let text = serde_json::to_vec(value).at("checkpoint")?;
+    let text = trainer.share.world.share(text).at("ranks")?;
+    serde_json::from_slice(&text).at("checkpoint")
 }
 
 fn remove(path: &Path) -> Result<()> {

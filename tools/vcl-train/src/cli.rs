@@ -8,6 +8,7 @@ use process::plan::MixedCompute;
 
 use crate::auxiliary::Spec;
 use crate::checkpoint::Keep;
+use crate::meeting::TransportName;
 use crate::reader::{NoCompletion, OverLength};
 use crate::recipe::Recipe;
 use crate::schedule::ScheduleName;
@@ -118,6 +119,11 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub micro_batch: Option<u32>,
 
+    /// Neighbouring parts of a batch whose gradients are added as a balanced tree, a power of two: as many ranks may share the work
+    /// without changing a bit of the result. 1 adds them one after the other.
+    #[arg(long, value_name = "S", default_value_t = 1, value_parser = power_of_two)]
+    pub slots: u32,
+
     /// Passes over the data [default: 1].
     #[arg(long, value_name = "X", value_parser = positive)]
     pub epochs: Option<f64>,
@@ -210,6 +216,20 @@ pub struct Args {
     #[arg(long)]
     pub recompute: bool,
 
+    /// Processes that train together, each started with the same arguments: a power of two, at most --slots. Which one this is stands in
+    /// RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them. Rank 0 alone writes.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = power_of_two)]
+    pub ranks: u32,
+
+    /// How ranks talk. tcp proves by FLOWLENS_SECRET who belongs to the run, and encrypts nothing; without that variable it meets at a
+    /// loopback address only. mpi is what mpirun or srun --mpi=pmix have started, without those variables, in a build with the feature mpi.
+    #[arg(long, value_enum, value_name = "NAME", default_value = "tcp")]
+    pub transport: TransportName,
+
+    /// How long a rank waits for another, at the start and at every exchange.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    pub rank_timeout: u64,
+
     /// Steps between checkpoints [default: a tenth of the run].
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_every: Option<u64>,
@@ -255,6 +275,13 @@ fn keep(text: &str) -> Result<Keep, String> {
     }
 }
 
+fn power_of_two(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(count) if (1..=1024).contains(&count) && u32::is_power_of_two(count) => Ok(count),
+        _ => Err("expected a power of two from 1 to 1024".into()),
+    }
+}
+
 fn number(text: &str, fits: impl Fn(f64) -> bool, what: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(value) if fits(value) => Ok(value),
@@ -286,6 +313,10 @@ EXAMPLES
   What a run would do, and how long it would take:
     vcl-train … --plan
     vcl-train … --probe
+
+  Two processes on this machine, with the bytes that one gives with the same --slots:
+    export WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500
+    RANK=1 vcl-train … --slots 2 --ranks 2 -o out & RANK=0 vcl-train … --slots 2 --ranks 2 -o out
 
   Adapters, added to the weights at the end:
     vcl-train --model DIR --data rows.jsonl --lora --lora-rank 32 --merge -o merged";

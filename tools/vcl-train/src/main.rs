@@ -5,6 +5,7 @@ mod checkpoint;
 mod cli;
 mod init;
 mod learner;
+mod meeting;
 mod micro;
 mod mixture;
 mod objective;
@@ -19,6 +20,8 @@ mod run;
 mod sample;
 mod schedule;
 mod settings;
+mod share;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod trainer;

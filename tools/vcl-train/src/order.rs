@@ -19,6 +19,12 @@ pub fn batch(seed: u64, sample_count: usize, batch_size: usize, step: u64) -> Ve
         .collect()
 }
 
+/// A batch in neighbouring parts.
+pub fn slots(batch: &[usize], count: usize) -> impl Iterator<Item = &[usize]> {
+    let border = move |slot: usize| slot * batch.len() / count;
+    (0..count).map(move |slot| &batch[border(slot)..border(slot + 1)])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,5 +39,12 @@ mod tests {
         }
         assert_ne!(seen[..10], seen[10..]);
         assert_eq!(batch(7, 10, 4, 3), seen[8..12]);
+    }
+
+    #[test]
+    fn slots_are_neighbours_and_none_is_empty() {
+        let batch: Vec<usize> = (0..7).collect();
+        let parts: Vec<&[usize]> = slots(&batch, 4).collect();
+        assert_eq!(parts, [&[0][..], &[1, 2], &[3, 4], &[5, 6]]);
     }
 }

@@ -17,7 +17,7 @@ use crate::reader::{self, Counts, NoCompletion, OverLength, Reader, Source};
 use crate::recipe::{Recipe, Settings};
 use crate::sample::Sample;
 use crate::schedule::Schedule;
-use crate::work::{self, Tokens, Work};
+use crate::work::{self, Memory, OfRanks, Tokens, Work};
 
 /// Everything a run reads, opened and checked, and where its result goes.
 pub struct Opened {
@@ -152,6 +152,7 @@ impl Plan {
         let per_epoch = data.samples.len() as f64 / settings.batch_size as f64;
         let steps = args.steps.unwrap_or((settings.epochs * per_epoch).ceil() as u64);
         let tokens = Tokens::count(&data.samples, &settings, args.seed, steps);
+        let memory = Memory::new(config, &settings, dtype, tokens.micro_batch_max, args.recompute);
         let plan = Self {
             tool: "vcl-train",
             version: process::VERSION,
@@ -177,7 +178,8 @@ impl Plan {
                 loss_token_count: tokens.loss_count,
                 aux_layers: auxiliaries.layers(),
                 trained_parameter_count: work::trained_count(config, &settings),
-                memory_bytes: work::memory_bytes(config, &settings, dtype, tokens.micro_batch_max, args.recompute),
+                memory_bytes: memory.bytes(1),
+                ranks: OfRanks::all(&settings, &memory),
             },
             settings,
         };
@@ -255,6 +257,10 @@ fn settings(args: &Args, config: &Config) -> Result<Settings> {
             settings.max_length, config.position_count
         );
         return refuse("--max-length", cause);
+    }
+    if settings.slots > settings.batch_size {
+        let cause = format!("{} parts of {} sequences", settings.slots, settings.batch_size);
+        return refuse("--slots", cause);
     }
     if settings.lora.is_none() && args.merge {
         return refuse(

@@ -23,6 +23,9 @@ pub struct Settings {
     pub lora: Option<Lora>,
     pub batch_size: usize,
     pub micro_batch: usize,
+    /// Neighbouring parts of the batch whose gradients are added as a balanced tree.
+    #[serde(skip_serializing_if = "is_one")]
+    pub slots: usize,
     pub epochs: f64,
     pub lr: f64,
     pub schedule: ScheduleName,
@@ -33,6 +36,10 @@ pub struct Settings {
     pub eps: f64,
     pub clip: f64,
     pub max_length: usize,
+}
+
+fn is_one(slots: &usize) -> bool {
+    *slots == 1
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -64,6 +71,7 @@ impl Settings {
             lora: None,
             batch_size: 128,
             micro_batch: 128,
+            slots: 1,
             epochs: 2.0,
             lr: 5e-6,
             schedule: ScheduleName::Linear,

@@ -8,20 +8,24 @@ use model::Decoder;
 use model::ops::Gradients;
 use model::optimiser::{AdamW, AdamWOptions};
 use process::{Common, Error, Existing, Manifest, Outcome, Progress, Result, ResultExt, signals};
+use ranks::World;
 use records::{Eval, Metric};
 use serde_json::Value;
 
 use crate::auxiliary::{Auxiliaries, Doubt};
-use crate::checkpoint::{Run, Target};
+use crate::checkpoint::{self, Run, Target};
 use crate::cli::Args;
 use crate::init::Initial;
 use crate::learner::Learner;
+use crate::meeting;
 use crate::micro::Micro;
 use crate::objective::Supervised;
 use crate::order;
 use crate::plan::{Opened, Plan};
 use crate::publish;
 use crate::report::{Log, Probe};
+use crate::sample::Sample;
+use crate::share::Share;
 use crate::trainer::{Found, Phases, Stop, Trainer};
 
 /// Steps of a probe: the first warms the caches, the others are timed.
@@ -29,23 +33,34 @@ const PROBE_STEPS: u64 = 3;
 
 pub fn run(args: Args) -> Result<Outcome> {
     let manifest = Manifest::start();
-    let (plan, mut opened) = Plan::new(&args)?;
     if args.common.plan {
+        let (plan, _) = Plan::new(&args)?;
         return process::plan::print(&plan);
     }
+    let world = meeting::world(&args)?;
+    let (plan, mut opened) = Plan::new(&args)?;
+    meeting::agree(&world, &plan, args.probe)?;
     let auxiliaries = std::mem::take(&mut opened.auxiliaries);
     let Some(target) = &opened.target else {
-        return probe(&plan, &opened, trainer(&plan, &opened, auxiliaries)?);
+        return probe(&plan, &opened, trainer(&plan, &opened, auxiliaries, world)?);
     };
-    if target.existing == Existing::Resume && target.path.is_dir() {
-        return finished(&plan, target);
+    let is_finished = target.existing == Existing::Resume && target.path.is_dir();
+    if world.share(vec![u8::from(is_finished)]).at("ranks")? == [1] {
+        return if world.is_first() {
+            finished(&plan, target)
+        } else {
+            Ok(Outcome::Complete)
+        };
     }
-    let directory = Run::open(target, &plan.value()?)?;
+    let directory = match world.is_first() {
+        true => Some(Run::open(target, &plan.value()?)?),
+        false => None,
+    };
     let job = Job {
         common: &args.common,
         plan: &plan,
+        trainer: trainer(&plan, &opened, auxiliaries, world)?,
         opened: &opened,
-        trainer: trainer(&plan, &opened, auxiliaries)?,
         directory,
     };
     job.train(manifest)
@@ -67,7 +82,7 @@ fn finished(plan: &Plan, target: &Target) -> Result<Outcome> {
 }
 
 /// Loads the model, or draws its weights.
-fn trainer(plan: &Plan, opened: &Opened, auxiliaries: Auxiliaries) -> Result<Trainer> {
+fn trainer(plan: &Plan, opened: &Opened, auxiliaries: Auxiliaries, world: World) -> Result<Trainer> {
     let origin = &opened.origin;
     let subject = origin.path.display();
     let config = origin.config.clone();
@@ -91,12 +106,16 @@ fn trainer(plan: &Plan, opened: &Opened, auxiliaries: Auxiliaries) -> Result<Tra
         eps: plan.settings.eps,
         weight_decay: plan.settings.weight_decay,
     };
+    let tensors = learner.tensors();
+    let share = Share::new(world, &tensors);
     Ok(Trainer {
-        optimiser: AdamW::new(&learner.tensors(), options).at(&subject)?,
+        optimiser: AdamW::of_ranges(&tensors, share.ranges(), options).at(&subject)?,
+        share,
         learner,
         objective: Box::new(Supervised),
         auxiliaries,
         gradients: Gradients::default(),
+        spare: Vec::new(),
         recompute: plan.recompute,
         clip: plan.settings.clip,
     })
@@ -105,20 +124,20 @@ fn trainer(plan: &Plan, opened: &Opened, auxiliaries: Auxiliaries) -> Result<Tra
 fn step(trainer: &mut Trainer, plan: &Plan, opened: &Opened, step: u64) -> Result<Found> {
     let samples = &opened.samples;
     let batch = order::batch(plan.seed, samples.len(), plan.settings.batch_size, step);
-    let micros: Vec<Micro> = batch
-        .chunks(plan.settings.micro_batch)
-        .map(|chunk| Micro::pack(chunk.iter().map(|&index| &samples[index]).collect()))
+    let pack = |chunk: &[usize]| Micro::pack(chunk.iter().map(|&index| &samples[index]).collect());
+    let slots: Vec<Vec<Micro>> = order::slots(&batch, plan.settings.slots)
+        .map(|slot| slot.chunks(plan.settings.micro_batch).map(pack).collect())
         .collect();
     trainer
-        .step(&micros, step, plan.schedule.rate(step))
-        .map_err(|stop| refusal(stop, step, &micros))
+        .step(&slots, step, plan.schedule.rate(step))
+        .map_err(|stop| refusal(stop, step, &slots))
 }
 
-fn refusal(stop: Stop, step: u64, micros: &[Micro]) -> Error {
+fn refusal(stop: Stop, step: u64, slots: &[Vec<Micro>]) -> Error {
     let subject = format!("step {step}");
     match stop {
         Stop::NotFinite(cause) => {
-            let samples = micros.iter().flat_map(|micro| &micro.samples);
+            let samples = slots.iter().flatten().flat_map(|micro| &micro.samples);
             let ids: Vec<&str> = samples.map(|sample| sample.id.as_str()).collect();
             Error::input(subject, format!("{cause}; the batch is {}", ids.join(", ")))
                 .hint("the last checkpoint is kept; lower --lr or look at these rows")
@@ -149,10 +168,21 @@ fn probe(plan: &Plan, opened: &Opened, mut trainer: Trainer) -> Result<Outcome> 
         estimated_seconds: plan.work.token_count as f64 / rate,
         phase_seconds: phases,
         peak_rss_bytes: process::Usage::now().peak_rss_bytes,
-        planned_memory_bytes: plan.work.memory_bytes,
+        planned_memory_bytes: plan.work.memory_bytes_on(trainer.share.world.count()),
     };
-    answer.print()?;
+    if trainer.share.world.is_first() {
+        answer.print()?;
+    }
+    trainer.share.world.end().at("ranks")?;
     Ok(Outcome::Complete)
+}
+
+/// What the steps took.
+struct Spent {
+    seconds: f64,
+    tokens: u64,
+    phases: Phases,
+    resumed_from_step: u64,
 }
 
 /// A training run, from its first step or its last checkpoint to the finished directory.
@@ -161,77 +191,145 @@ struct Job<'a> {
     plan: &'a Plan,
     opened: &'a Opened,
     trainer: Trainer,
-    directory: Run,
+    /// The first rank's; the others write nothing.
+    directory: Option<Run>,
 }
 
 impl Job<'_> {
-    fn train(mut self, mut manifest: Manifest) -> Result<Outcome> {
+    fn train(mut self, manifest: Manifest) -> Result<Outcome> {
         let _grace = signals::Grace::begin();
-        let start = self.directory.restore(&mut self.trainer, |path, cause| {
-            let cause = format!("{}: {cause}; the checkpoint before it is used", path.display());
-            process::warn(self.common, &cause);
-        })?;
-        let (done, kept) = start.map_or((0, None), |found| (found.step, Some(found.metrics)));
+        let (done, kept) = self.restore()?;
         let digest = process::plan::digest(self.plan)?;
-        let mut log = Log::begin(&self.directory.metrics_path(), &digest, kept.as_deref())?;
+        let mut log = match &self.directory {
+            Some(directory) => Some(Log::begin(&directory.metrics_path(), &digest, kept.as_deref())?),
+            None => None,
+        };
         let clock = Instant::now();
-        let (tokens, phases) = self.steps(done, &mut log)?;
-        let seconds = clock.elapsed().as_secs_f64();
-        let stdout = log.end()?;
-        self.write_model(&self.directory.partial, self.plan.merge)?;
-        manifest.note("tokens_per_second", tokens as f64 / seconds)?;
-        manifest.note("train_seconds", seconds)?;
-        manifest.note("phase_seconds", phases)?;
-        manifest.note("resumed_from_step", done)?;
-        manifest.note("model", &self.opened.origin.path)?;
-        manifest.note("data", &self.opened.data)?;
-        manifest.note("output", &self.directory.target.path)?;
-        manifest.write_as(&self.directory.partial.join("run.json"), self.plan)?;
-        self.directory.publish()?;
-        stdout.finish()?;
+        let (tokens, phases) = self.steps(done, log.as_mut())?;
+        let spent = Spent {
+            seconds: clock.elapsed().as_secs_f64(),
+            tokens,
+            phases,
+            resumed_from_step: done,
+        };
+        let world = match (self.directory.take(), log) {
+            (Some(directory), Some(log)) => self.finish(directory, log, manifest, spent)?,
+            _ => self.trainer.share.world,
+        };
+        world.end().at("ranks")?;
         Ok(Outcome::Complete)
     }
 
+    /// Goes on from the last checkpoint: how many steps were done, and their records.
+    fn restore(&mut self) -> Result<(u64, Option<Vec<u8>>)> {
+        let mut found = None;
+        if let Some(directory) = &self.directory {
+            found = directory.newest(|path, cause| {
+                let cause = format!("{}: {cause}; the checkpoint before it is used", path.display());
+                process::warn(self.common, &cause);
+            })?;
+        }
+        let done = checkpoint::restore(&mut self.trainer, found.as_mut())?;
+        Ok((done, found.map(|found| found.metrics)))
+    }
+
+    /// Writes what the first rank leaves: the model, the records, the manifest.
+    fn finish(self, directory: Run, log: Log, mut manifest: Manifest, spent: Spent) -> Result<World> {
+        let stdout = log.end()?;
+        self.write_model(&directory.partial, self.plan.merge)?;
+        manifest.note("tokens_per_second", spent.tokens as f64 / spent.seconds)?;
+        manifest.note("train_seconds", spent.seconds)?;
+        manifest.note("phase_seconds", spent.phases)?;
+        manifest.note("resumed_from_step", spent.resumed_from_step)?;
+        manifest.note("model", &self.opened.origin.path)?;
+        manifest.note("data", &self.opened.data)?;
+        manifest.note("output", &directory.target.path)?;
+        let world = self.trainer.share.world;
+        if !world.is_alone() {
+            manifest.note("ranks", world.count())?;
+            manifest.note("sent_bytes", world.traffic().sent_bytes)?;
+        }
+        manifest.write_as(&directory.partial.join("run.json"), self.plan)?;
+        directory.publish()?;
+        stdout.finish()?;
+        Ok(world)
+    }
+
     /// The steps after `done`: how many tokens they saw, and where the time went.
-    fn steps(&mut self, done: u64, log: &mut Log) -> Result<(u64, Phases)> {
+    fn steps(&mut self, done: u64, mut log: Option<&mut Log>) -> Result<(u64, Phases)> {
         let plan = self.plan;
         let steps = plan.work.steps;
-        let progress = Progress::start(self.common, "train", Some(steps), "steps");
-        progress.resume(done);
+        let progress = log
+            .is_some()
+            .then(|| Progress::start(self.common, "train", Some(steps), "steps"));
+        if let Some(progress) = &progress {
+            progress.resume(done);
+        }
         let (mut tokens, mut phases, mut has_doubted) = (0, Phases::default(), false);
         for index in done + 1..=steps {
             let found = step(&mut self.trainer, plan, self.opened, index)?;
             tokens += found.token_count;
             phases.add(found.phases);
-            if let Some(doubt) = found.aux.doubt.as_ref().filter(|_| !has_doubted) {
+            let doubt = found.aux.doubt.as_ref().filter(|_| log.is_some() && !has_doubted);
+            if let Some(doubt) = doubt {
                 has_doubted = true;
                 process::warn(self.common, &format!("step {index}: {}", doubt.cause));
             }
-            log.metric(&metric(index, plan.schedule.rate(index), found))?;
             let is_due = |every: u64| index % every == 0 || index == steps;
-            if plan.eval_every.map_or(index == steps, is_due) && !self.opened.held_out.is_empty() {
-                log.eval(&self.evaluate(index)?)?;
+            let is_eval = plan.eval_every.map_or(index == steps, is_due) && !self.opened.held_out.is_empty();
+            if let Some(log) = &mut log {
+                log.metric(&metric(index, plan.schedule.rate(index), found))?;
             }
-            let stopped = signals::check();
-            if is_due(plan.checkpoint_every) || stopped.is_err() {
-                let files = |path: &Path| self.write_model(path, false);
-                self.directory.save(index, &self.trainer, log.bytes(), files)?;
+            if is_eval {
+                let eval = self.evaluate(index)?;
+                log.as_mut().map_or(Ok(()), |log| log.eval(&eval))?;
             }
-            progress.advance(1);
-            stopped?;
+            let signal = meeting::check(&self.trainer.share.world)?;
+            if is_due(plan.checkpoint_every) || signal.is_some() {
+                self.save(index, log.as_ref().map_or(&[], |log| log.bytes()))?;
+            }
+            if let Some(progress) = &progress {
+                progress.advance(1);
+            }
+            signal.map_or(Ok(()), |signal| Err(Error::interrupted(signal)))?;
         }
-        progress.finish();
+        if let Some(progress) = progress {
+            progress.finish();
+        }
         Ok((tokens, phases))
     }
 
-    /// The mean loss over the held-out samples, in micro-batches.
+    /// A checkpoint, which all ranks give their share to and none leaves before it is written.
+    fn save(&self, step: u64, records: &[u8]) -> Result<()> {
+        match &self.directory {
+            Some(directory) => {
+                let files = |path: &Path| self.write_model(path, false);
+                directory.save(step, &self.trainer, records, files)?;
+            }
+            None => checkpoint::help_to_save(&self.trainer)?,
+        }
+        self.trainer.share.world.wait().at("ranks")
+    }
+
+    /// The mean loss over the held-out samples, in micro-batches, of which every rank takes its part.
     fn evaluate(&self, step: u64) -> Result<Eval> {
+        let world = &self.trainer.share.world;
+        let chunks: Vec<&[Sample]> = self.opened.held_out.chunks(self.plan.settings.micro_batch).collect();
+        let mut own = Vec::new();
+        for chunk in &chunks[world.own(chunks.len())] {
+            let (sum, count) = self.trainer.evaluate(chunk).at("evaluation")?;
+            own.extend([sum.to_le_bytes(), count.to_le_bytes()].concat());
+            // with others, all stop together once it is over
+            if world.is_alone() {
+                signals::check()?;
+            }
+        }
         let (mut sum, mut count) = (0.0, 0);
-        for chunk in self.opened.held_out.chunks(self.plan.settings.micro_batch) {
-            let (of_chunk, units) = self.trainer.evaluate(chunk).at("evaluation")?;
-            sum += of_chunk;
-            count += units;
-            signals::check()?;
+        for bytes in world.gather(&own).at("ranks")? {
+            for [of_chunk, units] in bytes.as_chunks().0.as_chunks::<2>().0 {
+                sum += f64::from_le_bytes(*of_chunk);
+                count += u64::from_le_bytes(*units);
+            }
         }
         Ok(Eval {
             step,

@@ -16,7 +16,8 @@ impl Settings {
         }
         over(&mut settings.batch_size, args.batch_size.map(|n| n as usize));
         settings.micro_batch = args.micro_batch.map_or(settings.batch_size, |n| n as usize);
-        settings.micro_batch = settings.micro_batch.min(settings.batch_size);
+        settings.slots = args.slots as usize;
+        settings.micro_batch = settings.micro_batch.min(settings.batch_size.div_ceil(settings.slots));
         over(&mut settings.epochs, args.epochs);
         over(&mut settings.lr, args.lr);
         over(&mut settings.schedule, args.schedule);

@@ -8,6 +8,7 @@ use candle_core::Device;
 use model::ops::{Gradients, through_candle};
 use model::optimiser::{AdamW, AdamWOptions, gradient_norm};
 use model::{Checkpoint, DType, Decoder, Options, Tensor};
+use ranks::World;
 use serde::Deserialize;
 
 use crate::auxiliary::Auxiliaries;
@@ -17,6 +18,7 @@ use crate::objective::Supervised;
 use crate::recipe::Lora;
 use crate::sample::{Sample, Sequence};
 use crate::schedule::{Schedule, ScheduleName};
+use crate::share::Share;
 use crate::trainer::Trainer;
 
 fn goldens() -> PathBuf {
@@ -61,23 +63,24 @@ fn batches() -> Vec<Vec<Sample>> {
 }
 
 fn trainer(learner: Learner, aux: &str) -> Trainer {
+    let tensors = learner.tensors();
     Trainer {
-        optimiser: AdamW::new(&learner.tensors(), AdamWOptions::default()).unwrap(),
+        optimiser: AdamW::new(&tensors, AdamWOptions::default()).unwrap(),
+        share: Share::new(World::alone(), &tensors),
         learner,
         objective: Box::new(Supervised),
         auxiliaries: Auxiliaries::new(&[aux.parse().unwrap()], 4).unwrap(),
         gradients: Gradients::default(),
+        spare: Vec::new(),
         recompute: false,
         clip: 1.0,
     }
 }
 
-/// Micro-batches of `size` samples.
-fn micros(samples: &[Sample], size: usize) -> Vec<Micro<'_>> {
-    samples
-        .chunks(size)
-        .map(|chunk| Micro::pack(chunk.iter().collect()))
-        .collect()
+/// One slot of micro-batches of `size` samples.
+fn micros(samples: &[Sample], size: usize) -> [Vec<Micro<'_>>; 1] {
+    let pack = |chunk: &'_ [Sample]| Micro::pack(chunk.iter().collect());
+    [samples.chunks(size).map(pack).collect()]
 }
 
 fn gradients(trainer: &mut Trainer, samples: &[Sample], size: usize) -> Vec<Tensor> {
@@ -287,7 +290,7 @@ fn only_adapters_learn_and_merged_equals_applied() {
 #[test]
 fn packing_keeps_whose_row_is_whose() {
     let samples = batches().remove(0);
-    let micro = &micros(&samples, 5)[0];
+    let micro = &micros(&samples, 5)[0][0];
     let mut expected: [Vec<u32>; 3] = Default::default();
     let mut row = 0;
     for sample in &samples {

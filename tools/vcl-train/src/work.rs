@@ -17,7 +17,26 @@ pub struct Work {
     pub loss_token_count: u64,
     pub aux_layers: Vec<usize>,
     pub trained_parameter_count: u64,
+    /// On one rank.
     pub memory_bytes: u64,
+    /// On each rank, for every number of ranks that the slots allow.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ranks: Vec<OfRanks>,
+}
+
+impl Work {
+    pub fn memory_bytes_on(&self, rank_count: usize) -> u64 {
+        let of = self.ranks.iter().find(|of| of.rank_count == rank_count);
+        of.map_or(self.memory_bytes, |of| of.memory_bytes)
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct OfRanks {
+    pub rank_count: usize,
+    pub memory_bytes: u64,
+    /// By each rank in a step: gradients there, weights back.
+    pub sent_bytes_per_step: u64,
 }
 
 /// The tokens of all steps.
@@ -33,7 +52,7 @@ impl Tokens {
         let mut tokens = Self::default();
         for step in 1..=steps {
             let batch = order::batch(seed, samples.len(), settings.batch_size, step);
-            for micro in batch.chunks(settings.micro_batch) {
+            for micro in order::slots(&batch, settings.slots).flat_map(|slot| slot.chunks(settings.micro_batch)) {
                 let of_micro = |count: fn(&Sample) -> usize| -> u64 {
                     micro.iter().map(|&index| count(&samples[index]) as u64).sum()
                 };
@@ -65,11 +84,54 @@ pub fn trained_count(config: &Config, settings: &Settings) -> u64 {
         .sum()
 }
 
-/// Bytes needed at the peak: weights, gradients, moments, activations of one micro-batch of `tokens`, one chunk of logits.
-pub fn memory_bytes(config: &Config, settings: &Settings, dtype: DType, tokens: u64, recompute: bool) -> u64 {
+impl OfRanks {
+    /// For every number of ranks; none where there is one slot.
+    pub fn all(settings: &Settings, memory: &Memory) -> Vec<Self> {
+        let counts = (0..=settings.slots.ilog2()).map(|level| 1 << level);
+        let of = |rank_count: usize| Self {
+            rank_count,
+            memory_bytes: memory.bytes(rank_count),
+            sent_bytes_per_step: memory.sent_bytes(rank_count),
+        };
+        counts.map(of).filter(|_| settings.slots > 1).collect()
+    }
+}
+
+/// What a rank needs at the peak.
+pub struct Memory {
+    /// Weights, activations of one micro-batch, one chunk of logits.
+    fixed: u64,
+    trained: u64,
+    dtype: DType,
+    slots: usize,
+}
+
+impl Memory {
+    /// Where a micro-batch has at most `tokens`.
+    pub fn new(config: &Config, settings: &Settings, dtype: DType, tokens: u64, recompute: bool) -> Self {
+        Self {
+            fixed: fixed_bytes(config, settings, dtype, tokens, recompute),
+            trained: trained_count(config, settings),
+            dtype,
+            slots: settings.slots,
+        }
+    }
+
+    /// On each of so many ranks: gradients of slots that wait to be added, and a share of the optimiser's state.
+    pub fn bytes(&self, rank_count: usize) -> u64 {
+        let gradients = 1 + u64::from((self.slots / rank_count).ilog2());
+        let state = model::optimiser::AdamW::bytes_per_element(self.dtype);
+        self.fixed + self.trained * 4 * gradients + self.trained * state / rank_count as u64
+    }
+
+    fn sent_bytes(&self, rank_count: usize) -> u64 {
+        let width = 4 + self.dtype.size_in_bytes() as u64;
+        self.trained * width * (rank_count as u64 - 1) / rank_count as u64
+    }
+}
+
+fn fixed_bytes(config: &Config, settings: &Settings, dtype: DType, tokens: u64, recompute: bool) -> u64 {
     let width = dtype.size_in_bytes() as u64;
-    let trained = trained_count(config, settings);
-    let state = trained * (4 + model::optimiser::AdamW::bytes_per_element(dtype));
     let (d, heads) = (
         config.hidden_size as u64,
         (config.query_size() + 2 * config.kv_size()) as u64,
@@ -85,6 +147,9 @@ pub fn memory_bytes(config: &Config, settings: &Settings, dtype: DType, tokens: 
         layers * block
     };
     let logits = 64 << 20;
-    let factors = settings.lora.as_ref().map_or(0, |_| trained * width);
-    config.parameter_count() * width + factors + state + blocks + logits
+    let factors = settings
+        .lora
+        .as_ref()
+        .map_or(0, |_| trained_count(config, settings) * width);
+    config.parameter_count() * width + factors + blocks + logits
 }

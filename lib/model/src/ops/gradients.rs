@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Result, Tensor, TensorId};
+use candle_core::{DType, Error, Result, Tensor, TensorId};
 
 use super::cpu;
 
@@ -11,6 +11,27 @@ use super::cpu;
 pub enum Gradient {
     Host(Vec<f32>),
     Device(Tensor),
+}
+
+impl Gradient {
+    fn row(&mut self) -> Result<&mut [f32]> {
+        if let Self::Device(tensor) = self {
+            *self = Self::Host(tensor.flatten_all()?.to_vec1()?);
+        }
+        match self {
+            Self::Host(values) => Ok(values),
+            Self::Device(_) => unreachable!("it was brought to the host"),
+        }
+    }
+
+    fn add(&mut self, other: &Self) -> Result<()> {
+        match (self, other) {
+            (Self::Host(sum), Self::Host(other)) => cpu::add_into(sum, other),
+            (Self::Device(sum), Self::Device(other)) => *sum = (&*sum + other)?,
+            _ => return Err(Error::Msg("a gradient in two places".into())),
+        }
+        Ok(())
+    }
 }
 
 struct Slot {
@@ -40,6 +61,32 @@ impl Gradients {
             Some(Gradient::Host(values)) => Tensor::from_slice(values, parameter.shape(), parameter.device()).map(Some),
             Some(Gradient::Device(tensor)) => Ok(Some(tensor.clone())),
         }
+    }
+
+    /// The gradients of these parameters in memory of the host, to which a device's are brought.
+    pub fn rows(&mut self, parameters: &[Tensor]) -> Result<Vec<&mut [f32]>> {
+        let mut slots: HashMap<TensorId, &mut Slot> = self.slots.iter_mut().map(|(&id, slot)| (id, slot)).collect();
+        let row = |parameter: &Tensor| {
+            let slot = slots.remove(&parameter.id()).filter(|slot| slot.held);
+            let missing = || Error::Msg(format!("a parameter of shape {:?} has no gradient", parameter.shape()));
+            slot.ok_or_else(missing)?.gradient.row()
+        };
+        parameters.iter().map(row).collect()
+    }
+
+    /// Adds another's gradients, and leaves their memory to it. A parameter that only one of them has keeps that one's.
+    pub fn absorb(&mut self, other: &mut Self) -> Result<()> {
+        let is_new = |parameter: &TensorId, slot: &mut Slot| slot.held && !self.slots.contains_key(parameter);
+        let new: Vec<_> = other.slots.extract_if(is_new).collect();
+        for (parameter, theirs) in other.slots.iter_mut().filter(|(_, slot)| slot.held) {
+            match self.slots.get_mut(parameter) {
+                Some(own) if own.held => own.gradient.add(&theirs.gradient)?,
+                Some(own) => std::mem::swap(own, theirs),
+                None => unreachable!("such are new"),
+            }
+        }
+        self.slots.extend(new);
+        Ok(())
     }
 
     /// Forgets all gradients, and keeps their memory for the next ones.

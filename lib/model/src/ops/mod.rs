@@ -90,3 +90,9 @@ pub fn change(tensor: &Tensor, values: &Tensor) -> Result<()> {
         0,
     )
 }
+
+/// Overwrites values of a tensor in its storage, from the one numbered `start` on, with those of a row.
+pub fn change_row(tensor: &Tensor, start: usize, values: &Tensor) -> Result<()> {
+    let values = values.to_device(tensor.device())?.to_dtype(tensor.dtype())?;
+    tensor.flatten_all()?.slice_set(&values.force_contiguous()?, 0, start)
+}

@@ -6,7 +6,6 @@
 //! A dimension that does not vary has no correlation.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use candle_core::{Device, Error, Result};
 use model::Tensor;
@@ -15,6 +14,7 @@ use process::Layers;
 use serde_json::{Value, json};
 
 use super::folded::Folded;
+use super::seen::{Observed, Seen};
 use super::{Auxiliary, Doubt, Options};
 use crate::micro::{Micro, Rows};
 
@@ -27,7 +27,7 @@ pub fn make(options: &mut Options, layer_count: usize) -> std::result::Result<Bo
         layers: window.of(layer_count).map_err(|cause| format!("window: {cause}"))?,
         rows: options.word("rows")?.unwrap_or(Rows::Completion),
         window: window.to_string(),
-        seen: BTreeMap::new(),
+        seen: Observed::new(),
         settled: BTreeMap::new(),
     }))
 }
@@ -38,7 +38,7 @@ struct Decorrelate {
     window: String,
     layers: Vec<usize>,
     rows: Rows,
-    seen: BTreeMap<usize, Folded>,
+    seen: Observed,
     settled: BTreeMap<usize, Settled>,
 }
 
@@ -127,21 +127,25 @@ impl Auxiliary for Decorrelate {
     }
 
     fn observe(&mut self, layer: usize, rows: &Tensor, _: &Micro) -> Result<()> {
-        if rows.dim(0)? == 0 {
-            return Ok(());
-        }
-        match self.seen.entry(layer) {
-            Entry::Occupied(folded) => folded.into_mut().add(rows),
-            Entry::Vacant(none) => none.insert(Folded::about(rows.mean_keepdim(0)?)?).add(rows),
-        }
+        self.seen.entry(layer).or_insert_with(Seen::folding).add(rows)
+    }
+
+    fn seen(&mut self) -> &mut Observed {
+        &mut self.seen
+    }
+
+    fn unseen(&self) -> Seen {
+        Seen::folding()
     }
 
     fn settle(&mut self) -> Result<f64> {
-        if self.seen.is_empty() {
-            return Err(Error::Msg(format!("{NAME} saw no row")));
+        for (layer, seen) in std::mem::take(&mut self.seen) {
+            if let Some(folded) = &seen.folded {
+                self.settled.insert(layer, Settled::new(folded)?);
+            }
         }
-        for (layer, folded) in std::mem::take(&mut self.seen) {
-            self.settled.insert(layer, Settled::new(&folded)?);
+        if self.settled.is_empty() {
+            return Err(Error::Msg(format!("{NAME} saw no row")));
         }
         Ok(self.gamma * self.correlation())
     }

@@ -34,3 +34,8 @@ pub fn matrix(tensor: &Tensor) -> Result<Array2<f32>> {
     let values = vector(&tensor.flatten_all()?)?;
     Array2::from_shape_vec(tensor.dims2()?, values).map_err(Error::wrap)
 }
+
+pub fn matrix64(tensor: &Tensor) -> Result<Array2<f64>> {
+    let values = tensor.flatten_all()?.to_vec1()?;
+    Array2::from_shape_vec(tensor.dims2()?, values).map_err(Error::wrap)
+}

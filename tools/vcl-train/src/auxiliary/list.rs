@@ -1,25 +1,21 @@
 //! The auxiliary losses of a run together: what a step, a record and a checkpoint need of all of them.
 
-use std::collections::BTreeMap;
-
-use candle_core::{D, DType, Error, Result};
-use model::{Point, Site, Tape, Taps, Tensor};
+use candle_core::{Device, Error, Result};
+use model::{DType, Point, Site, Tape, Taps, Tensor};
+use ranks::{Counter, World};
 use serde_json::{Map, Value};
 
+use super::statistics::{Norms, Statistics};
 use super::{Auxiliary, Doubt};
 use crate::micro::Micro;
 
 #[derive(Default)]
 pub struct Auxiliaries {
     losses: Vec<Box<dyn Auxiliary>>,
-    seen: BTreeMap<usize, Norms>,
-}
-
-/// Of the rows of one layer.
-#[derive(Default)]
-struct Norms {
-    count: usize,
-    sum: f64,
+    /// Of the slot that is being seen.
+    norms: Norms,
+    /// Of the slots before it.
+    slots: Counter<Statistics>,
 }
 
 /// What a step's losses came to.
@@ -69,7 +65,7 @@ impl Auxiliaries {
     }
 
     pub fn begin(&mut self, step: u64) {
-        self.seen.clear();
+        self.norms.clear();
         self.losses.iter_mut().for_each(|loss| loss.begin(step));
     }
 
@@ -80,15 +76,41 @@ impl Auxiliaries {
                 let residual = residual(taps, layer)?;
                 let index = micro.index(loss.rows(), residual.device())?;
                 let rows = residual.to_dtype(DType::F32)?.index_select(&index, 0)?;
-                self.seen.entry(layer).or_default().add(&rows)?;
+                self.norms.entry(layer).or_default().add(&rows)?;
                 loss.observe(layer, &rows, micro)?;
             }
         }
         Ok(())
     }
 
-    /// Fixes the step's statistics.
-    pub fn settle(&mut self) -> Result<Settled> {
+    /// What was seen since the last slot is a slot.
+    pub fn end_slot(&mut self) -> Result<()> {
+        let seen = self.losses.iter_mut().map(|loss| std::mem::take(loss.seen()));
+        let statistics = Statistics {
+            observed: seen.collect(),
+            norms: std::mem::take(&mut self.norms),
+        };
+        self.slots.push(statistics, Statistics::merge)
+    }
+
+    /// Fixes the step's statistics, over the slots of all ranks.
+    pub fn settle(&mut self, world: &World, device: &Device) -> model::Result<Settled> {
+        let own = self.slots.take().unwrap_or_default();
+        let unseen: Vec<_> = self.losses.iter().map(|loss| (loss.layers(), loss.unseen())).collect();
+        let sum = world.combine(
+            own,
+            |own| own.bytes(),
+            |bytes| Statistics::read(bytes, &unseen, device),
+            |left, right| Ok(left.merge(right)?),
+        )?;
+        for (loss, observed) in self.losses.iter_mut().zip(sum.observed) {
+            *loss.seen() = observed;
+        }
+        self.norms = sum.norms;
+        Ok(self.fix()?)
+    }
+
+    fn fix(&mut self) -> Result<Settled> {
         let mut settled = Settled::default();
         for loss in &mut self.losses {
             let value = loss.settle()?;
@@ -99,8 +121,8 @@ impl Auxiliaries {
             let worse = loss.doubt().filter(|doubt| settled.doubt.is_none() || doubt.is_fatal);
             settled.doubt = worse.or(settled.doubt);
         }
-        let count: usize = self.seen.values().map(|norms| norms.count).sum();
-        let sum: f64 = self.seen.values().map(|norms| norms.sum).sum();
+        let count: usize = self.norms.values().map(|norms| norms.count).sum();
+        let sum: f64 = self.norms.values().map(|norms| norms.sum).sum();
         settled.norm_mean = (count > 0).then(|| sum / count as f64);
         Ok(settled)
     }
@@ -145,17 +167,6 @@ impl Auxiliaries {
                 "{name} is the state of a loss that this run has not"
             ))),
         }
-    }
-}
-
-impl Norms {
-    fn add(&mut self, rows: &Tensor) -> Result<()> {
-        let count = rows.dim(0)?;
-        if count > 0 {
-            self.count += count;
-            self.sum += f64::from(rows.sqr()?.sum(D::Minus1)?.sqrt()?.sum_all()?.to_scalar::<f32>()?);
-        }
-        Ok(())
     }
 }
 

@@ -4,6 +4,8 @@ mod decorrelate;
 mod folded;
 mod list;
 mod options;
+mod seen;
+mod statistics;
 mod vcl;
 
 use std::str::FromStr;
@@ -14,6 +16,7 @@ use serde_json::Value;
 
 pub use list::{Auxiliaries, Settled};
 use options::Options;
+use seen::{Observed, Seen};
 
 use crate::micro::{Micro, Rows};
 
@@ -25,7 +28,8 @@ const KNOWN: &[(&str, Make)] = &[(decorrelate::NAME, decorrelate::make), (vcl::N
 /// A loss on the residual rows of some layers, over all micro-batches of a step.
 ///
 /// A step calls `begin`, `observe` for every layer of every micro-batch, `settle` once, and then `gradient` for every layer of
-/// every micro-batch: what `settle` found is constant for the whole step, so that accumulation changes nothing.
+/// every micro-batch: what `settle` found is constant for the whole step, so that accumulation changes nothing. Between the two,
+/// what it has seen is put together with what other slots and ranks have.
 pub trait Auxiliary {
     fn name(&self) -> &'static str;
 
@@ -42,6 +46,12 @@ pub trait Auxiliary {
 
     /// Rows (n, d) of one layer in one micro-batch, f32; `micro` says whose they are.
     fn observe(&mut self, layer: usize, rows: &Tensor, micro: &Micro) -> Result<()>;
+
+    /// What it has seen since `begin`.
+    fn seen(&mut self) -> &mut Observed;
+
+    /// What it has of a layer before the first row.
+    fn unseen(&self) -> Seen;
 
     /// Fixes the step's statistics, and returns the loss.
     fn settle(&mut self) -> Result<f64>;

@@ -10,6 +10,7 @@
 //!
 //! While a layer's rows are fewer than their dimensions they are kept, and V_k comes from their Gram matrix; from there on they
 //! are folded into second moments, and V_k comes from the covariance: whichever is smaller.
+//! The rows of several slots and ranks are those of the whole batch too ([`super::seen`]).
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,8 @@ use process::Layers;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::folded::{Folded, matrix, vector};
+use super::folded::matrix;
+use super::seen::{Observed, Seen};
 use super::{Auxiliary, Doubt, Options};
 use crate::micro::{Micro, Rows};
 
@@ -77,54 +79,6 @@ impl Settings {
             hinge: options.number("hinge", 0.0..=1.0)?,
             warmup: options.number("warmup", 0..=u64::MAX)?.unwrap_or(0),
         })
-    }
-}
-
-/// The rows of one layer so far.
-#[derive(Default)]
-struct Seen {
-    count: usize,
-    /// Rows, while they are fewer than dimensions.
-    held: Vec<Tensor>,
-    folded: Option<Folded>,
-}
-
-impl Seen {
-    fn add(&mut self, rows: &Tensor) -> Result<()> {
-        let (n, d) = rows.dims2()?;
-        if n == 0 {
-            return Ok(());
-        }
-        self.count += n;
-        self.held.push(rows.clone());
-        if self.count > d {
-            self.fold()?;
-        }
-        Ok(())
-    }
-
-    fn fold(&mut self) -> Result<()> {
-        for rows in std::mem::take(&mut self.held) {
-            let folded = match &mut self.folded {
-                Some(folded) => folded,
-                none => none.insert(Folded::about(rows.mean_keepdim(0)?)?),
-            };
-            folded.add(&rows)?;
-        }
-        Ok(())
-    }
-
-    fn mean(&self) -> Result<Vec<f64>> {
-        if let Some(folded) = &self.folded {
-            return Ok(folded.sums.mean());
-        }
-        let mut mean = vec![0.0; self.held[0].dim(1)?];
-        for rows in &self.held {
-            let sum = vector(&rows.sum(0)?)?;
-            mean.iter_mut().zip(sum).for_each(|(mean, x)| *mean += f64::from(x));
-        }
-        mean.iter_mut().for_each(|mean| *mean /= self.count as f64);
-        Ok(mean)
     }
 }
 
@@ -232,7 +186,7 @@ pub struct Vcl {
     settings: Settings,
     layers: Vec<usize>,
     step: u64,
-    seen: BTreeMap<usize, Seen>,
+    seen: Observed,
     window: Option<Settled>,
     own: BTreeMap<usize, Settled>,
     /// The subspaces of the step before: the window's, then each layer's.
@@ -320,13 +274,21 @@ impl Auxiliary for Vcl {
 
     fn begin(&mut self, step: u64) {
         self.step = step;
-        self.seen = self.layers.iter().map(|&layer| (layer, Seen::default())).collect();
+        self.seen = self.layers.iter().map(|&layer| (layer, Seen::holding())).collect();
         self.window = None;
         self.own.clear();
     }
 
     fn observe(&mut self, layer: usize, rows: &Tensor, _: &Micro) -> Result<()> {
-        self.seen.entry(layer).or_default().add(rows)
+        self.seen.entry(layer).or_insert_with(Seen::holding).add(rows)
+    }
+
+    fn seen(&mut self) -> &mut Observed {
+        &mut self.seen
+    }
+
+    fn unseen(&self) -> Seen {
+        Seen::holding()
     }
 
     fn settle(&mut self) -> Result<f64> {
@@ -414,7 +376,7 @@ impl Auxiliary for Vcl {
 }
 
 impl Vcl {
-    fn device(&self, seen: &BTreeMap<usize, Seen>) -> Device {
+    fn device(&self, seen: &Observed) -> Device {
         let any = seen.values().find_map(|part| {
             part.folded
                 .as_ref()
