@@ -4,6 +4,8 @@ PREFIX ?= /usr/local
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(notdir $(wildcard tools/*))
+# Ranks over MPI are tested where its compiler is.
+FEATURES := $(if $(shell command -v mpicc),--features vcl-train/mpi)
 
 .PHONY: all help setup build test lint man install demo repro replicate dist wheel clean
 
@@ -19,12 +21,12 @@ build: setup ## build the tools, release profile
 	$(CARGO) build --release --workspace --bins
 
 test: setup ## every test
-	$(CARGO) build --workspace --bins
-	$(CARGO) test --workspace
+	$(CARGO) build --workspace --bins $(FEATURES)
+	$(CARGO) test --workspace $(FEATURES)
 
 lint: setup ## formatting and clippy, warnings refused
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets $(FEATURES) -- -D warnings
 
 man: setup ## render the man pages and README blocks anew
 	$(CARGO) build --workspace --bins

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harness::{Run, program, temp_dir, tool, workspace};
+use harness::{Cluster, Run, program, temp_dir, tool, workspace};
 
 fn repro() -> PathBuf {
     workspace().join("scripts/repro")
@@ -119,15 +119,36 @@ fn the_paper_runs_end_to_end_and_parts_give_the_bytes_of_the_whole() {
         .expect(0);
     assert_same(&whole, &parts);
 
-    // A scheduler that runs each job at once, an array task by task, and prints a number.
-    let bin = directory.path().join("bin");
+    let tasks = directory.path().join("slurm");
+    let submit = settings(
+        Run::new(repro().join("slurm"))
+            .args(["3", "SETTINGS=tiny"])
+            .env("CPUS", "1")
+            .current_dir(directory.path()),
+        Path::new("slurm"),
+    );
+    let submitted = match Cluster::start() {
+        Some(cluster) => {
+            let submitted = cluster.over(submit).output().expect(0);
+            cluster.wait(Duration::from_secs(900));
+            submitted
+        }
+        None => submit.env("PATH", stand_in(directory.path())).output().expect(0),
+    };
+    assert_eq!(submitted.text().lines().count(), 4, "{}", submitted.text());
+    assert_same(&whole, &tasks);
+}
+
+/// A PATH with a scheduler that runs each job at once, an array task by task, and prints a number.
+fn stand_in(directory: &Path) -> String {
+    let bin = directory.join("bin");
     fs::create_dir(&bin).expect("a directory");
     let sbatch = bin.join("sbatch");
     let text = r#"#!/bin/sh
 set -e
 tasks= ; for flag; do case $flag in --array=0-*) tasks=${flag#--array=0-} ;; --wrap=*) job=${flag#--wrap=} ;; esac; done
 for task in $(seq 0 "${tasks:-0}"); do
-    [ -z "$tasks" ] || export SLURM_ARRAY_TASK_ID=$task SLURM_ARRAY_TASK_MIN=0 SLURM_ARRAY_TASK_COUNT=$((tasks + 1))
+    [ -z "$tasks" ] || export SLURM_ARRAY_TASK_ID=$task SLURM_ARRAY_TASK_MIN=0 SLURM_ARRAY_TASK_MAX=$tasks SLURM_ARRAY_TASK_COUNT=$((tasks + 1))
     sh -c "$job" >&2
 done
 echo $$
@@ -135,13 +156,7 @@ echo $$
     fs::write(&sbatch, text).expect("a script");
     fs::set_permissions(&sbatch, fs::Permissions::from_mode(0o755)).expect("a mode");
     let path = std::env::var("PATH").expect("a PATH");
-    let tasks = directory.path().join("slurm");
-    let submitted = settings(Run::new(repro().join("slurm")).args(["3", "SETTINGS=tiny"]), &tasks)
-        .env("PATH", format!("{}:{path}", bin.display()))
-        .output()
-        .expect(0);
-    assert_eq!(submitted.text().lines().count(), 4, "{}", submitted.text());
-    assert_same(&whole, &tasks);
+    format!("{}:{path}", bin.display())
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Shard {
 
     /// The shard that the environment names: SHARD_INDEX and SHARD_COUNT, else the task of a scheduler's array, else RANK and WORLD_SIZE.
     pub fn from_environment() -> Result<Option<Shard>> {
-        Environment(|name| env::var(name).ok()).shard()
+        Environment(|name: &str| env::var(name).ok()).shard()
     }
 }
 
@@ -144,7 +144,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
 
     /// A variable that says something: Sun Grid Engine writes `undefined` where there is no array.
     fn text(&self, name: &str) -> Option<String> {
-        self.0(name).filter(|text| text != "undefined")
+        (self.0)(name).filter(|text| text != "undefined")
     }
 
     fn number(&self, name: &str) -> Result<Option<u32>> {

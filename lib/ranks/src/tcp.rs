@@ -328,7 +328,7 @@ impl Transport for Tcp {
             true => stream.write_all(out).and_then(|()| stream.read_exact(into)),
             // both sides send much: each must read while it writes
             false => thread::scope(|scope| {
-                let sending = scope.spawn(move || (&mut &*stream).write_all(out));
+                let sending = thread::Builder::new().spawn_scoped(scope, move || (&mut &*stream).write_all(out))?;
                 let received = stream.read_exact(into);
                 let sent = sending.join().unwrap_or_else(|_| Err(ErrorKind::Other.into()));
                 received.and(sent)

@@ -12,8 +12,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+mod cluster;
 mod needs;
 
+pub use cluster::Cluster;
 pub use needs::{data, program, skip, smollm2};
 pub use tempfile::TempDir;
 

@@ -79,8 +79,8 @@ fn trainer(learner: Learner, aux: &str) -> Trainer {
 
 /// One slot of micro-batches of `size` samples.
 fn micros(samples: &[Sample], size: usize) -> [Vec<Micro<'_>>; 1] {
-    let pack = |chunk: &'_ [Sample]| Micro::pack(chunk.iter().collect());
-    [samples.chunks(size).map(pack).collect()]
+    let packed = samples.chunks(size).map(|chunk| Micro::pack(chunk.iter().collect()));
+    [packed.collect()]
 }
 
 fn gradients(trainer: &mut Trainer, samples: &[Sample], size: usize) -> Vec<Tensor> {

@@ -206,6 +206,40 @@ fn the_bytes_of_a_run_do_not_depend_on_the_number_of_ranks() {
 }
 
 #[test]
+fn mpi_gives_the_bytes_of_tcp() {
+    if !cfg!(feature = "mpi") {
+        return harness::skip("mpi", "this build has no MPI (--features vcl-train/mpi)");
+    }
+    let Some(mpirun) = harness::program("mpirun") else {
+        return;
+    };
+    let world = World::new();
+    let start = |out: &str, count: &str, more: &[&str]| {
+        let usual = ["--transport", "mpi", "--ranks"];
+        let flags = [&SLOTS[..], &["--steps", "20", "--aux", "vcl:gamma=5,k=2"], &usual, more].concat();
+        Run::new(&mpirun)
+            .args(["-n", count, "--oversubscribe", TOOL])
+            .args(world.arguments(out, &flags))
+            .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+            .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+            .output()
+    };
+    train(&world, "tcp", &["--steps", "20", "--aux", "vcl:gamma=5,k=2"], 2);
+    for count in ["2", "4"] {
+        let out = format!("mpi-{count}");
+        let done = start(&out, count, &[count]).expect(0);
+        assert_eq!(done.stdout, world.bytes(&format!("{out}/metrics.jsonl")));
+        assert_same(&world, "tcp", &out, &["model.safetensors", "metrics.jsonl"]);
+    }
+    let refused = start("refused", "2", &["4"]);
+    assert!(
+        refused.code != 0 && refused.stderr.contains("4, but MPI has started 2"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
 fn a_rank_that_is_killed_ends_the_others_and_any_number_goes_on() {
     let world = World::new();
     let plan = ["--steps", "40", "--checkpoint-every", "4", "--aux", "vcl:gamma=2,k=2"];
@@ -286,7 +320,7 @@ fn ranks_that_would_not_do_the_same_are_refused_by_all() {
         ),
         (&["--data", &other], "plan.data"),
         (&["--dtype", "bf16"], "plan.compute.dtype"),
-        (&["--slots", "8", "--batch-size", "8"], "plan.settings.slots"),
+        (&["--slots", "8", "--batch-size", "8"], "plan.settings"),
         (&["--probe"], "probe"),
     ] {
         for done in pair(&world, [&[], flags]) {
@@ -383,6 +417,53 @@ fn the_plan_says_what_each_number_of_ranks_needs() {
         [0, 1, 2].map(|at| of(at, "sent_bytes_per_step")),
         [0, 8 * trained / 2, 8 * trained * 3 / 4]
     );
+}
+
+/// What a graphics card of 80 GB holds, by the plan's count: nothing of this size is made.
+#[test]
+fn eight_billion_parameters_fit_on_eight_cards_of_80_gb() {
+    let world = World::new();
+    let mut config: Value = serde_json::from_slice(&world.bytes("model/config.json")).unwrap();
+    for (key, value) in [
+        ("hidden_size", 4096),
+        ("intermediate_size", 14336),
+        ("num_hidden_layers", 32),
+        ("num_attention_heads", 32),
+        ("num_key_value_heads", 8),
+        ("head_dim", 128),
+        ("vocab_size", 128_256),
+    ] {
+        config[key] = value.into();
+    }
+    config["tie_word_embeddings"] = false.into();
+    write_json(&world.path("large.json"), &config);
+    let (config, tokenizer) = (world.path("large.json"), world.path("model"));
+    let done = Run::new(TOOL)
+        .args([
+            "--init",
+            config.to_str().unwrap(),
+            "--tokenizer",
+            tokenizer.to_str().unwrap(),
+        ])
+        .args(["--data", world.path("rows.jsonl").to_str().unwrap()])
+        .args([
+            "--dtype",
+            "bf16",
+            "--recompute",
+            "--slots",
+            "8",
+            "--batch-size",
+            "8",
+            "--plan",
+        ])
+        .output()
+        .expect(0);
+    let plan: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let parameters = plan["model"]["parameter_count"].as_u64().unwrap();
+    assert_eq!(parameters, 8_030_261_248, "as Llama 3.1 8B has");
+    let bytes = |at: usize| plan["work"]["ranks"][at]["memory_bytes"].as_u64().unwrap();
+    assert!(bytes(0) > 160_000_000_000, "not on one");
+    assert!((60_000_000_000..62_000_000_000).contains(&bytes(3)), "{}", bytes(3));
 }
 
 /// Numbers that look random and are the same in every run.

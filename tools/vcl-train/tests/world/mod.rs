@@ -93,7 +93,8 @@ impl World {
             ("--lr", "0.005".into()),
             ("-o", path(out)),
         ];
-        let missing = usual.into_iter().filter(|(flag, _)| !more.contains(flag));
+        let is_named = |flag: &str| more.contains(&flag) || flag == "--model" && more.contains(&"--init");
+        let missing = usual.into_iter().filter(|(flag, _)| !is_named(flag));
         let missing = missing.flat_map(|(flag, value)| [OsString::from(flag), value]);
         missing.chain(more.iter().map(OsString::from)).collect()
     }
