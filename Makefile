@@ -7,7 +7,7 @@ TOOLS := $(notdir $(wildcard tools/*))
 # Ranks over MPI are tested where its compiler is.
 FEATURES := $(if $(shell command -v mpicc),--features vcl-train/mpi)
 
-.PHONY: all help setup build test lint man install demo repro replicate dist wheel clean
+.PHONY: all help setup build test lint man install demo repro replicate dist wheel site clean
 
 all: build
 
@@ -51,6 +51,9 @@ dist: setup ## an archive that runs on older machines with no BLAS
 
 wheel: dist ## the same as a Python wheel: uv tool install, or pip install
 	@scripts/wheel
+
+site: ## the documentation as pages, in dist/site; needs groff and Python with mkdocs
+	@scripts/site/build dist/site
 
 clean: ## remove what was built
 	$(CARGO) clean

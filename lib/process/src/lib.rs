@@ -119,6 +119,12 @@ pub fn main<A: Tool>(run: fn(A) -> Result<Outcome>) -> ! {
     }
 }
 
+/// The way of a front command: this process becomes another tool, before it has read a flag. `own` is its name in a message.
+pub fn become_tool(own: &str, tool: Sibling) -> ! {
+    let _ = TOOL_NAME.set(own.to_string());
+    fail(&tool.exec())
+}
+
 fn fail(error: &Error) -> ! {
     // A signal may have arrived while its consequence (an unwritable file, say) was being reported: the signal is the cause.
     if let Some(signal) = signals::received().or(error.signal()) {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -34,6 +35,14 @@ impl Sibling {
     /// ours, with its exit code, so that there is one line.
     pub fn run(self) -> Result<Outcome> {
         run(self.tool, &self.args, None)
+    }
+
+    /// This process becomes the tool, with its input, output and exit code. Comes back only where it cannot, with why.
+    pub fn exec(self) -> Error {
+        match locate(self.tool) {
+            Ok(program) => Error::from_source(program.display(), &Command::new(&program).args(self.args).exec()),
+            Err(error) => error,
+        }
     }
 
     /// As [`Sibling::run`], for a call whose answer is what it prints.

@@ -19,6 +19,10 @@ def main() -> int:
     card = commands.add_parser("card", help="print the model card of what vcl-train or lm-merge made")
     card.add_argument("directory")
     card.add_argument("--base", metavar="ORG/NAME", help="the base model's name on the hub")
+    dataset = commands.add_parser("dataset", help="save a dump as a data set of Hugging Face, in SAELens' columns")
+    dataset.add_argument("container")
+    dataset.add_argument("directory")
+    dataset.add_argument("--context", type=int, metavar="N", help="cut samples into contexts of N tokens")
     arguments = parser.parse_args()
     try:
         return _run(arguments)
@@ -40,6 +44,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from .events import write_csv
 
         write_csv(arguments.records, arguments.type, sys.stdout)
+    elif arguments.command == "dataset":
+        from .dataset import to_dataset
+
+        to_dataset(arguments.container, arguments.context).save_to_disk(arguments.directory)
     else:
         from .card import card
 

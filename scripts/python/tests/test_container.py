@@ -68,6 +68,16 @@ class Reading(Case):
         self.assertEqual({name: found.shape(name) for name in found}, {name: found[name].shape for name in found})
         self.assertEqual(found.state, "complete")
 
+    def test_every_release_is_read_for_ever(self) -> None:
+        releases = sorted((FIXTURES / "releases").iterdir())
+        self.assertTrue(releases)
+        for release in releases:
+            for path in release.glob("*.acts"):
+                self.assertEqual(sum(array.size > 0 for array in flowlens.read(path).values()) > 0, True, path.name)
+            for path in release.glob("*.jsonl"):
+                self.assertGreater(len(flowlens.records(path)), 0, path.name)
+            self.assertEqual(len(flowlens.read(release / "dump.acts").samples()), 12)
+
     def test_names_of_transformer_lens_are_names(self) -> None:
         path = self.at / "x.acts"
         flowlens.write(path, {"blocks.3.hook_resid_post": numbers(3, 4, 2)})

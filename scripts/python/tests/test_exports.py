@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
+
 import flowlens
 from flowlens.card import card
 from flowlens.events import write_csv, write_events
@@ -45,6 +47,79 @@ class Curves(Case):
         self.assertEqual((rows[0]["step"], rows[0]["aux/vcl/sign"]), ("1", "spread"))
         with self.assertRaises(flowlens.Refused):
             write_csv(io.StringIO(METRICS), "layer", out)
+
+
+class Neighbours(Case):
+    @needs("datasets")
+    def test_datasets_reads_what_was_saved_in_the_columns_of_saelens(self) -> None:
+        import datasets
+
+        from flowlens.dataset import to_dataset
+
+        lengths, width = [5, 4, 9], 3
+        rows = np.random.default_rng(1).normal(size=(sum(lengths), width)).astype("f4")
+        tables = {
+            "sample_index": np.repeat(np.arange(3), lengths), "token_id": np.arange(sum(lengths)) + 7,
+            "position": np.concatenate([np.arange(length) for length in lengths]),
+        }
+        flowlens.write(self.at / "x.acts", {"resid_post.2": rows, "resid_pre.0": rows * 2, "final_norm": rows, **tables})
+        to_dataset(self.at / "x.acts", context=4).save_to_disk(self.at / "cached")
+        found = datasets.load_from_disk(str(self.at / "cached")).with_format("numpy")
+        self.assertEqual(set(found.column_names), {"blocks.2.hook_resid_post", "blocks.0.hook_resid_pre", "token_ids"})
+        firsts = [0, 5, 9, 13]
+        self.assertEqual(len(found), len(firsts))
+        for row, first in zip(found, firsts):
+            np.testing.assert_array_equal(row["blocks.2.hook_resid_post"], rows[first : first + 4])
+            np.testing.assert_array_equal(row["token_ids"], np.arange(first, first + 4) + 7)
+        with self.assertRaisesRegex(flowlens.Refused, "give a context"):
+            to_dataset(self.at / "x.acts")
+        with self.assertRaisesRegex(flowlens.Refused, "no sample has"):
+            to_dataset(self.at / "x.acts", context=10)
+
+    @needs_tools
+    @needs("gguf")
+    def test_gguf_reads_a_control_vector(self) -> None:
+        import gguf
+
+        directions = np.random.default_rng(2).normal(size=(4, 48))
+        path, target = self.at / "direction.acts", self.at / "direction.gguf"
+        flowlens.write(path, {f"direction.{layer}": directions[layer : layer + 1] for layer in range(4)}, meta={"family": "llama"})
+        run("acts-cat", path, "-o", target)
+        found = gguf.GGUFReader(target)
+        fields = {key: found.fields[key].contents() for key in ("general.architecture", "controlvector.model_hint", "controlvector.layer_count")}
+        self.assertEqual(fields, {"general.architecture": "controlvector", "controlvector.model_hint": "llama", "controlvector.layer_count": 3})
+        tensors = {tensor.name: tensor.data for tensor in found.tensors}
+        self.assertEqual(sorted(tensors), ["direction.1", "direction.2", "direction.3"])
+        for layer in (1, 2, 3):
+            self.assertEqual(tensors[f"direction.{layer}"].dtype, np.float32)
+            np.testing.assert_array_equal(tensors[f"direction.{layer}"], directions[layer].astype("f4"))
+
+    @needs_tools
+    @needs("gguf")
+    def test_the_additions_of_a_steering_plan_are_a_control_vector(self) -> None:
+        import gguf
+
+        data = ROOT / "scripts/cookbook"
+        rows = self.at / "rows.jsonl"
+        rows.write_text((data / "harmless.jsonl").read_text() + (data / "harmful.jsonl").read_text())
+        run("resid-dump", "--model", BASE, "--group", "label", rows, "-o", self.at / "dump.acts")
+        run("steer-vec", "mean", self.at / "dump.acts", "--positive", "unsafe", "--negative", "safe", "-o", self.at / "plan.acts")
+        run("acts-cat", self.at / "plan.acts", "-o", self.at / "plan.gguf")
+        plan = flowlens.read(self.at / "plan.acts")
+        operations = json.loads(plan["steer"].tobytes())["operations"]
+        wanted: dict[str, np.ndarray] = {}
+        for index, operation in enumerate(operations):
+            self.assertEqual((operation["op"], operation["positions"]), ("add", "all"))
+            vector = plan[f"steer.{index}.vector"][0] * operation["coefficient"]
+            for layer in operation["layers"]:
+                block = layer - (operation["site"] == "resid_pre")
+                wanted[f"direction.{block}"] = wanted.get(f"direction.{block}", 0) + vector
+        found = {tensor.name: tensor.data for tensor in gguf.GGUFReader(self.at / "plan.gguf").tensors}
+        wanted.pop("direction.0", None)
+        wanted.pop("direction.-1", None)
+        self.assertEqual(set(found), set(wanted))
+        for name, values in found.items():
+            np.testing.assert_array_equal(values, wanted[name].astype("f4"))
 
 
 class Cards(Case):

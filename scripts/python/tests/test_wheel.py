@@ -39,4 +39,4 @@ class Wheel(Case):
             self.assertTrue({f"{stem}.data/scripts/tool", f"{stem}.data/data/share/man/man1/tool.1", "flowlens/py.typed"} <= set(names))
             self.assertFalse([name for name in names if "tests" in name or "pycache" in name])
             metadata = archive.read(f"{stem}.dist-info/METADATA").decode()
-        self.assertEqual(re.findall(r"^Requires-Dist: (\w+)[^;]*$", metadata, re.MULTILINE), ["blake3", "numpy", "zstandard"])
+        self.assertEqual(re.findall(r"^Requires-Dist: (\w+)[^;\n]*$", metadata, re.MULTILINE), ["blake3", "numpy", "zstandard"])

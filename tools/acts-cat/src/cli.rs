@@ -112,6 +112,8 @@ pub enum OutputFormat {
     Safetensors,
     /// One tensor, a list column beside its row tables.
     Parquet,
+    /// A control vector of llama.cpp: one direction per layer, or the additions of a steering plan.
+    Gguf,
     Acts,
 }
 
@@ -154,6 +156,9 @@ EXAMPLES:
 
   A container whose rows other programs read through a map:
     acts-cat dump.acts --codec stored -o mapped.acts
+
+  A refusal direction of flowlens-pca, or a plan of steer-vec that adds, for llama.cpp's --control-vector:
+    acts-cat refusal.acts -o refusal.gguf
 
   Eight shards into one file:
     acts-cat --merge shard-*.acts -o dump.acts

@@ -1,6 +1,7 @@
 //! `acts-cat`: prints, slices, converts, merges and salvages activation containers.
 
 mod cli;
+mod gguf;
 mod import;
 mod merge;
 mod npy;

@@ -148,12 +148,13 @@ impl Plan {
     }
 }
 
-const FORMATS: [(OutputFormat, &str); 6] = [
+const FORMATS: [(OutputFormat, &str); 7] = [
     (OutputFormat::Jsonl, "jsonl"),
     (OutputFormat::Raw, "raw"),
     (OutputFormat::Npy, "npy"),
     (OutputFormat::Safetensors, "safetensors"),
     (OutputFormat::Parquet, "parquet"),
+    (OutputFormat::Gguf, "gguf"),
     (OutputFormat::Acts, "acts"),
 ];
 

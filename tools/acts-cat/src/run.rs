@@ -7,7 +7,7 @@ use crate::report::{ContentRow, HeaderRow, MissingRow};
 use crate::rows;
 use crate::slice::Slice;
 use crate::source::{Source, choose, range};
-use crate::{import, parquet, salvage};
+use crate::{gguf, import, parquet, salvage};
 use acts::{Header, Role, Summary};
 use process::{Outcome, Output, Result, ResultExt, Stdout};
 use records::{Begin, RecordPath, Status, Writer};
@@ -24,7 +24,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     match plan.mode {
         Mode::Header => show_header(&plan),
         Mode::Convert if plan.format == OutputFormat::Jsonl => print_rows(&plan),
-        Mode::Convert => convert(&plan),
+        Mode::Convert => convert(&plan, &args.common),
         Mode::Import => {
             let (out, name) = create(&plan)?;
             let (out, summary) = import::run(&plan, out, &name)?;
@@ -111,7 +111,7 @@ fn print_rows(plan: &Plan) -> Result<Outcome> {
     }
 }
 
-fn convert(plan: &Plan) -> Result<Outcome> {
+fn convert(plan: &Plan, common: &process::Common) -> Result<Outcome> {
     let source = Source::open(&plan.inputs[0], plan.open)?;
     let is_whole = plan.rows.is_none() && plan.head.is_none();
     let slices = match plan.format {
@@ -146,6 +146,14 @@ fn convert(plan: &Plan) -> Result<Outcome> {
         OutputFormat::Npy => rows::write_npy(&source, &slices, &mut out, &name)?,
         OutputFormat::Safetensors => rows::write_safetensors(&source, &slices, &mut out, &name)?,
         OutputFormat::Parquet => parquet::write(&source, &slices, &mut out, &name)?,
+        OutputFormat::Gguf => {
+            if gguf::write(&source, &slices, &mut out, &name)? {
+                process::warn(
+                    common,
+                    &format!("{name}: the direction of layer 0 is left out: a control vector has none"),
+                );
+            }
+        }
         OutputFormat::Raw | OutputFormat::Jsonl => rows::write_raw(&source, &slices, &mut out, &name)?,
     }
     let listed = is_file(plan);
