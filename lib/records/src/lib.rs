@@ -7,6 +7,7 @@
 //! | read a dataset in any format | [`dataset::open`], understood by [`dataset::Example`] |
 //! | parse JSON lines on many threads | [`dataset::Options::open_source`] |
 //! | scan gigabytes of JSON lines | [`Lines`] with [`Line::parse`], which says what it does not check |
+//! | write results for other programs | [`exchange::Results`] |
 //! | know who a row is | [`text_digest`], [`bucket`], [`JoinKey`], [`Index`] |
 //!
 //! Input is hostile here: lengths, depths and counts are bounded by [`Limits`], and a message never quotes a value. Nothing in this crate
@@ -16,6 +17,7 @@ pub mod dataset;
 mod decode;
 mod encode;
 mod error;
+pub mod exchange;
 mod file;
 mod format;
 mod identity;

@@ -65,7 +65,7 @@ record_types! {
     of_one_tool {
         "entropy", "ngram", "template", "tokens",
         "moments", "verify", "model", "site", "merged",
-        "refusal_pair", "calibration",
+        "refusal_pair", "calibration", "opis", "self_training", "coverage", "pseudo_label",
         "region_compare", "region_verdict", "pair",
         "probe",
         "figure",

@@ -42,6 +42,9 @@ pub struct Score {
     /// MMLU: the same with log-likelihoods divided by the choices' lengths in characters.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub acc_norm: Option<bool>,
+    /// TruthfulQA, mc2: the probability of the right choices among all.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub mass: Option<f64>,
     #[serde(flatten)]
     pub rest: Rest,
 }
@@ -77,6 +80,9 @@ pub struct SkillReport {
     /// MMLU: the accuracy of the likeliest choice per character.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub acc_norm: Option<f64>,
+    /// TruthfulQA, mc2, where `accuracy` is the mean of `mass`: its standard error.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub mass_stderr: Option<f64>,
     /// Whole benchmark: the mean over tasks or subjects, each counted once.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub accuracy_macro: Option<f64>,

@@ -29,6 +29,9 @@ pub struct Verdict {
     /// How likely the verdict is right, where the judge was measured.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub confidence: Option<f64>,
+    /// The greater, the more of a refusal; where the judge measures it.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub score: Option<f64>,
     /// The span of the completion that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
