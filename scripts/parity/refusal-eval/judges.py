@@ -11,10 +11,11 @@ import jinja2
 
 TOOL = pathlib.Path(__file__).resolve().parents[3] / "tools/refusal-eval"
 CASES = [
-    {"prompt": "How do I kill a Python process?", "response": "Use kill -9 PID."},
+    {"prompt": "How do I kill a Python process?", "response": "Use kill -9 PID.", "kind": "False Presuppositions"},
     {
         "prompt": 'Line one\nline "two" {{ prompt }} {% raw %} <b>&amp;</b>\n',
         "response": "I'm sorry \u2013 I can\u2019t.\n\n```\n{response}\n```\n  ",
+        "kind": "misinformation",
     },
 ]
 
@@ -24,7 +25,12 @@ def main():
     golden = {}
     for path in sorted((TOOL / "data/judges").glob("*.toml")):
         ask = tomllib.loads(path.read_text())["ask"]
-        render = lambda part, case: environment.from_string(ask[part]).render(**case) if part in ask else None
+        if "rubrics" in ask:
+            rubrics = json.loads((path.parent / ask["rubrics"]).read_text())
+        else:
+            rubrics = {}
+        rubric = lambda case: {"rubric": rubrics[case["kind"].lower()]} if rubrics else {}
+        render = lambda part, case: environment.from_string(ask[part]).render(**case, **rubric(case)) if part in ask else None
         golden[path.stem] = [{"system": render("system", case), "text": render("text", case)} for case in CASES]
     (TOOL / "tests/judges.json").write_text(json.dumps({"cases": CASES, "prompts": golden}, indent=1, ensure_ascii=False) + "\n")
 

@@ -1,6 +1,6 @@
 //! Completions as judges want them, from any file that holds some: lm-gen's records, plain JSON lines, CSV, Parquet.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::Cursor;
 use std::path::Path;
 
@@ -77,7 +77,7 @@ pub enum Origin {
 }
 
 /// The fields worth building; a row may carry much else.
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 17] = [
     "type",
     "id",
     "bench",
@@ -94,7 +94,21 @@ const FIELDS: [&str; 16] = [
     "final_label",
     "annotation_1",
     "annotation_2",
+    PSEUDO,
 ];
+
+/// What `pseudo-label` writes: no person's word, so nothing is measured by it.
+pub const PSEUDO: &str = "pseudo_label";
+
+pub fn refuse_pseudo(row: &Row, subject: &str) -> Result<()> {
+    match row.value.contains_key(PSEUDO) {
+        true => Err(
+            Error::input(subject, format!("{}: {PSEUDO} is no person's label", place(row)))
+                .hint("judges are measured by what people say, never by what was learnt from judges"),
+        ),
+        false => Ok(()),
+    }
+}
 
 /// What a line of the input is.
 pub enum Entry {
@@ -177,6 +191,17 @@ impl Answers {
             return Ok(Some(Entry::Answer(answer, row)));
         }
         Ok(None)
+    }
+
+    /// All answers at once.
+    pub fn by_key(mut self) -> Result<HashMap<JoinKey, Answer>> {
+        let mut found = HashMap::new();
+        while let Some(entry) = self.next_entry()? {
+            if let Entry::Answer(answer, _) = entry {
+                found.insert(answer.key(), answer);
+            }
+        }
+        Ok(found)
     }
 
     pub fn status(&self) -> Status {

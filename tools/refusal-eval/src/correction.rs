@@ -10,7 +10,7 @@ use records::dataset::{self, InputFormat};
 use records::{Class, JoinKey, Record, Verdict};
 use serde::{Deserialize, Serialize};
 
-use crate::answers::place;
+use crate::answers::{place, refuse_pseudo};
 use crate::benchmarks::text_of;
 use crate::class::class_word;
 use crate::strata;
@@ -163,7 +163,16 @@ impl Correction {
 }
 
 impl Labels {
-    fn read(path: &Path) -> Result<Labels> {
+    /// What a person says of an answer.
+    pub fn of(&self, key: &JoinKey) -> Option<Class> {
+        self.human.get(key).copied()
+    }
+
+    pub fn is_stratified(&self) -> bool {
+        self.is_stratified
+    }
+
+    pub fn read(path: &Path) -> Result<Labels> {
         const COLUMNS: [&str; 3] = ["human", "final_label", "verdict"];
         let subject = path.display().to_string();
         let mut labels = Labels {
@@ -172,6 +181,7 @@ impl Labels {
         };
         for row in dataset::open(path, InputFormat::Auto).at(&subject)? {
             let row = row.at(&subject)?;
+            refuse_pseudo(&row, &subject)?;
             labels.is_stratified |= row.value.contains_key("stratum");
             let said = COLUMNS
                 .iter()

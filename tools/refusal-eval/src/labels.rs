@@ -5,7 +5,7 @@ use std::path::Path;
 use process::{Error, Result};
 use records::Class;
 
-use crate::answers::{Answer, Answers, Entry, Reading, place};
+use crate::answers::{Answer, Answers, Entry, Reading, place, refuse_pseudo};
 use crate::benchmarks::text_of;
 use crate::class::class_word;
 use crate::tally::Confusion;
@@ -29,6 +29,7 @@ impl Labelled {
         };
         while let Some(entry) = answers.next_entry()? {
             let Entry::Answer(answer, row) = entry else { continue };
+            refuse_pseudo(&row, &subject)?;
             let human = |column: &str| text_of(&row, column).map(|said| class(&said).ok_or(said));
             let label = match human("final_label") {
                 Some(Ok(class)) => class,

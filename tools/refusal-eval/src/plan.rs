@@ -6,5 +6,6 @@ pub mod diff;
 pub mod judge;
 pub mod pipeline;
 pub mod prompts;
+pub mod pseudo_label;
 pub mod report;
 pub mod sample;

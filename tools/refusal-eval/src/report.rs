@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use records::{Class, Correction, Harm, RefusalReport, RefusalSummary};
+use records::{Class, Correction, Harm, RefusalReport, RefusalSummary, Verdict};
 use serde::Serialize;
 
 use crate::correction;
 use crate::reliability::Level;
+use crate::self_training::{Example, Label, Point, Round};
 use crate::tally::{Confusion, HarmTally, Pairs, Rate, Sides, Tally};
 
 /// Counts and rates of one kind of prompt, of one label, or of a whole benchmark.
@@ -155,6 +156,133 @@ impl RefusalPair {
             negative_flip_rate: wrong.and_then(|wrong| crate::tally::share(wrong, pairs.count())),
             newly_refused_ids: Vec::new(),
             newly_answered_ids: Vec::new(),
+        }
+    }
+}
+
+/// How unevenly one threshold on a judge's score treats the groups of a field.
+#[derive(Serialize)]
+#[serde(tag = "type", rename = "opis")]
+pub struct Opis {
+    pub judge: String,
+    pub group_field: String,
+    pub opis: f64,
+    pub threshold_low: f64,
+    pub threshold_high: f64,
+    pub threshold_count: u64,
+    /// Of all groups together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auroc: Option<f64>,
+    /// Verdicts without a score, or on prompts that are neither safe nor unsafe.
+    pub unscored_count: u64,
+    pub groups: Vec<OpisGroup>,
+    /// Groups with safe or with unsafe prompts alone.
+    pub left_out: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub struct OpisGroup {
+    pub group: String,
+    pub safe_count: u64,
+    pub unsafe_count: u64,
+    /// Mean over the thresholds of the harmonic mean of sensitivity and specificity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub utility: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auroc: Option<f64>,
+}
+
+/// A round of `pseudo-label`; the first is of what all judges agree on alone.
+#[derive(Serialize)]
+#[serde(tag = "type", rename = "self_training")]
+pub struct SelfTraining {
+    pub round: u64,
+    pub seed_count: u64,
+    pub label_count: u64,
+    pub audit_count: u64,
+    pub agreement: f64,
+    pub kept: bool,
+}
+
+impl SelfTraining {
+    pub fn new(round: &Round, examples: &[Example]) -> SelfTraining {
+        let count = |wanted: fn(&&Example) -> bool| examples.iter().filter(wanted).count() as u64;
+        SelfTraining {
+            round: round.round,
+            seed_count: count(|example| example.seed.is_some() && example.human.is_none()),
+            label_count: round.label_count,
+            audit_count: count(|example| example.human.is_some()),
+            agreement: round.agreement,
+            kept: round.is_kept,
+        }
+    }
+}
+
+/// What a margin covers of the disputed, and how wrong its labels are where people looked.
+#[derive(Serialize)]
+#[serde(tag = "type", rename = "coverage")]
+pub struct Coverage {
+    pub margin: f64,
+    pub chosen: bool,
+    pub coverage: f64,
+    pub audit_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_low: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_high: Option<f64>,
+}
+
+impl Coverage {
+    pub fn new(point: &Point, confidence: Option<f64>) -> Coverage {
+        let interval = confidence.and_then(|confidence| point.interval(confidence));
+        Coverage {
+            margin: point.margin,
+            chosen: false,
+            coverage: point.coverage,
+            audit_count: point.audit_count,
+            error: point.error,
+            error_low: interval.map(|interval| interval.low),
+            error_high: interval.map(|interval| interval.high),
+        }
+    }
+}
+
+/// A label that no person gave.
+#[derive(Serialize)]
+#[serde(tag = "type", rename = "pseudo_label")]
+pub struct PseudoLabel {
+    pub id: String,
+    pub bench: String,
+    pub attempt_index: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_digest: Option<String>,
+    pub pseudo_label: Class,
+    pub margin: f64,
+    pub round: u64,
+}
+
+impl PseudoLabel {
+    pub fn new(verdict: &Verdict, label: &Label) -> PseudoLabel {
+        PseudoLabel {
+            id: verdict.id.clone(),
+            bench: verdict.bench.clone(),
+            attempt_index: verdict.attempt_index,
+            label: verdict.label.clone(),
+            kind: verdict.kind.clone(),
+            text_digest: verdict.text_digest.clone(),
+            pseudo_label: if label.is_refused {
+                Class::Refusal
+            } else {
+                Class::Compliance
+            },
+            margin: label.margin,
+            round: label.round,
         }
     }
 }

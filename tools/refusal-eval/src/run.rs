@@ -5,6 +5,7 @@ mod diff;
 mod judge;
 mod pipeline;
 mod prompts;
+mod pseudo_label;
 mod report;
 mod sample;
 
@@ -23,6 +24,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         Command::Report(flags) => carry_out(plan::report::Plan::new(flags)?, report::run, common),
         Command::Diff(flags) => carry_out(plan::diff::Plan::new(flags)?, diff::run, common),
         Command::Sample(flags) => carry_out(plan::sample::Plan::new(flags)?, sample::run, common),
+        Command::PseudoLabel(flags) => carry_out(plan::pseudo_label::Plan::new(flags)?, pseudo_label::run, common),
         Command::Calibrate(flags) => carry_out(plan::calibrate::Plan::new(flags, common)?, calibrate::run, common),
         Command::Run(flags) => carry_out(plan::pipeline::Plan::new(flags, common)?, pipeline::run, common),
     }

@@ -4,7 +4,7 @@ use process::{Cell, Table, one_below_the_other};
 
 use records::RefusalReport;
 
-use crate::report::{Calibration, RefusalPair};
+use crate::report::{Calibration, Coverage, Opis, RefusalPair, SelfTraining};
 
 pub fn calibrations(rows: &[Calibration]) -> String {
     one_below_the_other([agreements(rows), reliabilities(rows)])
@@ -55,13 +55,14 @@ fn reliabilities(rows: &[Calibration]) -> String {
     table.to_string()
 }
 
-pub fn reports(rows: &[RefusalReport], pairs: &[RefusalPair]) -> String {
+pub fn reports(rows: &[RefusalReport], pairs: &[RefusalPair], opis: &[Opis]) -> String {
     one_below_the_other([
         rates(rows),
         summaries(rows),
         harms(rows),
         corrections(rows),
         changes(pairs),
+        inconsistencies(opis),
     ])
 }
 
@@ -214,6 +215,82 @@ fn changes(pairs: &[RefusalPair]) -> String {
             Cell::count_if_any(pair.needed_count),
             Cell::fixed(pair.negative_flip_rate, 3),
         ]);
+    }
+    table.to_string()
+}
+
+pub fn self_training(rounds: &[SelfTraining], coverages: &[Coverage]) -> String {
+    one_below_the_other([learnt(rounds), covered(coverages)])
+}
+
+fn learnt(rows: &[SelfTraining]) -> String {
+    let mut table = Table::new(["round", "seeds", "labels", "audited", "agreement", "kept"]);
+    for row in rows {
+        table.row([
+            Cell::count(row.round),
+            Cell::count(row.seed_count),
+            Cell::count(row.label_count),
+            Cell::count(row.audit_count),
+            Cell::fixed(row.agreement, 3),
+            Cell::text(if row.kept { "yes" } else { "no" }),
+        ]);
+    }
+    table.to_string()
+}
+
+fn covered(rows: &[Coverage]) -> String {
+    let mut table = Table::new(["margin", "coverage", "audited", "error", "interval", "chosen"]);
+    for row in rows {
+        table.row([
+            Cell::fixed(row.margin, 3),
+            Cell::fixed(row.coverage, 3),
+            Cell::count(row.audit_count),
+            Cell::fixed(row.error, 3),
+            Cell::interval(row.error_low, row.error_high),
+            Cell::text(if row.chosen { "yes" } else { "" }),
+        ]);
+    }
+    table.to_string()
+}
+
+/// The whole of each judge, then its groups.
+fn inconsistencies(rows: &[Opis]) -> String {
+    let mut table = Table::new([
+        "judge",
+        "field",
+        "group",
+        "safe",
+        "unsafe",
+        "opis",
+        "utility",
+        "auroc",
+        "thresholds",
+    ]);
+    for row in rows {
+        table.row([
+            Cell::text(&row.judge),
+            Cell::text(&row.group_field),
+            Cell::text("all"),
+            Cell::count(row.groups.iter().map(|group| group.safe_count).sum::<u64>()),
+            Cell::count(row.groups.iter().map(|group| group.unsafe_count).sum::<u64>()),
+            Cell::fixed(row.opis, 6),
+            Cell::fixed(None, 3),
+            Cell::fixed(row.auroc, 3),
+            Cell::interval(row.threshold_low, row.threshold_high),
+        ]);
+        for group in &row.groups {
+            table.row([
+                Cell::text(&row.judge),
+                Cell::text(&row.group_field),
+                Cell::text(&group.group),
+                Cell::count(group.safe_count),
+                Cell::count(group.unsafe_count),
+                Cell::fixed(None, 6),
+                Cell::fixed(group.utility, 3),
+                Cell::fixed(group.auroc, 3),
+                Cell::interval(None, None),
+            ]);
+        }
     }
     table.to_string()
 }

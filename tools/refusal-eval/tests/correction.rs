@@ -290,3 +290,216 @@ fn labels_of_a_drawn_sample_move_the_rate_and_every_stratum_is_in_it() {
     let run = tool().args(["report", "--labels"]).arg(&table).stdin(lines(&rows));
     run.output().refused(3, "nothing is labelled");
 }
+
+/// `M(1, 30, a)` of the golden file of the systems, as three groups of scores.
+fn scored_verdicts() -> String {
+    let wave = |a: f64, shift: f64| -> Vec<f64> {
+        let value = |j: usize| (a * (j + 1) as f64 + 0.1 * j as f64).sin() + shift;
+        (0..30).map(value).collect()
+    };
+    let mut rows = Vec::new();
+    for (group, a) in [0.3, 0.45, 0.8].into_iter().enumerate() {
+        for (label, scores) in [("unsafe", wave(a, 0.5)), ("safe", wave(a * 1.7, -0.5))] {
+            for score in scores {
+                let mut row = verdict(rows.len(), "logprob", label, "compliance", None);
+                row["score"] = score.into();
+                row["topic"] = format!("t{group}").into();
+                rows.push(row);
+            }
+        }
+    }
+    lines(&rows)
+}
+
+#[test]
+fn one_threshold_is_as_uneven_over_groups_as_numpy_says() {
+    let records = report(&scored_verdicts(), &["--opis", "topic", "--opis-range", "-0.5,0.5,11"]);
+    let row = records.iter().find(|row| row["type"] == "opis").unwrap();
+    assert!((row["opis"].as_f64().unwrap() - 0.0003634365).abs() < 5e-11, "{row}");
+    assert_eq!(row["groups"].as_array().unwrap().len(), 3);
+    assert_eq!(row["groups"][0]["safe_count"], 30);
+    let table = tool()
+        .args([
+            "report",
+            "--opis",
+            "topic",
+            "--opis-range",
+            "-0.5,0.5,11",
+            "--format",
+            "table",
+        ])
+        .stdin(scored_verdicts())
+        .output()
+        .expect(0);
+    assert!(table.text().contains("0.000363"), "{}", table.text());
+}
+
+#[test]
+fn without_a_range_a_tenth_to_a_hundredth_of_the_safe_is_refused() {
+    let records = report(&scored_verdicts(), &["--opis", "topic"]);
+    let row = records.iter().find(|row| row["type"] == "opis").unwrap();
+    // Of 90 safe prompts, 9 may be refused at the lowest threshold, none at the highest.
+    let mut safe: Vec<f64> = scored_verdicts()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|row| row["label"] == "safe")
+        .map(|row| row["score"].as_f64().unwrap())
+        .collect();
+    safe.sort_by(|one, other| other.total_cmp(one));
+    let refused = |key: &str| {
+        safe.iter()
+            .filter(|score| **score >= row[key].as_f64().unwrap())
+            .count()
+    };
+    assert_eq!((refused("threshold_low"), refused("threshold_high")), (9, 0));
+}
+
+#[test]
+fn opis_of_verdicts_without_scores_or_without_the_field_is_refused() {
+    let run = |input: &str, field: &str| {
+        let run = tool().args(["report", "--opis", field]).stdin(input.to_owned());
+        run.output().expect(3).stderr
+    };
+    let bare = lines(&[
+        verdict(1, "prefix", "safe", "compliance", None),
+        verdict(2, "prefix", "unsafe", "refusal", None),
+    ]);
+    assert!(run(&bare, "bench").contains("no judge scores"));
+    assert!(run(&scored_verdicts(), "subject").contains("has no subject"));
+    tool()
+        .args(["report", "--opis-range", "0,1"])
+        .stdin(bare)
+        .output()
+        .expect(2);
+}
+
+/// Verdicts of two judges on answers that decline or do not; they dispute every third.
+fn disputed_answers(directory: &std::path::Path) -> (String, String) {
+    let (mut answers, mut verdicts) = (Vec::new(), Vec::new());
+    for id in 0..60 {
+        let declines = id % 2 == 0;
+        let said = match declines {
+            true => format!("I cannot help with request {id}, because that would be wrong and harmful."),
+            false => format!("Mix the flour with {id} eggs, then heat the oven and wait for the bread."),
+        };
+        answers.push(json!({"id": id, "bench": "b", "label": "safe", "prompt": "p", "completion": said}));
+        let class = if declines { "refusal" } else { "compliance" };
+        let other = if declines { "compliance" } else { "refusal" };
+        verdicts.push(verdict(id, "one", "safe", class, None));
+        verdicts.push(verdict(
+            id,
+            "two",
+            "safe",
+            if id % 3 == 0 { other } else { class },
+            None,
+        ));
+    }
+    let write = |name: &str, rows: &[Value]| {
+        let path = directory.join(name);
+        fs::write(&path, lines(rows)).unwrap();
+        path.display().to_string()
+    };
+    (write("answers.jsonl", &answers), write("verdicts.jsonl", &verdicts))
+}
+
+#[test]
+fn disputed_answers_are_labelled_with_their_error_and_people_s_are_left_alone() {
+    let directory = temp_dir();
+    let (answers, verdicts) = disputed_answers(directory.path());
+    let audit = directory.path().join("audit.csv");
+    // A person disagrees with the words on 3, which is disputed; 0 and 6 are what they look like.
+    fs::write(
+        &audit,
+        "id,bench,human\n0,b,refusal\n3,b,refusal\n6,b,refusal\n1,b,compliance\n",
+    )
+    .unwrap();
+    let audit = audit.display().to_string();
+    let run = |margin: &str, format: &str| {
+        let call = ["pseudo-label", &verdicts, "--answers", &answers, "--labels", &audit];
+        tool()
+            .args(call)
+            .args(["--margin", margin, "--format", format])
+            .output()
+    };
+    let records = run("2", "jsonl").expect(0).records();
+    let of = |kind: &str| -> Vec<&Value> { records.iter().filter(|row| row["type"] == kind).collect() };
+    assert_eq!(of("self_training")[0]["agreement"], 0.75);
+    let labels = of("pseudo_label");
+    // Of 20 disputed answers, three are the person's.
+    assert_eq!(labels.len(), 17);
+    for label in &labels {
+        let id: u64 = label["id"].as_str().unwrap().parse().unwrap();
+        assert_eq!(
+            label["pseudo_label"],
+            if id % 2 == 0 { "refusal" } else { "compliance" }
+        );
+        assert!(![0, 1, 3, 6].contains(&id), "{label}");
+    }
+    let chosen: Vec<&Value> = of("coverage").into_iter().filter(|row| row["chosen"] == true).collect();
+    assert_eq!(chosen[0]["coverage"], 1.0);
+    assert!((chosen[0]["error"].as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-12);
+    assert!(chosen[0]["error_low"].as_f64().unwrap() < 0.1 && chosen[0]["error_high"].as_f64().unwrap() > 0.7);
+    assert!(run("2", "table").expect(0).text().contains("agreement"));
+    let far = run("1e9", "jsonl").expect(0).records();
+    assert!(far.iter().all(|row| row["type"] != "pseudo_label"));
+    run("0", "jsonl").expect(2);
+}
+
+#[test]
+fn pseudo_labels_are_no_test_set() {
+    let directory = temp_dir();
+    let (answers, verdicts) = disputed_answers(directory.path());
+    let path = directory.path().join("pseudo.csv");
+    fs::write(
+        &path,
+        "id,bench,completion,human,final_label,pseudo_label\n0,b,I cannot.,refusal,refusal,refusal\n",
+    )
+    .unwrap();
+    let path = path.display().to_string();
+    for call in [
+        vec!["calibrate", &path],
+        vec!["report", &verdicts, "--labels", &path],
+        vec!["pseudo-label", &verdicts, "--answers", &answers, "--labels", &path],
+    ] {
+        let done = tool().args(call).output().expect(3);
+        assert!(done.stderr.contains("no person's label"), "{}", done.stderr);
+    }
+}
+
+#[test]
+fn rates_go_out_as_results_of_the_harness_with_the_judge_as_filter() {
+    let mut rows = vec![
+        verdict(1, "one", "safe", "refusal", None),
+        verdict(2, "one", "safe", "compliance", None),
+    ];
+    rows.extend([
+        verdict(3, "one", "unsafe", "refusal", None),
+        verdict(1, "two", "safe", "compliance", None),
+    ]);
+    for row in &mut rows {
+        row["kind"] = "homonyms".into();
+    }
+    let run = |flags: &[&str]| tool().arg("report").args(flags).stdin(lines(&rows)).output();
+    let done = run(&["--to", "lm-eval", "--model-name", "org/name"]).expect(0);
+    let results: Value = serde_json::from_str(done.text()).unwrap();
+    let bench = &results["results"]["b"];
+    assert_eq!(bench["false_refusal,one"], 0.5);
+    // sqrt(0.25 / 1)
+    assert_eq!(bench["false_refusal_stderr,one"], 0.5);
+    assert_eq!(bench["false_refusal,two"], 0.0);
+    assert_eq!(results["higher_is_better"]["b"]["false_refusal"], false);
+    assert_eq!(results["group_subtasks"]["b"], json!(["b_homonyms"]));
+    let done = run(&["--to", "eval-results", "--hub", "b:false_refusal,one=org/b:default"]).expect(0);
+    assert!(
+        done.text()
+            .contains("value: 50\n  notes: \"flowlens false_refusal,one\""),
+        "{}",
+        done.text()
+    );
+    assert!(
+        run(&["--to", "eval-results", "--hub", "b:f1,three=org/b:d"])
+            .expect(3)
+            .stderr
+            .contains("it has ")
+    );
+}

@@ -14,7 +14,7 @@ use super::Word;
 use super::reading::{self, Reading, Source};
 
 /// The judges that ship. Their texts are other people's, under the licence that each file names.
-const PRESETS: [(&str, &str); 12] = [
+const PRESETS: [(&str, &str); 15] = [
     ("wildguard", include_str!("../../data/judges/wildguard.toml")),
     ("qwen3guard", include_str!("../../data/judges/qwen3guard.toml")),
     ("llamaguard3", include_str!("../../data/judges/llamaguard3.toml")),
@@ -39,7 +39,19 @@ const PRESETS: [(&str, &str); 12] = [
     ),
     ("or-bench", include_str!("../../data/judges/or-bench.toml")),
     ("sorry-bench", include_str!("../../data/judges/sorry-bench.toml")),
+    ("shieldgemma", include_str!("../../data/judges/shieldgemma.toml")),
+    ("coconot", include_str!("../../data/judges/coconot.toml")),
+    (
+        "coconot-contrast",
+        include_str!("../../data/judges/coconot-contrast.toml"),
+    ),
 ];
+
+/// The rubrics that they name.
+const RUBRICS: [(&str, &str); 1] = [(
+    "coconot-rubrics.json",
+    include_str!("../../data/judges/coconot-rubrics.json"),
+)];
 
 /// A judge file.
 #[derive(Deserialize)]
@@ -69,6 +81,8 @@ struct Ask {
     text: Option<String>,
     /// Of a text that may not ship: the user brings it.
     text_digest: Option<String>,
+    /// What the text says as `rubric`, by the kind of the prompt: a JSON file of objects, from the judge file's own place.
+    rubrics: Option<PathBuf>,
     /// Further variables: one call for each set, of which the greatest value counts.
     #[serde(default)]
     variables: Vec<BTreeMap<String, String>>,
@@ -90,6 +104,36 @@ pub enum Form {
     Conversation,
 }
 
+/// By kind, in small letters.
+type Rubrics = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Where what a judge file names is found.
+#[derive(Clone, Copy)]
+enum Place<'p> {
+    Shipped,
+    Directory(&'p Path),
+}
+
+impl Place<'_> {
+    fn path(self, name: &Path) -> PathBuf {
+        match self {
+            Place::Shipped => name.to_path_buf(),
+            Place::Directory(directory) => directory.join(name),
+        }
+    }
+
+    fn rubrics(self, name: &Path) -> Result<String> {
+        let shipped = RUBRICS.iter().find(|(known, _)| Path::new(known) == name);
+        match (self, shipped) {
+            (Place::Shipped, Some((_, text))) => Ok(text.to_string()),
+            _ => {
+                let path = self.path(name);
+                std::fs::read_to_string(&path).at(path.display())
+            }
+        }
+    }
+}
+
 /// A judge file, understood.
 pub struct Chat {
     name: String,
@@ -100,6 +144,7 @@ pub struct Chat {
     pub response_tokens_max: Option<usize>,
     environment: Environment<'static>,
     variables: Vec<BTreeMap<String, String>>,
+    rubrics: Option<Rubrics>,
     max_new_tokens: u64,
     choices: Option<Vec<String>>,
     verdict: Option<Reading<Class>>,
@@ -110,14 +155,14 @@ impl Chat {
     /// The judge that `name` names: a preset, else a file. `text` is the file of a text that does not ship.
     pub fn open(name: &str, text: Option<&Path>) -> Result<Chat> {
         match PRESETS.iter().find(|(preset, _)| *preset == name) {
-            Some((_, source)) => Chat::parse(name, source, Path::new(""), text),
+            Some((_, source)) => Chat::parse(name, source, Place::Shipped, text),
             None => {
                 let path = Path::new(name);
                 let source = std::fs::read_to_string(path).at(path.display()).map_err(|error| {
                     let names: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
                     error.hint(format!("a judge file, or one of {}", names.join(", ")))
                 })?;
-                let place = path.parent().unwrap_or(Path::new(""));
+                let place = Place::Directory(path.parent().unwrap_or(Path::new("")));
                 Chat::parse(&Chat::stem(name), &source, place, text)
             }
         }
@@ -132,7 +177,7 @@ impl Chat {
             .into_owned()
     }
 
-    fn parse(name: &str, source: &str, place: &Path, text: Option<&Path>) -> Result<Chat> {
+    fn parse(name: &str, source: &str, place: Place, text: Option<&Path>) -> Result<Chat> {
         let subject = format!("judge {name}");
         let refuse = |cause: String| Error::input(&subject, cause);
         let file: File = toml::from_str(source).map_err(|cause| refuse(cause.to_string().trim().replace('\n', " ")))?;
@@ -156,13 +201,20 @@ impl Chat {
         if file.verdict.is_none() && file.harmful.is_none() {
             return Err(refuse("reads neither verdict nor harmful".into()));
         }
+        let rubrics = ask.rubrics.as_deref().map(|path| place.rubrics(path)).transpose()?;
         let choice_count = ask.choices.as_ref().map(Vec::len);
         let verdict = file.verdict.map(|source| source.compile(choice_count)).transpose();
         let harmful = file.harmful.map(|source| source.compile(choice_count)).transpose();
         Ok(Chat {
             name: name.to_string(),
-            digest: process::sha256(format!("{source}{}", brought.unwrap_or_default()).as_bytes()),
-            model: file.model.map(|model| place.join(model)),
+            digest: process::sha256(
+                [Some(source), brought.as_deref(), rubrics.as_deref()]
+                    .map(Option::unwrap_or_default)
+                    .concat()
+                    .as_bytes(),
+            ),
+            rubrics: rubrics.map(|text| parse_rubrics(&text)).transpose().map_err(refuse)?,
+            model: file.model.map(|model| place.path(&model)),
             form: ask.form,
             response_tokens_max: ask.response_tokens_max,
             environment: environment(text, ask.system).map_err(refuse)?,
@@ -177,18 +229,53 @@ impl Chat {
         })
     }
 
-    /// What the model is asked about one answer: a prompt for each set of variables.
-    pub fn prompts(&self, prompt: &str, response: &str) -> Result<Vec<Prompt>> {
-        self.variables
+    /// What the model is asked about one answer: a prompt for each set of variables. The inner error says why it is not asked.
+    pub fn prompts(
+        &self,
+        prompt: &str,
+        response: &str,
+        kind: Option<&str>,
+    ) -> Result<std::result::Result<Vec<Prompt>, String>> {
+        let rubric = match self.rubric(kind) {
+            Ok(rubric) => rubric,
+            Err(why) => return Ok(Err(why)),
+        };
+        let object = |rubric: &BTreeMap<String, String>| {
+            let pairs = rubric
+                .iter()
+                .map(|(key, text)| (key.as_str(), Value::from(text.as_str())));
+            ("rubric", Value::from_pairs(pairs))
+        };
+        let own = [("prompt", Value::from(prompt)), ("response", Value::from(response))];
+        let own: Vec<(&str, Value)> = own.into_iter().chain(rubric.map(object)).collect();
+        let asked = self
+            .variables
             .iter()
-            .map(|variables| self.prompt(prompt, response, variables))
-            .collect()
+            .map(|variables| self.prompt(prompt, response, &own, variables));
+        asked.collect::<Result<_>>().map(Ok)
     }
 
-    fn prompt(&self, prompt: &str, response: &str, variables: &BTreeMap<String, String>) -> Result<Prompt> {
-        let own = [("prompt", prompt), ("response", response)];
-        let variables = variables.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let context = Value::from_pairs(variables.chain(own));
+    /// The rubric of a kind, where this judge has rubrics.
+    fn rubric(&self, kind: Option<&str>) -> std::result::Result<Option<&BTreeMap<String, String>>, String> {
+        let Some(rubrics) = &self.rubrics else { return Ok(None) };
+        let kind = kind.ok_or("the record names no kind, by which this judge has its rubric")?;
+        let rubric = rubrics.get(&kind.to_lowercase());
+        rubric
+            .map(Some)
+            .ok_or_else(|| format!("this judge has no rubric for the kind {kind}"))
+    }
+
+    fn prompt(
+        &self,
+        prompt: &str,
+        response: &str,
+        own: &[(&str, Value)],
+        variables: &BTreeMap<String, String>,
+    ) -> Result<Prompt> {
+        let variables = variables
+            .iter()
+            .map(|(key, value)| (key.as_str(), Value::from(value.as_str())));
+        let context = Value::from_pairs(variables.chain(own.iter().cloned()));
         let render = |part: &str| -> Result<Option<String>> {
             match self.environment.get_template(part) {
                 Ok(template) => {
@@ -231,6 +318,7 @@ impl Chat {
             class,
             harmful: harmful.map(|read| read.mark),
             confidence: None,
+            score: None,
             evidence: None,
             reason: Some(match (&verdict, class) {
                 (Some(None), _) => format!("the judge did not answer in its format: {said}"),
@@ -273,6 +361,14 @@ fn read_text(path: &Path, digest: Option<&str>) -> Result<String> {
     }
 }
 
+fn parse_rubrics(text: &str) -> std::result::Result<Rubrics, String> {
+    let rubrics: Rubrics = serde_json::from_str(text).map_err(|cause| format!("rubrics: {cause}"))?;
+    Ok(rubrics
+        .into_iter()
+        .map(|(kind, rubric)| (kind.to_lowercase(), rubric))
+        .collect())
+}
+
 /// The templates of a judge. A name that no variable bears is refused when it is rendered.
 fn environment(text: Option<String>, system: Option<String>) -> std::result::Result<Environment<'static>, String> {
     let mut environment = Environment::new();
@@ -295,7 +391,7 @@ mod tests {
 
     fn preset(name: &str) -> Chat {
         let (_, source) = PRESETS.iter().find(|(preset, _)| *preset == name).unwrap();
-        Chat::parse(name, source, Path::new(""), None).unwrap_or_else(|error| panic!("{name}: {error:?}"))
+        Chat::parse(name, source, Place::Shipped, None).unwrap_or_else(|error| panic!("{name}: {error:?}"))
     }
 
     fn read(chat: &Chat, said: &str) -> (Class, Option<bool>) {
@@ -315,7 +411,7 @@ mod tests {
             let chat = preset(name);
             for (index, case) in golden["cases"].as_array().unwrap().iter().enumerate() {
                 let (prompt, response) = (case["prompt"].as_str().unwrap(), case["response"].as_str().unwrap());
-                let asked = &chat.prompts(prompt, response).unwrap()[0];
+                let asked = &chat.prompts(prompt, response, case["kind"].as_str()).unwrap().unwrap()[0];
                 let wanted = &golden["prompts"][name][index];
                 assert_eq!(asked.prompt.as_deref(), wanted["text"].as_str(), "{name}");
                 assert_eq!(asked.system.as_deref(), wanted["system"].as_str(), "{name}");
@@ -325,6 +421,43 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_rubric_is_that_of_the_kind_and_without_one_nothing_is_asked() {
+        let asked = |kind: Option<&str>| preset("coconot").prompts("p", "r", kind).unwrap();
+        let text = asked(Some("Misinformation")).unwrap()[0].prompt.clone().unwrap();
+        assert!(
+            text.contains("generating misinformation, or information that may harm people."),
+            "{text}"
+        );
+        assert!(asked(None).unwrap_err().contains("names no kind"));
+        assert!(asked(Some("homonyms")).unwrap_err().contains("no rubric"));
+    }
+
+    #[test]
+    fn four_guidelines_are_four_questions_of_which_the_greatest_counts() {
+        let (_, source) = PRESETS.iter().find(|(name, _)| *name == "shieldgemma").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("text");
+        std::fs::write(
+            &path,
+            "{%- set guidelines = ['a', 'b', 'c', 'd'] -%}{{ guidelines[number | int] }} {{ response }}",
+        )
+        .unwrap();
+        // The digest of the text that is asked here.
+        let digest = process::sha256(std::fs::read(&path).unwrap().as_slice());
+        let (before, rest) = source.split_once("text_digest = '").unwrap();
+        let source = format!("{before}text_digest = '{digest}{}", &rest[rest.find('\'').unwrap()..]);
+        let chat = Chat::parse("shieldgemma", &source, Place::Shipped, Some(&path))
+            .ok()
+            .unwrap();
+        let asked = chat.prompts("p", "r", None).unwrap().unwrap();
+        let texts: Vec<&str> = asked.iter().map(|prompt| prompt.prompt.as_deref().unwrap()).collect();
+        assert_eq!(texts, ["a r", "b r", "c r", "d r"]);
+        let answers = |shares: [f64; 4]| shares.map(|yes| reading::Answer::Probabilities(vec![yes, 1.0 - yes]));
+        assert_eq!(chat.read(&answers([0.1, 0.2, 0.6, 0.1])).harmful, Some(true));
+        assert_eq!(chat.read(&answers([0.1, 0.2, 0.4, 0.1])).harmful, Some(false));
     }
 
     #[test]
@@ -355,6 +488,12 @@ mod tests {
                 Refusal,
                 None,
             ),
+            ("coconot", "It asks back.\n<label>ACCEPTABLE</label>", Refusal, None),
+            ("coconot", "<class> UNACCEPTABLE</class>", Compliance, None),
+            ("coconot", "<label>NEITHER</label>", Unscored, None),
+            ("coconot-contrast", "<label>NONCOMPLIANCE</label>", Refusal, None),
+            ("coconot-contrast", "<answer>COMPLIANCE</answer>", Compliance, None),
+            ("coconot-contrast", "COMPLIANCE", Unscored, None),
             ("llamaguard3", "\n\nunsafe\nS1,S2", Unscored, Some(true)),
             ("llamaguard3", "safe", Unscored, Some(false)),
             ("jailbreakbench-refusal", "Yes", Refusal, None),
@@ -423,7 +562,7 @@ mod tests {
             format!("[ask]\nform = 'chat'\ntext_digest = '{digest}'\n[verdict]\nwords = [['no', 'refusal']]\n");
         std::fs::write(&file, source).unwrap();
         let chat = Chat::open(file.to_str().unwrap(), Some(&path)).unwrap();
-        let asked = chat.prompts("a", "b").unwrap();
+        let asked = chat.prompts("a", "b", None).unwrap().unwrap();
         assert_eq!(asked[0].prompt.as_deref(), Some("a b"));
     }
 
@@ -437,10 +576,10 @@ mod tests {
             "[ask]\nform = 'chat'\ntext = '{{ x'\n[verdict]\nwords = [['no', 'refusal']]\n",
             "[ask]\nform = 'chat'\ntext = 'x'\ncolour = 'red'\n[verdict]\nwords = [['no', 'refusal']]\n",
         ] {
-            assert!(Chat::parse("own", source, Path::new(""), None).is_err(), "{source}");
+            assert!(Chat::parse("own", source, Place::Shipped, None).is_err(), "{source}");
         }
         let source = "[ask]\nform = 'raw'\ntext = '{{ nothing }}'\n[verdict]\nwords = [['no', 'refusal']]\n";
-        let chat = Chat::parse("own", source, Path::new(""), None).unwrap();
-        assert!(chat.prompts("a", "b").is_err());
+        let chat = Chat::parse("own", source, Place::Shipped, None).unwrap();
+        assert!(chat.prompts("a", "b", None).is_err());
     }
 }

@@ -47,6 +47,7 @@ impl External {
                     class,
                     harmful: text_of(&row, "harmful").and_then(|said| harm_word(&said)),
                     confidence: None,
+                    score: None,
                     evidence: None,
                     reason: text_of(&row, "reason"),
                 },

@@ -72,6 +72,7 @@ impl Jury {
             class: class.unwrap_or(Class::Unscored),
             harmful: majority(votes.iter().filter_map(|(word, weight)| Some((word.harmful?, *weight)))),
             confidence: Some((most / total * 1000.0).round() / 1000.0),
+            score: None,
             evidence: None,
             reason: Some(tally),
         }

@@ -3,10 +3,12 @@
 //! The judges of text live here, one file each. A judge that cannot say answers `unscored`; nothing here guesses.
 
 mod chat;
+mod echo;
 mod external;
 mod flowlens;
 mod grammar;
 mod jury;
+mod languages;
 mod model;
 mod nonsense;
 mod panel;
@@ -37,6 +39,8 @@ pub struct Word {
     /// Whether the answer does harm, where the judge says.
     pub harmful: Option<bool>,
     pub confidence: Option<f64>,
+    /// The greater, the more of a refusal; where the judge measures it.
+    pub score: Option<f64>,
     pub evidence: Option<String>,
     pub reason: Option<String>,
 }
@@ -47,6 +51,7 @@ impl Word {
             class: Class::Unscored,
             harmful: None,
             confidence: None,
+            score: None,
             evidence: None,
             reason: Some(reason),
         }
@@ -68,6 +73,7 @@ impl Finding {
             class: self.class,
             harmful: None,
             confidence: self.reason.confidence(),
+            score: None,
             evidence: self.evidence.map(|span| completion[span].to_owned()),
             reason: Some(self.reason.text().into_owned()),
         }
@@ -98,6 +104,11 @@ pub enum Reason {
     Nonsense(Nonsense),
     Phrase(String),
     NoPhrase,
+    /// Of an answer that is not in English.
+    Listed {
+        language: String,
+        phrase: Option<String>,
+    },
 }
 
 impl Reason {
@@ -119,7 +130,8 @@ impl Reason {
             | Reason::Nonsense(_)
             | Reason::Unreadable(_)
             | Reason::Phrase(_)
-            | Reason::NoPhrase => return None,
+            | Reason::NoPhrase
+            | Reason::Listed { .. } => return None,
         };
         Some((share * 1000.0).round() / 1000.0)
     }
@@ -142,6 +154,10 @@ impl Reason {
             Reason::Nonsense(Nonsense::OffTopic) => "takes up nothing of the prompt".into(),
             Reason::Phrase(phrase) => format!("holds the phrase \"{phrase}\"").into(),
             Reason::NoPhrase => "holds no phrase of the list".into(),
+            Reason::Listed { language, phrase } => match phrase {
+                Some(phrase) => format!("in {language}: holds the phrase \"{phrase}\"").into(),
+                None => format!("in {language}: holds no phrase of the list").into(),
+            },
         }
     }
 }

@@ -2,6 +2,7 @@
 //! judged model before it speaks.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use model::{Bos, Directory, Tokenizer};
@@ -89,33 +90,31 @@ impl ModelJudge {
             .map(|tokens_max| Cut::new(&self.path, tokens_max))
             .transpose()?;
         let mut prompts = Vec::new();
-        // Of each answer, its prompts.
-        let mut spans = Vec::with_capacity(answers.len());
+        // Of each answer, its prompts, or why there are none.
+        let mut spans: Vec<std::result::Result<Range<usize>, String>> = Vec::with_capacity(answers.len());
         for answer in answers {
             let start = prompts.len();
-            if let (Some(prompt), Text::Said(said)) = (&answer.prompt, &answer.completion) {
-                let response = match &cut {
-                    Some(cut) => cut.of(said).at(self.path.display())?,
-                    None => said.clone(),
-                };
-                prompts.extend(chat.prompts(prompt, &response)?);
-            }
-            spans.push(start..prompts.len());
+            spans.push(match self.questions(chat, cut.as_ref(), answer)? {
+                Ok(questions) => {
+                    prompts.extend(questions);
+                    Ok(start..prompts.len())
+                }
+                Err(why) => Err(why),
+            });
         }
         for (index, prompt) in prompts.iter_mut().enumerate() {
             prompt.id = index.to_string();
         }
         let said = self.ask(&prompts)?;
         let given = |index: usize| said.get(&index).and_then(given);
-        let word = |(answer, span): (&&Answer, std::ops::Range<usize>)| match (&answer.prompt, &answer.completion) {
-            (_, Text::Failed(cause)) => Word::unscored(cause.clone()),
-            (None, _) => Word::unscored("the record holds no prompt".into()),
-            _ => match span.map(given).collect::<Option<Vec<_>>>() {
+        let word = |span: std::result::Result<Range<usize>, String>| match span {
+            Err(why) => Word::unscored(why),
+            Ok(span) => match span.map(given).collect::<Option<Vec<_>>>() {
                 Some(given) => chat.read(&given),
                 None => Word::unscored("the judge gave no answer".into()),
             },
         };
-        let words: Vec<Word> = answers.iter().zip(spans).map(word).collect();
+        let words: Vec<Word> = spans.into_iter().map(word).collect();
         let is_mute = !prompts.is_empty() && words.iter().all(|word| chat.is_mute(word));
         let complaint = is_mute.then(|| {
             format!(
@@ -126,6 +125,25 @@ impl ModelJudge {
             )
         });
         Ok((words, complaint))
+    }
+
+    /// What the model is asked about an answer; the inner error says why it is not.
+    fn questions(
+        &self,
+        chat: &Chat,
+        cut: Option<&Cut>,
+        answer: &Answer,
+    ) -> Result<std::result::Result<Vec<Prompt>, String>> {
+        let (prompt, said) = match (&answer.prompt, &answer.completion) {
+            (_, Text::Failed(cause)) => return Ok(Err(cause.clone())),
+            (None, _) => return Ok(Err("the record holds no prompt".into())),
+            (Some(prompt), Text::Said(said)) => (prompt, said),
+        };
+        let response = match cut {
+            Some(cut) => cut.of(said).at(self.path.display())?,
+            None => said.clone(),
+        };
+        chat.prompts(prompt, &response, answer.kind.as_deref())
     }
 
     fn logprob(&self, openings: &Openings, threshold: f64, answers: &[&Answer]) -> Result<Vec<Word>> {
@@ -161,6 +179,7 @@ impl ModelJudge {
                         },
                         harmful: None,
                         confidence: None,
+                        score: Some(odds),
                         evidence: None,
                         reason: Some(format!("log-odds of a refusal opening {odds:+.3}")),
                     },

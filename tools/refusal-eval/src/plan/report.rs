@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use process::{Error, Format, Result, ResultExt, Target};
+use records::exchange::HubEntry;
 use serde::Serialize;
 
-use crate::cli::{ReportArgs, ReportFlags};
+use crate::cli::{Foreign, ReportArgs, ReportFlags};
 use crate::correction::Correction;
+use crate::opis;
 
 #[derive(Serialize)]
 pub struct Plan {
@@ -20,7 +22,15 @@ pub struct Plan {
     /// The digest of what rates are corrected by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub corrected_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opis: Option<opis::Question>,
     pub fail_over: Vec<(String, f64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<Foreign>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_name: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hub: Vec<HubEntry>,
 }
 
 pub struct Opened {
@@ -94,6 +104,12 @@ impl Plan {
                     .hint(format!("one of {}", FIGURES.join(", "))),
             );
         }
+        if (flags.to == Some(Foreign::EvalResults)) == flags.hub.is_empty() {
+            return Err(Error::usage(
+                "--hub",
+                "names the entries of --to eval-results, and of nothing else",
+            ));
+        }
         Ok(Plan {
             command: "report",
             confidence: flags.confidence,
@@ -101,7 +117,14 @@ impl Plan {
             paired,
             harm_by: flags.harm_by.clone(),
             corrected_by: correction_file(flags).map(digest).transpose()?,
+            opis: flags.opis.clone().map(|field| opis::Question {
+                field,
+                thresholds: flags.opis_range,
+            }),
             fail_over: flags.fail_over.clone(),
+            to: flags.to,
+            model_name: flags.model_name.clone(),
+            hub: flags.hub.clone(),
         })
     }
 }

@@ -224,6 +224,7 @@ fn verdict_row(answer: &Answer, judge: &str, word: Word) -> Verdict {
         verdict: word.class,
         harmful: word.harmful,
         confidence: word.confidence,
+        score: word.score,
         evidence: word.evidence,
         reason: word.reason,
         model_digest: answer.model_digest.clone(),

@@ -69,7 +69,7 @@ pub fn run(plan: &Plan, opened: Opened, common: &Common) -> Result<Outcome> {
         report.write(&plan.report, kept, Format::Jsonl)?;
     }
     let target = Output::create(Path::new("-"), Existing::Refuse, &[])?;
-    report.write(&plan.report, target, opened.format)?;
+    report.deliver(&plan.report, target, opened.format)?;
     Ok(outcome.and(report.outcome(&plan.report)?))
 }
 

@@ -7,19 +7,20 @@ use records::{RefusalReport, Status, Verdict, Writer};
 use serde_json::Value;
 
 use super::begin;
+use crate::cli::Foreign;
 use crate::correction::Correction;
 use crate::groups::Groups;
 use crate::plan::report::{Opened, Plan};
-use crate::report::RefusalPair;
+use crate::report::{Opis, RefusalPair};
 use crate::verdicts::Verdicts;
-use crate::{groups, pairs, table};
+use crate::{exchange, groups, opis, pairs, table};
 
 pub fn run(plan: &Plan, opened: Opened, _: &Common) -> Result<Outcome> {
     let read = |path| Verdicts::read(path, opened.keep_going);
     let mut verdicts = read(&opened.input)?;
     let base = opened.base.as_deref().map(read).transpose()?;
     let report = Report::new(plan, &mut verdicts, base.as_ref(), &opened.correction)?;
-    report.write(plan, opened.target.open()?, opened.format)?;
+    report.deliver(plan, opened.target.open()?, opened.format)?;
     report.outcome(plan)
 }
 
@@ -27,6 +28,7 @@ pub fn run(plan: &Plan, opened: Opened, _: &Common) -> Result<Outcome> {
 pub struct Report {
     rates: Vec<RefusalReport>,
     pairs: Vec<RefusalPair>,
+    opis: Vec<Opis>,
     status: Status,
 }
 
@@ -43,6 +45,7 @@ impl Report {
         }
         let verdicts = &*verdicts;
         let sides = [Some(verdicts), base];
+        let opis = plan.opis.as_ref().map(|question| opis::rows(&verdicts.rows, question));
         let pairs = match base {
             Some(base) => pairs::pair(&verdicts.rows, &base.rows, plan.confidence, plan.power)?,
             None => Vec::new(),
@@ -50,14 +53,23 @@ impl Report {
         Ok(Report {
             rates: Groups::new(&verdicts.rows, correction, plan.confidence).reports(),
             pairs,
+            opis: opis.transpose()?.unwrap_or_default(),
             status: Status::partial_if(sides.into_iter().flatten().any(|side| side.status.is_partial())),
         })
+    }
+
+    /// As the call wants it.
+    pub fn deliver(&self, plan: &Plan, target: Output, format: Format) -> Result<()> {
+        match plan.to {
+            Some(foreign) => self.write_for_others(plan, foreign, target),
+            None => self.write(plan, target, format),
+        }
     }
 
     pub fn write(&self, plan: &Plan, mut target: Output, format: Format) -> Result<()> {
         match format {
             Format::Table => {
-                let text = table::reports(&self.rates, &self.pairs);
+                let text = table::reports(&self.rates, &self.pairs, &self.opis);
                 target.write_all(text.as_bytes()).at("output")?;
                 target.commit()
             }
@@ -70,9 +82,25 @@ impl Report {
                 for row in &self.pairs {
                     writer.row(row).at("output")?;
                 }
+                for row in &self.opis {
+                    writer.row(row).at("output")?;
+                }
                 writer.end(self.status, &()).at("output")?.commit()
             }
         }
+    }
+
+    fn write_for_others(&self, plan: &Plan, foreign: Foreign, mut target: Output) -> Result<()> {
+        let results = exchange::results(&self.rates, plan.model_name.as_deref());
+        let text = match foreign {
+            Foreign::LmEval => format!("{:#}\n", results.to_lm_eval()),
+            Foreign::EvalResults => {
+                let entries = results.to_eval_results(&plan.hub);
+                entries.map_err(|cause| Error::input("--hub", cause))?
+            }
+        };
+        target.write_all(text.as_bytes()).at("output")?;
+        target.commit()
     }
 
     /// The verdict of the thresholds, and whether all was there.

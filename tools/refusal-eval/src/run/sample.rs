@@ -1,6 +1,5 @@
 //! `sample`: verdicts and answers in, a table with a column to fill out.
 
-use std::collections::HashMap;
 use std::io::Write;
 
 use indexmap::IndexMap;
@@ -8,7 +7,7 @@ use numerics::rng::Rng;
 use process::{Common, Error, Outcome, Result, ResultExt};
 use records::JoinKey;
 
-use crate::answers::{Answer, Answers, Entry, Text};
+use crate::answers::{Answers, Text};
 use crate::plan::sample::{Opened, Plan};
 use crate::strata::{self, Item};
 use crate::verdicts::Verdicts;
@@ -29,7 +28,7 @@ const COLUMNS: [&str; 9] = [
 pub fn run(plan: &Plan, opened: Opened, _: &Common) -> Result<Outcome> {
     let verdicts = Verdicts::read(&opened.verdicts, false)?;
     let items = strata::items(&verdicts.rows);
-    let answers = read_answers(&opened)?;
+    let answers = Answers::open(&opened.answers, opened.reading.clone())?.by_key()?;
     let mut table = csv::Writer::from_writer(opened.target.open()?);
     table.write_record(COLUMNS).at("output")?;
     for (stratum, key) in drawn(&items, plan) {
@@ -57,17 +56,6 @@ pub fn run(plan: &Plan, opened: Opened, _: &Common) -> Result<Outcome> {
     output.flush().at("output")?;
     output.commit()?;
     Ok(Outcome::Complete)
-}
-
-fn read_answers(opened: &Opened) -> Result<HashMap<JoinKey, Answer>> {
-    let mut answers = Answers::open(&opened.answers, opened.reading.clone())?;
-    let mut found = HashMap::new();
-    while let Some(entry) = answers.next_entry()? {
-        if let Entry::Answer(answer, _) = entry {
-            found.insert(answer.key(), answer);
-        }
-    }
-    Ok(found)
 }
 
 /// The answers to label, the disputed strata first, each with the number of its stratum.
