@@ -1,5 +1,7 @@
 //! One answer against its reference: which extractors read it, and when two answers are the same.
 
+use serde_json::Value;
+
 use crate::extract::{self, Choice, Found};
 
 /// What kind of thing a right answer is. Follows from the reference's form, never from its value.
@@ -150,6 +152,25 @@ pub fn likeliest(choices: &[String], log_probs: &[f64]) -> Option<(usize, usize)
         .map(|(choice, log_prob)| log_prob / length(choice))
         .collect();
     Some((first_maximum(log_probs), first_maximum(&normed)))
+}
+
+/// The probability of the choices labelled 1 among all: lm-evaluation-harness's mc2. The greatest log-likelihood is taken off first, which
+/// changes nothing but what would be too small to divide.
+pub fn right_mass(labels: &[Value], log_probs: &[f64]) -> Option<f64> {
+    let labels: Option<Vec<bool>> = labels
+        .iter()
+        .map(|label| [false, true].get(label.as_u64()? as usize).copied())
+        .collect();
+    let labels = labels.filter(|labels| labels.len() == log_probs.len() && !labels.is_empty())?;
+    let greatest = log_probs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let shares: Vec<f64> = log_probs.iter().map(|log_prob| (log_prob - greatest).exp()).collect();
+    let right: f64 = shares
+        .iter()
+        .zip(&labels)
+        .filter(|(_, is_right)| **is_right)
+        .map(|(share, _)| share)
+        .sum();
+    Some(right / shares.iter().sum::<f64>())
 }
 
 fn first_maximum(values: &[f64]) -> usize {

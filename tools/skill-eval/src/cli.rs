@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use process::{Common, FormatFlags, OutputFlags, parse_bytes, parse_probability};
 use records::dataset::InputFormat;
+use records::exchange::HubEntry;
+use serde::Serialize;
 
-/// Measure general ability: MMLU, GSM8K, BBH, HumanEval, ARC, HellaSwag.
+/// Measure general ability: MMLU, GSM8K, BBH, HumanEval, ARC, HellaSwag, TruthfulQA, IFEval.
 ///
 /// Prompts, answers, scores and reports are separate record streams: scoring again needs no model, and reporting again needs no
 /// scoring. Several extractors read each answer side by side, each showing the span it read; an answer that an extractor cannot read is
@@ -47,6 +49,8 @@ pub enum Bench {
     Humaneval,
     Arc,
     Hellaswag,
+    Truthfulqa,
+    Ifeval,
 }
 
 impl Bench {
@@ -58,6 +62,8 @@ impl Bench {
             Bench::Humaneval => "humaneval",
             Bench::Arc => "arc",
             Bench::Hellaswag => "hellaswag",
+            Bench::Truthfulqa => "truthfulqa",
+            Bench::Ifeval => "ifeval",
         }
     }
 }
@@ -70,9 +76,9 @@ pub enum Style {
     Direct,
     /// MMLU: the log-likelihoods of the letters.
     Letters,
-    /// MMLU, ARC, HellaSwag: the log-likelihoods of the options' texts.
+    /// MMLU, ARC, HellaSwag, TruthfulQA: the log-likelihoods of the options' texts.
     Cloze,
-    /// MMLU: a generated answer.
+    /// MMLU, IFEval: a generated answer.
     Generate,
     /// HumanEval: the function's head, to be continued.
     Complete,
@@ -98,11 +104,11 @@ pub struct BenchFlags {
     #[arg(long, value_enum, value_name = "NAME")]
     pub bench: Bench,
 
-    /// Worked examples before each question (default: mmlu 5, gsm8k 8, bbh 3; humaneval, arc and hellaswag have none).
+    /// Worked examples before each question (default: mmlu 5, gsm8k 8, bbh 3; the others have none).
     #[arg(long, value_name = "N")]
     pub shots: Option<usize>,
 
-    /// How questions are asked (default: mmlu letters, gsm8k and bbh cot, humaneval complete, arc and hellaswag cloze).
+    /// How questions are asked (default: mmlu letters, gsm8k and bbh cot, humaneval complete, ifeval generate, the others cloze).
     #[arg(long, value_enum, value_name = "STYLE")]
     pub style: Option<Style>,
 
@@ -127,7 +133,7 @@ pub struct BenchFlags {
 #[derive(clap::Args, Debug)]
 pub struct PromptsArgs {
     /// The benchmark's files: mmlu *_test.csv, or a table with question and choices; gsm8k test.jsonl; bbh TASK.json; HumanEval.jsonl.gz;
-    /// the rows of ARC and HellaSwag as published.
+    /// the rows of ARC, HellaSwag, TruthfulQA (multiple_choice) and IFEval as published.
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 
@@ -205,8 +211,33 @@ pub struct ReportFlags {
     #[arg(long = "pass-at", value_name = "K,…", value_delimiter = ',', default_values_t = [1, 10, 100])]
     pub pass_at: Vec<u64>,
 
+    /// Write the figures for another program instead: lm-eval, a results file of lm-evaluation-harness; eval-results, entries of
+    /// .eval_results of a model on the Hugging Face Hub (see FOR OTHERS).
+    #[arg(long, value_enum, value_name = "FORMAT", conflicts_with = "format")]
+    pub to: Option<Foreign>,
+
+    /// What --to calls the model (default: its digest).
+    #[arg(long, value_name = "NAME", requires = "to")]
+    pub model_name: Option<String>,
+
+    /// Which figure is which task of a benchmark on the Hub (repeatable; for --to eval-results).
+    #[arg(
+        long = "hub",
+        value_name = "TASK:MEASURE,FILTER=ORG/DATASET[@REVISION]:TASK_ID",
+        requires = "to"
+    )]
+    pub hub: Vec<HubEntry>,
+
     #[command(flatten)]
     pub format: FormatFlags,
+}
+
+/// Whose format a report is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Foreign {
+    LmEval,
+    EvalResults,
 }
 
 #[derive(clap::Args, Debug)]
@@ -272,9 +303,25 @@ EXTRACTORS
   execution      HumanEval: the prompt and the answer as one program, with the tests
   block          HumanEval: the first fenced code block of the answer, where there is one
 
+  mass           TruthfulQA, task mc2: the probability of the right choices among all; accuracy is its mean, and correct_count stays 0
+  prompt_level_strict, inst_level_strict, prompt_level_loose, inst_level_loose
+                 IFEval: the rules of lm-evaluation-harness; a row for the prompt, and one for each instruction (id PROMPT/N, task the
+                 instruction). What it asks a language detector or a trained sentence splitter is unread where the text leaves it
+                 open, and so is an instruction whose argument it draws at random
+
+TRUTHFULQA
+  A question is asked twice, as ID/mc1 (the likeliest of the choices is right) and ID/mc2. An instruction-tuned model is asked IFEval in its
+  own template: run … -- --chat.
+
 UNREAD
   accuracy is taken over the answers that were read; its interval runs from Wilson's bound with every unread answer wrong to
   Wilson's bound with every unread answer right. accuracy_all counts unread answers as wrong, as other harnesses do.
+
+FOR OTHERS
+  --to lm-eval writes one JSON object in the form of lm-evaluation-harness's results files: a task for each benchmark, parts as subtasks
+  BENCH_PART, unread answers counted as wrong; acc,none and acc_norm,none of log-likelihoods, pass@K,EXTRACTOR of programs,
+  EXTRACTOR_acc,none of IFEval, else exact_match,EXTRACTOR. --to eval-results writes YAML for a file under .eval_results/ of a model's repository: an entry for each --hub,
+  its value in per cent.
 
 SANDBOX
   A program serves calls of its function in one process; a checker in another makes the calls and looks at what comes back, so that a

@@ -7,6 +7,7 @@ use records::dataset::Row;
 use records::{Completion, Prompt};
 use serde_json::{Map, Value};
 
+use crate::bench::{IFEVAL_COLUMNS, TruthfulChoices};
 use crate::cli::Bench;
 
 /// The completion of a logged sample; `None` for one that was there under another filter.
@@ -39,10 +40,11 @@ pub fn completion(
         prompt: Prompt {
             id: number.to_string(),
             bench: Some(bench.name().into()),
-            task: task.map(str::to_owned),
+            // Our name of its two tasks.
+            task: task.map(|task| task.strip_prefix("truthfulqa_").unwrap_or(task).to_owned()),
             subject: doc.get("subject").and_then(Value::as_str).map(str::to_owned),
             prompt: arguments.first().map(|(prompt, _)| prompt.clone()),
-            reference: Some(reference(row, doc, bench)?.into()),
+            reference: reference(row, doc, bench, task)?,
             ..Prompt::default()
         },
         ..Completion::default()
@@ -54,12 +56,12 @@ pub fn completion(
     match first {
         Some(Value::String(text)) => {
             completion.completion = Some(text.clone());
+            if bench == Bench::Ifeval {
+                completion.prompt.rest = picked(doc, &IFEVAL_COLUMNS);
+            }
             if bench == Bench::Humaneval {
                 completion.prompt.prompt = doc.get("prompt").and_then(Value::as_str).map(str::to_owned);
-                completion.prompt.rest = ["entry_point", "test"]
-                    .iter()
-                    .filter_map(|key| Some(((*key).to_owned(), doc.get(*key)?.clone())))
-                    .collect();
+                completion.prompt.rest = picked(doc, &["entry_point", "test"]);
             }
         }
         Some(Value::Array(_)) => {
@@ -100,7 +102,25 @@ fn log_probs(row: &Row, responses: &[Value]) -> records::Result<Vec<f64>> {
         .ok_or_else(|| row.refuse("`resps` holds something that is no finite log-likelihood"))
 }
 
-fn reference(row: &Row, doc: &Map<String, Value>, bench: Bench) -> records::Result<String> {
+fn picked(doc: &Map<String, Value>, keys: &[&str]) -> Map<String, Value> {
+    keys.iter()
+        .filter_map(|key| Some(((*key).to_owned(), doc.get(*key)?.clone())))
+        .collect()
+}
+
+/// What is right; nothing where rules check the answer.
+fn reference(row: &Row, doc: &Map<String, Value>, bench: Bench, task: Option<&str>) -> records::Result<Option<Value>> {
+    match (bench, task) {
+        (Bench::Ifeval, _) => Ok(None),
+        (Bench::Truthfulqa, Some(task)) if task.ends_with("_mc2") => {
+            let choices = TruthfulChoices::of(doc, "mc2").ok_or_else(|| row.refuse("no `mc2_targets` under `doc`"))?;
+            Ok(Some(choices.reference("mc2")))
+        }
+        _ => target(row, doc, bench).map(|target| Some(target.into())),
+    }
+}
+
+fn target(row: &Row, doc: &Map<String, Value>, bench: Bench) -> records::Result<String> {
     let target = match row.value.get("target") {
         Some(Value::String(text)) => text.trim().to_owned(),
         Some(Value::Number(number)) => number.to_string(),
@@ -109,7 +129,7 @@ fn reference(row: &Row, doc: &Map<String, Value>, bench: Bench) -> records::Resu
     Ok(match bench {
         Bench::Gsm8k => target.rsplit("####").next().unwrap_or_default().trim().to_owned(),
         // The index of the right choice, or its letter.
-        Bench::Mmlu | Bench::Arc | Bench::Hellaswag => match target.parse::<u8>().or_else(|_| {
+        Bench::Mmlu | Bench::Arc | Bench::Hellaswag | Bench::Truthfulqa => match target.parse::<u8>().or_else(|_| {
             doc.get("answer")
                 .and_then(Value::as_u64)
                 .unwrap_or(99)

@@ -1,9 +1,11 @@
-//! skill-eval: measure general ability on MMLU, GSM8K, BBH and HumanEval.
+//! skill-eval: measure general ability on published benchmarks.
 
 mod answer;
 mod bench;
 mod cli;
+mod exchange;
 mod extract;
+mod instructions;
 mod lm_eval;
 mod plan;
 mod report;

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use process::{Error, Format, Result, Target};
 use records::dataset::InputFormat;
+use records::exchange::HubEntry;
 use serde::Serialize;
 
 use crate::cli::{
-    Bench, BenchFlags, ExecutionFlags, PromptsArgs, ReportArgs, ReportFlags, RunArgs, ScoreArgs, Source, Style,
+    Bench, BenchFlags, ExecutionFlags, Foreign, PromptsArgs, ReportArgs, ReportFlags, RunArgs, ScoreArgs, Source, Style,
 };
 use crate::sandbox::{Execution, Limits};
 
@@ -50,7 +51,8 @@ impl Questions {
             Bench::Gsm8k => (&[Style::Cot, Style::Direct], 8),
             Bench::Bbh => (&[Style::Cot, Style::Direct], 3),
             Bench::Humaneval => (&[Style::Complete], 0),
-            Bench::Arc | Bench::Hellaswag => (&[Style::Cloze], 0),
+            Bench::Arc | Bench::Hellaswag | Bench::Truthfulqa => (&[Style::Cloze], 0),
+            Bench::Ifeval => (&[Style::Generate], 0),
         };
         let style = flags.style.unwrap_or(styles[0]);
         if !styles.contains(&style) {
@@ -61,8 +63,8 @@ impl Questions {
             ));
         }
         let shots = flags.shots.unwrap_or(shots);
-        let is_bare = matches!(flags.bench, Bench::Humaneval | Bench::Arc | Bench::Hellaswag);
-        if is_bare && shots > 0 {
+        let takes_shots = matches!(flags.bench, Bench::Mmlu | Bench::Gsm8k | Bench::Bbh);
+        if !takes_shots && shots > 0 {
             let cause = format!("{} is asked without examples", flags.bench.name());
             return Err(Error::usage("--shots", cause));
         }
@@ -178,6 +180,12 @@ pub struct Figures {
     pub confidence: f64,
     pub pass_at: Vec<u64>,
     pub paired: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<Foreign>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_name: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hub: Vec<HubEntry>,
 }
 
 /// What figures are made from, and where they go.
@@ -206,11 +214,20 @@ impl Figures {
         if flags.pass_at.contains(&0) {
             return Err(Error::usage("--pass-at", "k is at least 1"));
         }
+        if (flags.to == Some(Foreign::EvalResults)) == flags.hub.is_empty() {
+            return Err(Error::usage(
+                "--hub",
+                "names the entries of --to eval-results, and of nothing else",
+            ));
+        }
         Ok(Figures {
             command: "report",
             confidence: flags.confidence,
             pass_at: flags.pass_at.clone(),
             paired,
+            to: flags.to,
+            model_name: flags.model_name.clone(),
+            hub: flags.hub.clone(),
         })
     }
 }

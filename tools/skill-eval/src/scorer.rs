@@ -8,6 +8,7 @@ use crate::answer::{self, Reading};
 use crate::bench;
 use crate::cli::Bench;
 use crate::extract::{Found, choices_of};
+use crate::instructions::{Instruction, Instructions};
 use crate::rows::Entry;
 use crate::sandbox::{Ending, Execution, Sandbox};
 
@@ -51,13 +52,15 @@ impl Scorer {
         let Some(bench) = self.bench_of(completion) else {
             return Ok(Err("the row names no `bench`".into()));
         };
+        // Programs are run, and instructions checked.
+        let has_no_reference = ["humaneval", "ifeval"].contains(&bench);
         let reference = match &completion.prompt.reference {
             Some(Value::String(reference)) => reference.clone(),
-            Some(Value::Number(reference)) => reference.to_string(),
-            None if bench == "humaneval" => String::new(),
+            Some(reference @ (Value::Number(_) | Value::Array(_))) => reference.to_string(),
+            None if has_no_reference => String::new(),
             _ => return Ok(Err("no text or number under `reference`".into())),
         };
-        let shown = (bench != "humaneval").then(|| reference.clone());
+        let shown = (!has_no_reference).then(|| reference.clone());
         let row = |extractor: &str| Score {
             id: completion.prompt.id.clone(),
             bench: bench.to_owned(),
@@ -74,6 +77,18 @@ impl Scorer {
                 .collect(),
             ..Score::default()
         };
+        if let (Some(log_probs), Some(Value::Array(labels))) =
+            (&completion.choice_log_prob, &completion.prompt.reference)
+        {
+            return Ok(match answer::right_mass(labels, log_probs) {
+                Some(mass) => Ok(vec![Score {
+                    read: true,
+                    mass: Some(mass),
+                    ..row("mass")
+                }]),
+                None => Err("`reference` is no list of 0 and 1, one for each log-likelihood".into()),
+            });
+        }
         if let Some(log_probs) = &completion.choice_log_prob {
             let choices = completion.prompt.choices.as_deref().unwrap_or_default();
             let Some((best, best_normed)) = answer::likeliest(choices, log_probs) else {
@@ -105,6 +120,7 @@ impl Scorer {
             "gsm8k" => answer::read_number(text, &reference),
             "bbh" => answer::read_task(text, &reference, &choices(completion)),
             "mmlu" => answer::read_choice(text, &reference, &choices(completion)),
+            "ifeval" => return Ok(followed(completion, text, row)),
             "humaneval" => {
                 if failed {
                     return Ok(Ok(["execution", "block"].map(row).to_vec()));
@@ -145,6 +161,35 @@ impl Scorer {
         }
         Ok(Ok(scores))
     }
+}
+
+/// A score for the prompt and one for each instruction, read strictly and loosely.
+fn followed(
+    completion: &Completion,
+    text: &str,
+    row: impl Fn(&str) -> Score,
+) -> std::result::Result<Vec<Score>, String> {
+    let instructions = Instructions::parse(&completion.prompt.rest)?;
+    let mut scores = Vec::new();
+    for (reading, followed) in [
+        ("strict", instructions.strict(text)),
+        ("loose", instructions.loose(text)),
+    ] {
+        let score = |row: Score, correct: Option<bool>| Score {
+            correct,
+            read: correct.is_some(),
+            ..row
+        };
+        scores.push(score(row(&format!("prompt_level_{reading}")), followed.all()));
+        let of_instruction = |(index, (instruction, said)): (usize, (&Instruction, &Option<bool>))| Score {
+            id: format!("{}/{index}", completion.prompt.id),
+            task: Some(instruction.name.clone()),
+            ..score(row(&format!("inst_level_{reading}")), *said)
+        };
+        let each = instructions.list.iter().zip(&followed.each).enumerate();
+        scores.extend(each.map(of_instruction));
+    }
+    Ok(scores)
 }
 
 /// The options that the question offered.

@@ -84,6 +84,44 @@ pub fn reports(scores: &[Score], base: Option<&[Score]>, figures: &Figures) -> V
 }
 
 fn count(key: &Key, cell: &Cell, figures: &Figures) -> SkillReport {
+    if let Some(mean) = mean_mass(cell, figures.confidence) {
+        return SkillReport {
+            accuracy: Some(mean.estimate),
+            accuracy_low: mean.low,
+            accuracy_high: mean.high,
+            accuracy_all: mean.estimate,
+            mass_stderr: mean.stderr,
+            ..rates(key, cell, figures)
+        };
+    }
+    rates(key, cell, figures)
+}
+
+/// Of shares instead of right or wrong.
+struct MeanMass {
+    estimate: f64,
+    low: f64,
+    high: f64,
+    stderr: Option<f64>,
+}
+
+/// None where the cell holds no masses. Their interval is that of a mean, within 0 and 1.
+fn mean_mass(cell: &Cell, confidence: f64) -> Option<MeanMass> {
+    let masses: Vec<f64> = cell.scores.iter().filter_map(|score| score.mass).collect();
+    let estimate = numerics::statistics::mean(&masses)?;
+    let squares: f64 = masses.iter().map(|mass| (mass - estimate) * (mass - estimate)).sum();
+    let count = masses.len() as f64;
+    let stderr = (masses.len() > 1).then(|| (squares / (count - 1.0) / count).sqrt());
+    let half = stderr.map(|stderr| numerics::statistics::normal_quantile(0.5 + confidence / 2.0) * stderr);
+    Some(MeanMass {
+        estimate,
+        low: half.map_or(0.0, |half| (estimate - half).max(0.0)),
+        high: half.map_or(1.0, |half| (estimate + half).min(1.0)),
+        stderr,
+    })
+}
+
+fn rates(key: &Key, cell: &Cell, figures: &Figures) -> SkillReport {
     let count = cell.scores.len() as u64;
     let correct_count = cell.scores.iter().filter(|score| score.correct == Some(true)).count() as u64;
     let unread_count = cell.scores.iter().filter(|score| !score.read).count() as u64;
@@ -108,6 +146,7 @@ fn count(key: &Key, cell: &Cell, figures: &Figures) -> SkillReport {
             normed.iter().filter(|is_right| **is_right).count() as u64,
             normed.len() as u64,
         ),
+        mass_stderr: None,
         accuracy_macro: None,
         unread_by_all_count: None,
         pass_at_k: pass_at_k(cell, &figures.pass_at),

@@ -4,7 +4,9 @@ mod bbh;
 mod cloze;
 mod gsm8k;
 mod humaneval;
+mod ifeval;
 mod mmlu;
+mod truthfulqa;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,8 @@ use crate::cli::Bench;
 use crate::plan::Questions;
 
 pub use humaneval::programs;
+pub use ifeval::COLUMNS as IFEVAL_COLUMNS;
+pub use truthfulqa::Choices as TruthfulChoices;
 
 /// The prompts of a benchmark, and what had to be left out under `--keep-going`, in words.
 #[derive(Default)]
@@ -30,12 +34,18 @@ pub struct Made {
 impl Made {
     /// The id of the next row: its own, or its place in the whole input.
     fn next_id(&mut self, row: &Row) -> records::Result<String> {
-        self.row_count += 1;
+        let place = self.next_place();
         if row.value.contains_key("id") {
             row.id()
         } else {
-            Ok(format!("#{}", self.row_count - 1))
+            Ok(place)
         }
+    }
+
+    /// As the id of a row that has none.
+    fn next_place(&mut self) -> String {
+        self.row_count += 1;
+        format!("#{}", self.row_count - 1)
     }
 }
 
@@ -48,6 +58,8 @@ pub fn prompts(questions: &Questions) -> Result<Made> {
             Bench::Bbh => bbh::prompts(questions, file, &mut made)?,
             Bench::Humaneval => humaneval::prompts(questions, file, &mut made)?,
             Bench::Arc | Bench::Hellaswag => cloze::prompts(questions, file, &mut made)?,
+            Bench::Truthfulqa => truthfulqa::prompts(questions, file, &mut made)?,
+            Bench::Ifeval => ifeval::prompts(questions, file, &mut made)?,
         }
     }
     let mut seen = HashSet::new();

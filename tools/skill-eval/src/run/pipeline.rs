@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use process::{Common, Existing, Outcome, Output, Result, ResultExt, Sibling};
+use process::{Common, Existing, Format, Outcome, Output, Result, ResultExt, Sibling};
 use records::dataset::{InputFormat, Options};
 use records::{Score, Status};
 
 use super::prompts::say_left_out;
-use super::report::{read_scores, write_report};
+use super::report::{Form, read_scores, write_report};
 use super::score::score_into;
 use crate::bench;
 use crate::cli::{Bench, RunArgs, Source};
@@ -49,10 +49,17 @@ pub fn run(flags: &RunArgs, common: &Common) -> Result<Outcome> {
     let status = Status::partial_if(outcome == Outcome::Partial);
     if parts.directory.is_some() {
         let kept = place.replace("report.jsonl")?;
-        write_report(kept, &plan.figures, process::Format::Jsonl, &scores, base, status)?;
+        write_report(kept, &plan.figures, Form::Ours(Format::Jsonl), &scores, base, status)?;
     }
     let stdout = Output::create(Path::new("-"), Existing::from_flags(false, false), &[])?;
-    write_report(stdout, &plan.figures, parts.format, &scores, base, status)?;
+    write_report(
+        stdout,
+        &plan.figures,
+        Form::of(&plan.figures, parts.format),
+        &scores,
+        base,
+        status,
+    )?;
     Ok(outcome)
 }
 

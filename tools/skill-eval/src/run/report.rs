@@ -8,9 +8,10 @@ use process::{Common, Error, Format, Outcome, Output, Result, ResultExt};
 use records::{Reader, Score, Status, Writer};
 
 use super::begin;
-use crate::cli::ReportArgs;
+use crate::cli::{Foreign, ReportArgs};
 use crate::plan::Figures;
-use crate::{table, tally};
+use crate::report::SkillReport;
+use crate::{exchange, table, tally};
 
 /// The scores of a file.
 pub fn read_scores(path: &Path, accept_partial: bool) -> Result<(Vec<Score>, Status)> {
@@ -51,18 +52,31 @@ pub fn run(flags: &ReportArgs, common: &Common) -> Result<Outcome> {
     write_report(
         opened.target.open()?,
         &figures,
-        opened.format,
+        Form::of(&figures, opened.format),
         &scores,
         base.as_ref().map(|(scores, _)| scores.as_slice()),
         Status::partial_if(is_partial),
     )
 }
 
+/// How a report is written.
+pub enum Form {
+    Ours(Format),
+    Foreign(Foreign),
+}
+
+impl Form {
+    /// As the call wants it.
+    pub fn of(figures: &Figures, format: Format) -> Form {
+        figures.to.map_or(Form::Ours(format), Form::Foreign)
+    }
+}
+
 /// Pairs, counts and writes.
 pub fn write_report(
     mut target: Output,
     figures: &Figures,
-    format: Format,
+    form: Form,
     scores: &[Score],
     base: Option<&[Score]>,
     status: Status,
@@ -71,12 +85,13 @@ pub fn write_report(
         check_same_questions(scores, base)?;
     }
     let reports = tally::reports(scores, base, figures);
-    match format {
-        Format::Table => {
+    match form {
+        Form::Foreign(foreign) => write_for_others(target, figures, foreign, &reports)?,
+        Form::Ours(Format::Table) => {
             target.write_all(table::reports(&reports).as_bytes()).at("output")?;
             target.commit()?;
         }
-        Format::Jsonl => {
+        Form::Ours(Format::Jsonl) => {
             let mut writer = Writer::new(target);
             writer
                 .begin(&begin(&process::plan::digest(figures)?), &())
@@ -88,6 +103,19 @@ pub fn write_report(
         }
     }
     Ok(Outcome::partial_if(status.is_partial()))
+}
+
+fn write_for_others(mut target: Output, figures: &Figures, foreign: Foreign, reports: &[SkillReport]) -> Result<()> {
+    let results = exchange::results(reports, figures.model_name.as_deref());
+    let text = match foreign {
+        Foreign::LmEval => format!("{:#}\n", results.to_lm_eval()),
+        Foreign::EvalResults => {
+            let entries = results.to_eval_results(&figures.hub);
+            entries.map_err(|cause| Error::input("--hub", cause))?
+        }
+    };
+    target.write_all(text.as_bytes()).at("output")?;
+    target.commit()
 }
 
 /// Equal keys must stand for equal questions, and some must be shared.
