@@ -235,33 +235,39 @@ fn unframed(mut all: &[u8]) -> Result<Vec<Vec<u8>>> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::thread;
 
     use super::*;
 
-    /// Ranks as threads of one process, over channels.
-    pub struct Threads(Vec<Option<(Sender<Vec<u8>>, Receiver<Vec<u8>>)>>);
+    /// To one peer, and from it.
+    struct Line {
+        to: Sender<Vec<u8>>,
+        from: Receiver<Vec<u8>>,
+    }
+
+    /// A rank as a thread of one process, with a line to each peer.
+    #[derive(Default)]
+    pub struct Threads(BTreeMap<usize, Line>);
 
     impl Transport for Threads {
         fn swap(&self, peer: usize, out: &[u8], into: &mut [u8]) -> Result<()> {
-            let (to, from) = self.0[peer].as_ref().expect("a peer");
-            to.send(out.to_vec()).expect("a peer that listens");
-            into.copy_from_slice(&from.recv().expect("a peer that speaks"));
+            let line = &self.0[&peer];
+            line.to.send(out.to_vec()).expect("a peer that listens");
+            into.copy_from_slice(&line.from.recv().expect("a peer that speaks"));
             Ok(())
         }
     }
 
-    fn channels(count: usize) -> Vec<Threads> {
-        let mut all: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
-        for a in 0..count {
-            for b in a + 1..count {
-                let ((to_b, from_a), (to_a, from_b)) = (channel(), channel());
-                all[a][b] = Some((to_b, from_b));
-                all[b][a] = Some((to_a, from_a));
-            }
+    fn threads(count: usize) -> Vec<Threads> {
+        let mut all: Vec<Threads> = (0..count).map(|_| Threads::default()).collect();
+        for (a, b) in (0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b))) {
+            let ((to_b, from_a), (to_a, from_b)) = (channel(), channel());
+            all[a].0.insert(b, Line { to: to_b, from: from_b });
+            all[b].0.insert(a, Line { to: to_a, from: from_a });
         }
-        all.into_iter().map(Threads).collect()
+        all
     }
 
     /// What `work` gives on each of `count` ranks.
@@ -271,7 +277,7 @@ pub(crate) mod tests {
                 let work = &work;
                 scope.spawn(move || work(World::new(rank, count, Box::new(threads))))
             };
-            let running: Vec<_> = channels(count).into_iter().enumerate().map(start).collect();
+            let running: Vec<_> = threads(count).into_iter().enumerate().map(start).collect();
             running
                 .into_iter()
                 .map(|thread| thread.join().expect("a rank that ends"))
