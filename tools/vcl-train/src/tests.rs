@@ -15,6 +15,7 @@ use crate::auxiliary::Auxiliaries;
 use crate::learner::Learner;
 use crate::micro::{Micro, Rows};
 use crate::objective::Supervised;
+use crate::order;
 use crate::recipe::Lora;
 use crate::sample::{Sample, Sequence};
 use crate::schedule::{Schedule, ScheduleName};
@@ -78,9 +79,17 @@ fn trainer(learner: Learner, aux: &str) -> Trainer {
 }
 
 /// One slot of micro-batches of `size` samples.
-fn micros(samples: &[Sample], size: usize) -> [Vec<Micro<'_>>; 1] {
-    let packed = samples.chunks(size).map(|chunk| Micro::pack(chunk.iter().collect()));
-    [packed.collect()]
+fn micros(samples: &[Sample], size: usize) -> Vec<Vec<Micro<'_>>> {
+    slots(samples, 1, size)
+}
+
+/// So many slots of micro-batches of `size` samples.
+fn slots(samples: &[Sample], count: usize, size: usize) -> Vec<Vec<Micro<'_>>> {
+    let numbers: Vec<usize> = (0..samples.len()).collect();
+    let pack = |chunk: &[usize]| Micro::pack(chunk.iter().map(|&at| &samples[at]).collect());
+    order::slots(&numbers, count)
+        .map(|slot| slot.chunks(size).map(pack).collect())
+        .collect()
 }
 
 fn gradients(trainer: &mut Trainer, samples: &[Sample], size: usize) -> Vec<Tensor> {
@@ -155,23 +164,30 @@ struct GoldenStep {
 
 #[test]
 fn twenty_steps_track_pytorch() {
-    golden_steps(DType::F32, (1e-4, 1e-4));
+    golden_steps(DType::F32, 1, (1e-4, 1e-4));
+}
+
+#[test]
+fn twenty_steps_of_several_slots_track_pytorch() {
+    for slot_count in [2, 4] {
+        golden_steps(DType::F32, slot_count, (1e-4, 1e-4));
+    }
 }
 
 #[test]
 fn the_way_of_other_devices_tracks_pytorch_too() {
-    through_candle(|| golden_steps(DType::F32, (1e-4, 1e-4)));
+    through_candle(|| golden_steps(DType::F32, 4, (1e-4, 1e-4)));
 }
 
 /// What another device does by default, and the CPU where it is asked to: weights and activations in bf16, f32 masters.
 #[test]
 fn twenty_steps_in_bf16_with_f32_masters_stay_near_pytorchs_in_f32() {
-    through_candle(|| golden_steps(DType::BF16, (3e-2, 0.3)));
-    golden_steps(DType::BF16, (3e-2, 0.3));
+    through_candle(|| golden_steps(DType::BF16, 1, (3e-2, 0.3)));
+    golden_steps(DType::BF16, 1, (3e-2, 0.3));
 }
 
 /// `tolerance` of losses and C_k, and of gradient norms.
-fn golden_steps(dtype: DType, tolerance: (f64, f64)) {
+fn golden_steps(dtype: DType, slot_count: usize, tolerance: (f64, f64)) {
     let text = std::fs::read(goldens().join("losses.json")).unwrap();
     let mut golden: HashMap<String, serde_json::Value> = serde_json::from_slice(&text).unwrap();
     let expected: Vec<GoldenStep> = serde_json::from_value(golden.remove("steps").unwrap()).unwrap();
@@ -184,7 +200,9 @@ fn golden_steps(dtype: DType, tolerance: (f64, f64)) {
     };
     for (index, (samples, expected)) in batches().iter().zip(&expected).enumerate() {
         let step = index as u64 + 1;
-        let found = trainer.step(&micros(samples, 5), step, schedule.rate(step)).unwrap();
+        let found = trainer
+            .step(&slots(samples, slot_count, 5), step, schedule.rate(step))
+            .unwrap();
         let c_k = found.aux.reports["vcl"]["c_k"].as_f64().unwrap();
         assert_eq!(found.aux.loss, 3.0 * c_k);
         let close = |a: f64, b: f64, tolerance: f64| (a - b).abs() <= tolerance * b.abs();

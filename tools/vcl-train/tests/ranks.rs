@@ -45,6 +45,7 @@ fn rank(world: &World, out: &str, more: &[&str], rank: usize, count: usize, port
         .env("WORLD_SIZE", &count)
         .env("MASTER_ADDR", "127.0.0.1")
         .env("MASTER_PORT", port.to_string())
+        .deadline(Duration::from_secs(900))
 }
 
 /// How all ranks of a run end.
