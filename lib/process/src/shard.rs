@@ -219,7 +219,9 @@ mod tests {
         }
     }
 
-    fn shard(variables: &[(&str, &str)]) -> Result<Option<Shard>> {
+    type Variables<'a> = &'a [(&'a str, &'a str)];
+
+    fn shard(variables: Variables) -> Result<Option<Shard>> {
         let get = |name: &str| {
             let set = variables.iter().find(|(key, _)| *key == name);
             set.map(|(_, value)| value.to_string())
@@ -260,7 +262,7 @@ mod tests {
     #[test]
     fn every_scheduler_says_which_task_it_started() {
         let other = ("RANK", "0");
-        let arrays: [(&[(&str, &str)], (u32, u32)); 7] = [
+        let arrays: [(Variables, (u32, u32)); 7] = [
             (&slurm("2", "0", "3", "4"), (2, 4)),
             (
                 &[("AWS_BATCH_JOB_ARRAY_INDEX", "2"), ("AWS_BATCH_JOB_ARRAY_SIZE", "4")],

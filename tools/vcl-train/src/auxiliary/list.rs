@@ -96,6 +96,9 @@ impl Auxiliaries {
     /// Fixes the step's statistics, over the slots of all ranks.
     pub fn settle(&mut self, world: &World, device: &Device) -> model::Result<Settled> {
         let own = self.slots.take().unwrap_or_default();
+        if self.losses.is_empty() {
+            return Ok(Settled::default());
+        }
         let unseen: Vec<_> = self.losses.iter().map(|loss| (loss.layers(), loss.unseen())).collect();
         let sum = world.combine(
             own,
