@@ -8,10 +8,10 @@ use process::plan::MixedCompute;
 
 use crate::auxiliary::Spec;
 use crate::checkpoint::Keep;
-use crate::meeting::TransportName;
 use crate::reader::{NoCompletion, OverLength};
 use crate::recipe::Recipe;
 use crate::schedule::ScheduleName;
+use crate::transport::TransportName;
 
 /// Fine-tune a language model, with or without the Variance Concentration Loss
 ///

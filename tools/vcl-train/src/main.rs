@@ -25,6 +25,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod trainer;
+mod transport;
 mod work;
 
 fn main() -> ! {

@@ -4,19 +4,13 @@ use std::env;
 use std::net::ToSocketAddrs;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use process::{Error, Result, ResultExt};
 use ranks::{Meeting, World};
 use serde_json::{Value, json};
 
 use crate::cli::Args;
 use crate::plan::Plan;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TransportName {
-    Tcp,
-    Mpi,
-}
+use crate::transport::TransportName;
 
 const SECRET: &str = "FLOWLENS_SECRET";
 
