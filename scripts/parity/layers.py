@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The largest difference of the residual stream between resid-dump and transformers (f32), layer by layer, over every token of a few
 prompts: relative to the row's largest value, and to the layer's. The last line is the one that families.py takes.
-usage: layers.py [--bin resid-dump] [--model FILE|DIR] [--name NAME] DIR     needs torch, transformers, numpy, zstandard
+usage: layers.py [--bin resid-dump] [--model FILE|DIR] [--name NAME] DIR     needs torch, transformers, numpy, zstandard, blake3
 DIR is the model as transformers reads it, the one compared with it --model (DIR itself without)"""
 import argparse, json, pathlib, subprocess, sys, tempfile
 
@@ -10,8 +10,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-from flowlens import Acts
+sys.path.insert(0, str(ROOT / "scripts/python"))
+from flowlens import read
 
 PROMPTS = ["What is the capital of France?", "How do I stop a Python process that hangs?", "Write one sentence about rain.", "List three prime numbers."]
 
@@ -21,7 +21,7 @@ def dump(binary, model, folder):
     prompts.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
     subprocess.run([binary, "--model", model, prompts, "--raw", "--sites", "resid_post,final_norm", "--layers", "all", "--positions", "all",
                     "--codec", "stored", "--store-dtype", "f32", "--quiet", "-o", folder / "own.acts"], check=True, stdout=subprocess.DEVNULL)
-    return Acts(folder / "own.acts")
+    return read(folder / "own.acts")
 
 
 def main():

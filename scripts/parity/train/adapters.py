@@ -4,7 +4,7 @@ and merged by vcl-train; the logits of each, and of what resid-dump computes wit
     python scripts/parity/train/adapters.py [--bin target/release] [CASE...]
 
 The models are tests/fixtures/models. The table gives the largest difference of logits, relative to the largest logit; exit 1 if one is
-above 1e-5. Of a wrapper the model is its decoder. Experts lie in transformers as one parameter of all, which PEFT does not adapt: there the other matrices are adapted.
+above 1e-5. Of a wrapper the model is its decoder.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from transformers import AutoModelForCausalLM
 
 from families import LETTERS, MODELS, ROOT, TEXTS, furnish, ids_of
 
-sys.path.insert(0, str(ROOT / "scripts"))
-from flowlens import Acts
+sys.path.insert(0, str(ROOT / "scripts/python"))
+from flowlens import read
 
 
 SHORT = [text[:14] for text in TEXTS]  # no longer than any model's sequences
@@ -51,8 +51,6 @@ def differences(case, tools, folder):
     config = json.loads((folder / "config.json").read_text())
     train = ["--model", folder, "--data", folder / "rows.jsonl", "--raw", "--steps", "4", "--lr", "1e-2", "--warmup", "0", "--lora",
              "--lora-rank", "3", "--aux", "none"]
-    if "num_experts_per_tok" in config:
-        train += ["--lora-targets", "q_proj,k_proj,v_proj,o_proj"]
     run("vcl-train", *train, "-o", folder / "adapter")
     run("vcl-train", *train, "--merge", "-o", folder / "merged")
     run("lm-merge", "--model", folder, "--adapter", folder / "adapter", "-o", folder / "by-lm-merge")
@@ -66,7 +64,7 @@ def differences(case, tools, folder):
     theirs = logits(PeftModel.from_pretrained(load(base), folder / "adapter").eval())
     size = np.abs(theirs).max()
     assert np.abs(theirs - plain).max() / size > 1e-3, "the adapter changes nothing"
-    found = [logits(load(folder / name)) for name in ("by-lm-merge", "merged")] + [np.asarray(Acts(folder / "own.acts")["logits"])]
+    found = [logits(load(folder / name)) for name in ("by-lm-merge", "merged")] + [np.asarray(read(folder / "own.acts")["logits"])]
     return [np.abs(own - theirs).max() / size for own in found]
 
 
