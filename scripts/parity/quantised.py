@@ -37,17 +37,18 @@ GROUP = 16
 random = np.random.default_rng(11)
 
 
-def fp8(name, weight, block=None, alone=False):
+def fp8(name, weight, block=None, alone=False, compressed=True):
     tall, wide = block or (weight.shape if alone else (1, weight.shape[1]))
     grid = weight.shape[0] // tall, weight.shape[1] // wide
     scale = torch.tensor(random.uniform(0.01, 0.02, grid), dtype=torch.float32)
     spread = scale.repeat_interleave(tall, 0).repeat_interleave(wide, 1)
     stored = (weight / spread).to(torch.float8_e4m3fn)
-    if block or alone:
+    if not compressed:
         scale = scale[0, 0] if alone else scale
         return {f"{name}.weight": stored, f"{name}.weight_scale_inv": scale}, Fp8Dequantize(None)._dequantize_one(stored, scale)
     scale = scale.bfloat16()
-    how = QuantizationArgs(num_bits=8, type="float", strategy="channel", symmetric=True)
+    how = QuantizationArgs(num_bits=8, type="float", symmetric=True, **(dict(strategy="block", block_structure=[tall, wide]) if block
+                                                                      else dict(strategy="channel")))
     return {f"{name}.weight": stored, f"{name}.weight_scale": scale}, dequantize(stored, scale.float(), args=how)
 
 
@@ -94,9 +95,11 @@ def awq(name, weight):
 
 BITSANDBYTES = dict(quant_method="bitsandbytes", load_in_4bit=True)
 CASES = {
-    "fp8-blocks": (dict(quant_method="fp8", fmt="e4m3", weight_block_size=[16, 16]), lambda *at: fp8(*at, block=(16, 16))),
-    "fp8-tensor": (dict(quant_method="fp8", activation_scheme="static", weight_block_size=None), lambda *at: fp8(*at, alone=True)),
+    "fp8-blocks": (dict(quant_method="fp8", fmt="e4m3", weight_block_size=[16, 16]), lambda *at: fp8(*at, block=(16, 16), compressed=False)),
+    "fp8-tensor": (dict(quant_method="fp8", activation_scheme="static", weight_block_size=None), lambda *at: fp8(*at, alone=True, compressed=False)),
     "fp8-rows": (dict(quant_method="compressed-tensors", format="float-quantized"), fp8),
+    "fp8-grouped": (dict(quant_method="compressed-tensors", format="float-quantized", config_groups=dict(group_0=dict(weights=dict(
+        num_bits=8, type="float", strategy="block", block_structure=[16, 16])))), lambda *at: fp8(*at, block=(16, 16))),
     "nf4": (dict(BITSANDBYTES), lambda *at: table(*at, "nf4", False, torch.float32)),
     "nf4-nested": (dict(BITSANDBYTES), lambda *at: table(*at, "nf4", True, torch.bfloat16)),
     "fp4": (dict(BITSANDBYTES), lambda *at: table(*at, "fp4", False, torch.float16)),

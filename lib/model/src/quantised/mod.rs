@@ -69,11 +69,15 @@ impl Scheme {
         };
         match text("quant_method") {
             Some("fp8" | "fbgemm_fp8") => match text("fmt").unwrap_or("e4m3") {
-                "e4m3" => Ok(Self::Fp8 { block: block(said)? }),
+                "e4m3" => Ok(Self::Fp8 {
+                    block: block(Some(said), "weight_block_size")?,
+                }),
                 _ => refuse("fmt"),
             },
             Some("compressed-tensors") => match text("format") {
-                Some("float-quantized") => Ok(Self::Fp8 { block: None }),
+                Some("float-quantized") => Ok(Self::Fp8 {
+                    block: block(of_groups(said), "block_structure")?,
+                }),
                 _ => refuse("format"),
             },
             Some("bitsandbytes") => match said.get("load_in_4bit") {
@@ -87,10 +91,15 @@ impl Scheme {
     }
 }
 
+/// What compressed-tensors says of the first group's weights; groups of several formats have another one together.
+fn of_groups(said: &Map<String, Value>) -> Option<&Map<String, Value>> {
+    let mut groups = said.get("config_groups")?.as_object()?.values();
+    groups.next()?.get("weights")?.as_object()
+}
+
 /// The rows and columns that have one scale together.
-fn block(said: &Map<String, Value>) -> Result<Option<[usize; 2]>> {
-    let key = "weight_block_size";
-    let Some(value) = said.get(key).filter(|value| !value.is_null()) else {
+fn block(said: Option<&Map<String, Value>>, key: &str) -> Result<Option<[usize; 2]>> {
+    let Some(value) = said.and_then(|said| said.get(key)).filter(|value| !value.is_null()) else {
         return Ok(None);
     };
     let size = |value: &Value| {

@@ -20,7 +20,7 @@ fn every_scheme_gives_the_numbers_of_its_reference() {
         .map(|entry| entry.unwrap().path())
         .collect();
     cases.sort();
-    assert_eq!(cases.len(), 10);
+    assert_eq!(cases.len(), 11);
     for case in cases {
         let checkpoint = Checkpoint::open(&case, &Options::default()).unwrap();
         let decoder = checkpoint.load().unwrap();
