@@ -919,6 +919,32 @@ fn leading_components_by_passes_over_the_rows_are_those_of_the_whole_spectrum() 
 }
 
 #[test]
+fn a_trajectory_is_also_given_over_the_mean_norms_of_its_layers() {
+    let dir = temp_dir();
+    let path = Dump::new(40, 1).write(&dir.path().join("a.acts"));
+    let records = run(&["--group", "group"], &[&path]).records();
+    let all = rows(&records, "layer").into_iter().filter(|row| row["group"] == "");
+    let norms: Vec<f64> = all.map(|row| number(row, "norm_mean")).collect();
+    let trajectories = rows(&records, "trajectory");
+    assert!(!trajectories.is_empty());
+    for row in trajectories {
+        let list = |key: &str| -> Vec<f64> {
+            row[key]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|x| x.as_f64().unwrap())
+                .collect()
+        };
+        assert_eq!(list("projection_normed").len(), norms.len());
+        for ((normed, projection), norm) in list("projection_normed").iter().zip(list("projection")).zip(&norms) {
+            near(normed * norm, projection, 1e-12);
+        }
+        assert!(number(row, "norm_correlation").abs() <= 1.0 + 1e-12);
+    }
+}
+
+#[test]
 fn a_table_is_for_people() {
     let dir = temp_dir();
     let path = Dump::new(40, 1).write(&dir.path().join("a.acts"));
