@@ -263,7 +263,7 @@ fn open(path: &Path, options: &Options) -> Result<Opened> {
     if Gguf::is_at(path) {
         let mut source = Gguf::open(path, dtype, device)?;
         if options.weights == Weights::AsStored {
-            source = source.as_stored();
+            source = source.keeping_blocks();
         }
         let directory = Directory::made(path, source.stands_for()?);
         let config_text = directory.read("config.json")?;

@@ -175,7 +175,8 @@ fn near_copies(place: &str, row: &Geometry) -> Option<String> {
     let id = row.id_twonn.filter(|id| *id < 1.0)?;
     let mle = row
         .id_mle
-        .map_or(String::new(), |mle| format!(" (MLE {})", significant(mle)));
+        .map(|mle| format!(" (MLE {})", significant(mle)))
+        .unwrap_or_default();
     Some(format!(
         "{place}: TwoNN is {}{mle}, below one dimension: many rows are near copies of others, as the same last tokens are in early \
          layers; leave those out with --layers, or rest nothing on it",

@@ -66,7 +66,7 @@ impl Gguf {
     }
 
     /// The matrices of blocks will be multiplied as they are stored.
-    pub fn as_stored(self) -> Self {
+    pub fn keeping_blocks(self) -> Self {
         Self {
             as_stored: true,
             ..self
@@ -108,7 +108,7 @@ impl Gguf {
         let (block, block_bytes) = entry.stored.block();
         let is_shaped = elements.len() == shape.iter().product::<usize>()
             && (shape.len() == 1 || entry.shape.last() == shape.last());
-        let at = |element: usize| (element % block == 0).then_some(element / block * block_bytes);
+        let at = |element: usize| element.is_multiple_of(block).then_some(element / block * block_bytes);
         let part = at(elements.start).zip(at(elements.end)).filter(|_| is_shaped);
         part.and_then(|(start, end)| bytes.get(start..end)).ok_or_else(|| {
             let whole = &entry.shape;

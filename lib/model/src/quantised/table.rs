@@ -25,7 +25,7 @@ pub fn values(parts: &Parts, shape: &[usize]) -> Result<Option<Vec<f32>>> {
     let largest = largest(parts, &state, count.div_ceil(state.run))?;
     let value = |at: usize| {
         let byte = weight.bytes[at / 2];
-        let nibble = if at % 2 == 0 { byte >> 4 } else { byte & 15 };
+        let nibble = if at.is_multiple_of(2) { byte >> 4 } else { byte & 15 };
         state.rounded(table[usize::from(nibble)] * largest[at / state.run])
     };
     Ok(Some((0..count).into_par_iter().map(value).collect()))
