@@ -605,9 +605,9 @@ fn stored() -> PathBuf {
 #[test]
 fn blocks_multiplied_as_stored_are_said_in_compute() {
     let input = ["a cat", "the dog is here", "q", "what is it?"]
-        .map(|prompt| json!({"prompt": prompt}).to_string() + "\n")
+        .map(|prompt| json!({"prompt": prompt, "choices": ["is it", "no"]}).to_string() + "\n")
         .concat();
-    let run = |more: &[&str]| greedy(&stored(), &[&["--raw", "--max-new-tokens", "6"], more].concat(), &input);
+    let run = |more: &[&str]| greedy(&stored(), &[&["--raw"], more].concat(), &input);
     let begin =
         |bytes: &[u8]| -> Value { serde_json::from_slice(bytes.split(|byte| *byte == b'\n').next().unwrap()).unwrap() };
     let (plain, as_stored) = (run(&[]), run(&["--weights", "as-stored"]));
@@ -615,7 +615,7 @@ fn blocks_multiplied_as_stored_are_said_in_compute() {
     assert!(begin(&plain)["compute"].get("weights").is_none());
     assert_ne!(begin(&plain)["plan_digest"], begin(&as_stored)["plan_digest"]);
     let alone = run(&["--weights", "as-stored", "--batch", "2"]);
-    assert_eq!(as_stored, alone, "the batch changes a token");
+    assert!(as_stored == alone, "the batch changes a bit");
 }
 
 #[test]

@@ -120,6 +120,17 @@ fn texts_have_the_tokens_of_llama_cpp() {
     }
 }
 
+#[test]
+fn a_file_stands_for_the_same_bytes_whenever_it_is_read() {
+    for name in ["byte-level.gguf", "pieces.gguf"] {
+        let read = || {
+            let files = vocabulary::files(&File::open(&fixture(name)).unwrap()).unwrap();
+            files.into_iter().map(|(_, json)| json.to_string()).collect::<Vec<_>>()
+        };
+        assert!(read() == read(), "{name}");
+    }
+}
+
 /// The same file with another text in the place of the first `from`.
 fn spelling(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
     let spelt = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();

@@ -155,6 +155,14 @@ impl<'f> Vocabulary<'f> {
     }
 }
 
+/// Tokens with their ids, in the order of these: the same bytes whenever the file is read.
+fn by_id(ids: &HashMap<&str, usize>) -> Json {
+    let mut pairs: Vec<_> = ids.iter().collect();
+    pairs.sort_unstable_by_key(|(_, id)| **id);
+    let named = pairs.into_iter().map(|(token, id)| ((*token).to_owned(), json!(id)));
+    Json::Object(named.collect())
+}
+
 /// Runs of spaces are made by merging, not found.
 fn is_spaces(token: &str) -> bool {
     token.bytes().all(|byte| byte == b' ')
@@ -188,7 +196,7 @@ fn byte_level(keys: &Keys, vocabulary: &Vocabulary) -> Result<Json> {
         "normalizer": words.normalizer(),
         "pre_tokenizer": words.pre_tokenizer(),
         "decoder": words::byte_level(),
-        "model": {"type": "BPE", "vocab": vocabulary.ids(), "merges": merges, "ignore_merges": words.ignores_merges},
+        "model": {"type": "BPE", "vocab": by_id(&vocabulary.ids()), "merges": merges, "ignore_merges": words.ignores_merges},
     }))
 }
 
@@ -226,7 +234,7 @@ fn pieces(keys: &Keys, vocabulary: &Vocabulary) -> Result<Json> {
         "normalizer": normalizer,
         "pre_tokenizer": Json::Null,
         "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": {"type": "BPE", "vocab": &ids, "merges": merges(&pieces, &ids, vocabulary, scores),
+        "model": {"type": "BPE", "vocab": by_id(&ids), "merges": merges(&pieces, &ids, vocabulary, scores),
             "byte_fallback": true, "fuse_unk": true, "unk_token": unknown.map(|id| &pieces[id])},
     }))
 }
