@@ -114,7 +114,7 @@ pub struct Args {
     pub precision: process::PrecisionFlag,
 
     /// What the matrices of blocks are multiplied as: numbers, or what a GGUF file stores, by activations rounded to 8 bits: on the CPU,
-    /// with less memory.
+    /// slower, with less memory.
     #[arg(long, value_enum, default_value_t = WeightsFlag::Dequantised, value_name = "HOW")]
     pub weights: WeightsFlag,
 
