@@ -51,7 +51,7 @@ fn containers_are_still_measured_compared_and_steered_with() {
             let done = run(&release, line).expect(0);
             assert!(done.records().len() > 2, "{line}");
         }
-        for flag in ["--steer plan.acts", "--ablate direction.acts"] {
+        for flag in ["--steer plan.acts", "--ablate direction.acts:6,7"] {
             let line = format!("lm-gen --model {model} --max-new-tokens 2 {flag} -n 1 prompts.jsonl");
             let done = run(&release, &line).expect(0);
             assert!(done.records().iter().any(|row| row["type"] == "completion"), "{line}");

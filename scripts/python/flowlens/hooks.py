@@ -108,11 +108,7 @@ class Dump:
         self.compute = {"dtype": _DTYPES[parameter.dtype], "device": parameter.device.type, "kernel": "torch"}
         dtype = store_dtype or self.compute["dtype"]
         need(dtype in _TORCH, f"store_dtype {dtype!r} is none of {', '.join(_TORCH)}")
-        width = config.get_text_config().hidden_size
-        # Site by site, each over its layers, as resid-dump orders them.
-        chosen = [(site, layer) for site in sites for layer in ([None] if site in names.ONCE else self.layers)]
-        specs = [Spec(_name(*at), dtype, (width,), codec, role="activations", site=at[0], layer_index=at[1]) for at in chosen]
-        specs += [Spec(table, "u32", (), "zstd-planes", role="row_table") for table in TABLES]
+        specs = _specs(sites, self.layers, dtype, config.get_text_config().hidden_size, codec)
         self.tensors = {spec.name: _Tensor(spec, self.path.parent) for spec in specs}
         self.samples: list[dict[str, Any]] = []
         self.described: list[dict[str, Any]] = []
@@ -122,7 +118,7 @@ class Dump:
     def __enter__(self) -> "Dump":
         # What the model was given is asked of the model as a whole: one that sees pictures gives its decoder embeddings.
         self.handles.append(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
-        for layer in self.layers:
+        for layer in sorted({0, *self.layers}):  # what enters block 0 is embed
             block = self.blocks[layer]
             self.handles.append(block.register_forward_pre_hook(self._before(layer), with_kwargs=True))
             self.handles.append(block.register_forward_hook(self._after(layer)))
@@ -154,8 +150,9 @@ class Dump:
         try:
             for at, text in enumerate(texts):
                 self.describe(texts=[text], ids=ids and [ids[at]], groups=groups and [groups[at]])
+                encoded = tokenizer(text, return_tensors="pt").to(device)
                 with torch.no_grad():
-                    self.model(**tokenizer(text, return_tensors="pt").to(device), use_cache=False)
+                    self.model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"], use_cache=False)
         finally:
             self.model.train(was_training)
 
@@ -243,5 +240,11 @@ class Dump:
         commit(self.path, [*sources, from_samples(self.samples)], block_bytes=None, meta=self.meta, force=self.force, **header)
 
 
-def _name(site: str, layer: Optional[int]) -> str:
-    return site if layer is None else f"{site}.{layer}"
+def _specs(sites: Sequence[str], layers: list[int], dtype: str, width: int, codec: str) -> list[Spec]:
+    """Site by site, each over its layers, then the row tables: the order of resid-dump."""
+    specs = []
+    for site in sites:
+        for layer in [None] if site in names.ONCE else layers:
+            name = site if layer is None else f"{site}.{layer}"
+            specs.append(Spec(name, dtype, (width,), codec, role="activations", site=site, layer_index=layer))
+    return specs + [Spec(table, "u32", (), "zstd-planes", role="row_table") for table in TABLES]

@@ -33,7 +33,8 @@ __all__ = ["Monitor"]
 
 
 class Monitor(TrainerCallback):
-    """A callback of transformers' Trainer. `warn_above` is a concentration C_k of the window at which a warning is given, once."""
+    """A callback of transformers' Trainer. `warn_above` is a concentration C_k of the window above which a warning is given, once. A training
+    that is resumed needs a directory of its own: alignment is with what the callback saw first."""
 
     def __init__(
         self,

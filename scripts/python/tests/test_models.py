@@ -92,6 +92,16 @@ class Dumps(Case):
         self.assertEqual(one.samples(), all_.samples())
         close(self, one["resid_post.2"], all_["resid_post.2"], 1e-5, "resid_post.2")
 
+    def test_the_embedding_needs_no_first_layer(self) -> None:
+        model, words = load(BASE), tokenizer()
+        for path, layers in (("few", [3, 5]), ("all", None)):
+            with flowlens.Dump(model, self.at / path, sites=("embed", "resid_post"), layers=layers) as dump:
+                dump.run(words, PROMPTS)
+        few, all_ = flowlens.read(self.at / "few"), flowlens.read(self.at / "all")
+        self.assertEqual([name for name in few if few.spec(name).site], ["embed", "resid_post.3", "resid_post.5"])
+        for name in few:
+            np.testing.assert_array_equal(few[name], all_[name], name)
+
     def test_what_would_be_wrong_is_refused_and_leaves_nothing(self) -> None:
         import torch
 

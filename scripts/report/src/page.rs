@@ -1,4 +1,5 @@
-//! The page: findings, tables with the paper's numbers beside ours, and pictures.
+//! The page: findings first, then pictures, then tables with the paper's numbers beside ours. It fetches nothing, and is read on a phone, in the
+//! dark and on paper too.
 
 use std::fs;
 use std::io::Write;
@@ -49,6 +50,10 @@ pub fn print(flags: &Flags) -> Result<Outcome> {
     let runs = Runs::new(&all, &flags.bench).ok_or_else(none)?;
     let mut page = String::from(HEAD);
     page += &findings::list(&runs);
+    page += "<h2>Pictures</h2>\n";
+    for path in &flags.pictures {
+        page += &figure(path)?;
+    }
     page += &tables::entropy(&rows::read(&flags.entropy)?);
     page += &tables::shares(&runs);
     page += &tables::cure(&runs);
@@ -59,10 +64,6 @@ pub fn print(flags: &Flags) -> Result<Outcome> {
     }
     if let Some(tried) = &flags.tried {
         page += &tables::tried(&fs::read_to_string(tried).at(tried.display())?);
-    }
-    page += "<h2>Pictures</h2>\n";
-    for path in &flags.pictures {
-        page += &figure(path)?;
     }
     page += "</body></html>\n";
     let mut out = process::stdout();
@@ -85,12 +86,17 @@ fn figure(path: &Path) -> Result<String> {
 }
 
 const HEAD: &str = r#"<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>flowlens: false refusals, measured</title>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>flowlens: false refusals, measured</title>
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; background: #fff }
-table { border-collapse: collapse; margin: 1rem 0; font-size: .9rem } th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd }
+:root { --ink: #1a1a1a; --paper: #fff; --line: #ddd; --faint: #666 }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --paper: #161616; --line: #3a3a3a; --faint: #9a9a9a } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: var(--ink); background: var(--paper) }
+table { display: block; overflow-x: auto; border-collapse: collapse; margin: 1rem 0; font-size: .9rem }
+th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line) }
 th:first-child, td:first-child { text-align: left } caption { text-align: left; font-weight: 600; padding: .4rem 0 }
-.paper { color: #666 } svg { max-width: 100%; height: auto } figure { margin: 1.5rem 0 }
+.paper { color: var(--faint) } svg { max-width: 100%; height: auto; background: #fff } figure { margin: 1.5rem 0; break-inside: avoid }
+@media print { :root { --ink: #000; --paper: #fff } body { margin: 0; max-width: none } tr { break-inside: avoid } }
 </style></head><body>
 <h1>False refusals, measured</h1>
 "#;

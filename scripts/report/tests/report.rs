@@ -197,6 +197,32 @@ fn a_page_says_what_was_found_and_shows_data_as_text() {
 }
 
 #[test]
+fn a_page_answers_first_shows_next_and_fits_a_phone_the_dark_and_paper() {
+    let directory = temp_dir();
+    file(directory.path(), "none.reason", &[json!("nothing")]);
+    let page = page(directory.path(), -0.25).expect(0);
+    let text = page.text();
+    let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("no {words:?} in {text}"));
+    assert!(
+        at("What was found") < at("<h2>Pictures")
+            && at("<h2>Pictures") < at("<figure>")
+            && at("<figure>") < at("<table>")
+    );
+    for words in [
+        "width=device-width",
+        "prefers-color-scheme: dark",
+        "@media print",
+        "overflow-x: auto",
+    ] {
+        at(words);
+    }
+    assert!(
+        !text.contains("<script") && !text.contains("src=") && !text.contains("@import"),
+        "it fetches something"
+    );
+}
+
+#[test]
 fn the_cost_is_counted_from_plans_and_otherwise_assumed_or_refused() {
     let flags =
         "cost --shares 2 --seeds 3 --runs 8 --rows 100 --device cpu --new-tokens 10 --prompts none --questions none";

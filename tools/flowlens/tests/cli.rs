@@ -1,6 +1,6 @@
 //! `flowlens` as a process, with the tools beside it.
 
-use harness::{Done, Run, temp_dir, tool, tools};
+use harness::{Done, Run, temp_dir, tool, tools, workspace};
 use std::ffi::OsStr;
 
 fn flowlens<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Done {
@@ -54,7 +54,7 @@ fn a_tool_keeps_its_input_output_messages_and_exit_code() {
         (own.code, &own.stdout, &own.stderr)
     );
     assert_eq!(done.code, 3);
-    let rows = "{\"completion\":\"I can't help with that.\"}\n";
+    let rows = "{\"id\":1,\"completion\":\"I can't help with that.\"}\n";
     let run = |program: Run| {
         program
             .args(["judge", "--bench", "x"])
@@ -109,19 +109,8 @@ fn doctor_knows_every_tool_and_says_no_where_one_is_missing() {
 fn a_report_draws_what_a_directory_holds() {
     let directory = temp_dir();
     flowlens([OsStr::new("report"), directory.path().as_os_str()]).refused(3, "no .jsonl");
-    let metrics: String = (1..20)
-        .map(|step| {
-            format!(
-                "{{\"type\":\"metric\",\"step\":{step},\"loss\":{}}}\n",
-                3.0 / f64::from(step)
-            )
-        })
-        .collect();
-    let metrics = format!(
-        "{{\"type\":\"begin\",\"schema\":\"flowlens/1\",\"tool\":\"x\",\"version\":\"0\"}}\n{}{{\"type\":\"end\",\"row_count\":19,\"status\":\"complete\"}}\n",
-        metrics.replace("}\n", ",\"loss_total\":1,\"loss_token_count\":1,\"token_count\":1,\"lr\":0.1,\"grad_norm\":1,\"aux\":{},\"lse_mean\":1}\n")
-    );
-    std::fs::write(directory.path().join("metrics.jsonl"), metrics).unwrap();
+    let metrics = workspace().join("tests/fixtures/releases/0.1.0/metrics.jsonl");
+    std::fs::copy(metrics, directory.path().join("metrics.jsonl")).unwrap();
     flowlens([OsStr::new("report"), directory.path().as_os_str()]).expect(0);
     let page = std::fs::read_to_string(directory.path().join("report.html")).unwrap();
     assert!(page.contains("<svg"));

@@ -8,13 +8,15 @@ body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:76r
 h1{font-size:1.5rem}
 nav ul{columns:2;padding-left:1.2rem}
 figure{margin:2.5rem 0;break-inside:avoid}
-figure svg{max-width:100%;height:auto}
+figure svg{max-width:100%;height:auto;background:#fff}
 figcaption{max-width:60rem;color:#444}
+@media (max-width:40rem){nav ul{columns:1}}
+@media (prefers-color-scheme:dark){body{color:#e6e6e6;background:#161616}figcaption{color:#b0b0b0}a{color:#8ab4f8}}
 @media print{body{margin:0;max-width:none}nav{display:none}}";
 
 pub fn page(title: &str, figures: &[Figure]) -> Result<String, DrawError> {
     let mut html = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\">\n\
          <title>{0}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n<h1>{0}</h1>\n",
         escape(title)
     );
