@@ -112,7 +112,7 @@ impl Results {
             if let Some(revision) = &entry.revision {
                 let _ = writeln!(text, "    revision: {}", quoted(revision));
             }
-            let _ = writeln!(text, "  value: {}", 100.0 * measure.value);
+            let _ = writeln!(text, "  value: {}", percent(measure.value));
             let _ = writeln!(text, "  notes: {}", quoted(&format!("flowlens {}", measure.key())));
         }
         Ok(text)
@@ -129,6 +129,11 @@ impl Results {
             format!("{} has no measure {measure}; it has {}", task.name, keys.join(" "))
         })
     }
+}
+
+/// To four digits behind the point, which is more than any board shows.
+fn percent(share: f64) -> f64 {
+    (share * 1e6).round() / 1e4
 }
 
 fn lm_eval_results(task: &Task) -> Value {

@@ -9,6 +9,7 @@ use model::{Batch, Decoder, KvCache, Probe, Steering, Tape, Tensor, Tokenizer};
 use records::Finish;
 
 use crate::contrast::Rule;
+use crate::prefix::Prefixes;
 use crate::sample::Choice;
 
 /// Sequences per decoding step.
@@ -22,6 +23,8 @@ pub struct Job {
     pub ids: Vec<u32>,
     /// The prompt of the second context; read where there is one.
     pub second_ids: Vec<u32>,
+    /// Tokens of the prompt that the next one begins with too.
+    pub ahead: usize,
     pub token_count_max: usize,
     pub stop: Vec<String>,
     /// The counter of its draws.
@@ -71,6 +74,7 @@ pub struct Engine<'m> {
     ends: Vec<u32>,
     groups: Vec<Group>,
     capacity: usize,
+    prefixes: Prefixes,
 }
 
 impl<'m> Engine<'m> {
@@ -90,7 +94,13 @@ impl<'m> Engine<'m> {
             ends,
             groups: Vec::new(),
             capacity,
+            prefixes: Prefixes::default(),
         }
+    }
+
+    /// Tokens of prompts that were not read again.
+    pub fn spared_count(&self) -> u64 {
+        self.prefixes.spared_count
     }
 
     pub fn in_flight(&self) -> usize {
@@ -104,12 +114,11 @@ impl<'m> Engine<'m> {
     /// Reads a prompt and takes its completion up; one that ends at once comes back.
     pub fn admit(&mut self, job: Job) -> model::Result<Option<Done>> {
         let mut alone = Group::default();
-        let batches = [&job.ids, &job.second_ids].map(|ids| Batch::pack(&[ids]));
+        let logits = self.prefill(&job, &mut alone)?;
         alone.slots.push(Slot {
             job,
             generated: Vec::new(),
         });
-        let logits = self.logits(&batches, &mut alone)?;
         if let Some(done) = self.extend(&mut alone.slots[0], &logits[0])? {
             return Ok(Some(done));
         }
@@ -126,6 +135,20 @@ impl<'m> Engine<'m> {
         Ok(None)
     }
 
+    /// Reads a prompt into a group without slots. With a second context, nothing is shared with other prompts.
+    fn prefill(&mut self, job: &Job, alone: &mut Group) -> model::Result<Vec<Vec<f32>>> {
+        if self.second.is_some() {
+            let batches = [&job.ids, &job.second_ids].map(|ids| Batch::pack(&[ids]));
+            return self.logits(&batches, alone, &[0]);
+        }
+        let mut prefixes = std::mem::take(&mut self.prefixes);
+        let read = prefixes.read(&job.ids, job.ahead, |batch, cache| self.said(self.first, batch, cache));
+        self.prefixes = prefixes;
+        let (logits, cache) = read?;
+        alone.cache = cache;
+        Ok(logits)
+    }
+
     /// One token for every sequence in flight; those that end come back.
     pub fn step(&mut self) -> model::Result<Vec<Done>> {
         let mut ended = Vec::new();
@@ -137,7 +160,8 @@ impl<'m> Engine<'m> {
                 .map(|slot| [*slot.generated.last().expect("a slot holds a token")])
                 .collect();
             let batch = Batch::pack(&last);
-            let logits = self.logits(&[batch.clone(), batch], &mut group)?;
+            let steps: Vec<usize> = group.slots.iter().map(|slot| slot.generated.len()).collect();
+            let logits = self.logits(&[batch.clone(), batch], &mut group, &steps)?;
             let mut stays = Vec::with_capacity(group.slots.len());
             for (slot, logits) in group.slots.iter_mut().zip(&logits) {
                 let done = self.extend(slot, logits)?;
@@ -154,16 +178,21 @@ impl<'m> Engine<'m> {
         Ok(ended)
     }
 
-    /// The logits that choose the next token of every slot; the batches are those of the two contexts.
-    fn logits(&self, [batch, second_batch]: &[Batch; 2], group: &mut Group) -> model::Result<Vec<Vec<f32>>> {
+    /// The logits that choose the next token of every sequence, of which `steps` are there; the batches are those of the two contexts.
+    fn logits(
+        &self,
+        [batch, second_batch]: &[Batch; 2],
+        group: &mut Group,
+        steps: &[usize],
+    ) -> model::Result<Vec<Vec<f32>>> {
         let first = self.said(self.first, batch, &mut group.cache)?;
         let Some(second) = self.second else {
             return Ok(first);
         };
         let other = self.said(second.speaker, second_batch, &mut group.second)?;
-        let both = group.slots.iter().zip(first.iter().zip(&other));
+        let both = steps.iter().zip(first.iter().zip(&other));
         Ok(both
-            .map(|(slot, (first, other))| second.rule.combine(first, other, slot.generated.len()))
+            .map(|(step, (first, other))| second.rule.combine(first, other, *step))
             .collect())
     }
 

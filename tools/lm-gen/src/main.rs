@@ -6,6 +6,7 @@ mod decode;
 mod merge;
 mod output;
 mod plan;
+mod prefix;
 mod prompts;
 mod report;
 mod resume;

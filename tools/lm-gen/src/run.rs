@@ -1,8 +1,9 @@
 //! The run: records in order, sequences in flight, one line at a time into the partial file.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use model::{Config, Steering};
+use model::{Config, Steering, Weights};
 use process::{Error, Manifest, Outcome, Progress, Result, ResultExt, Shard};
 use records::{Begin, Completion, Finish, Writer};
 use serde::Serialize;
@@ -12,6 +13,7 @@ use crate::decode::{Done, Engine, Job, Second, Speaker};
 use crate::merge;
 use crate::output::Sink;
 use crate::plan::{Opened, Plan};
+use crate::prefix;
 use crate::prompts::{self, Item, Speech};
 use crate::report::BeginKeys;
 use crate::resume::{self, Wanted};
@@ -86,10 +88,12 @@ pub fn run(args: Args) -> Result<Outcome> {
     progress.resume(sink.done_count());
     let mut run = Run::new(&plan, &opened, &speech, (speaker, second), &units);
     run.all(units, &mut sink, &progress)?;
+    let spared_count = run.engine.spared_count() + run.scorer.spared_count();
     progress.finish();
 
     let written = sink.end()?;
     manifest.note("new_token_count", written.token_count)?;
+    manifest.note("spared_token_count", spared_count)?;
     let is_file = written.ledger.is_file();
     written.ledger.commit()?;
     if is_file {
@@ -134,6 +138,8 @@ struct Run<'r> {
     speech: &'r Speech<'r>,
     engine: Engine<'r>,
     scorer: Scorer<'r>,
+    /// Whether prompts that begin alike are read from there on.
+    shares: bool,
     /// Item and attempt of each record.
     orders: Vec<(usize, u64)>,
     items: &'r [Item],
@@ -156,10 +162,10 @@ impl<'r> Run<'r> {
             plan,
             speech,
             engine: Engine::new(first, second, &opened.tokenizer, choice, ends, capacity),
-            scorer: Scorer {
-                decoder: first.decoder,
-                steering: first.steering,
-            },
+            scorer: Scorer::new(first.decoder, first.steering),
+            shares: second.is_none()
+                && plan.compute.weights == Weights::Dequantised
+                && prefix::is_allowed(first.decoder, first.steering),
             orders: units.iter().map(|unit| (unit.item, unit.attempt_index)).collect(),
             items: &opened.input.items,
         }
@@ -177,7 +183,8 @@ impl<'r> Run<'r> {
                 && let Some((order, unit)) = queue.pop_front()
             {
                 process::signals::check()?;
-                if let Some(completion) = self.begin(order, unit)? {
+                let ahead = self.ahead(&unit, queue.front().map(|(_, next)| next))?;
+                if let Some(completion) = self.begin(order, unit, ahead)? {
                     sink.take(order, completion, progress)?;
                 }
             }
@@ -191,8 +198,29 @@ impl<'r> Run<'r> {
         }
     }
 
+    /// How many tokens of a prompt the next one begins with too.
+    fn ahead(&self, unit: &Unit, next: Option<&Unit>) -> Result<usize> {
+        let Some(next) = next.filter(|_| self.shares) else {
+            return Ok(0);
+        };
+        let both = self.prompt_ids(unit)?.zip(self.prompt_ids(next)?);
+        Ok(both.map_or(0, |(one, next)| prefix::shared(&one, &next)))
+    }
+
+    fn prompt_ids<'u>(&self, unit: &'u Unit) -> Result<Option<Cow<'u, [u32]>>> {
+        let prompt = &self.items[unit.item].prompt;
+        match &unit.work {
+            Work::Generate { ids, .. } => Ok(Some(Cow::Borrowed(ids))),
+            Work::Choices(_) | Work::Given(_) => {
+                let ids = self.speech.ids(prompt).at(format!("id {}", prompt.id))?;
+                Ok(Some(Cow::Owned(ids)))
+            }
+            Work::Failed(_) => Ok(None),
+        }
+    }
+
     /// Starts a record; one that is done at once comes back.
-    fn begin(&mut self, order: u64, unit: Unit) -> Result<Option<Completion>> {
+    fn begin(&mut self, order: u64, unit: Unit, ahead: usize) -> Result<Option<Completion>> {
         let item = &self.items[unit.item];
         let mut completion = self.completion(unit.item, unit.attempt_index);
         match unit.work {
@@ -206,6 +234,7 @@ impl<'r> Run<'r> {
                     order,
                     ids,
                     second_ids,
+                    ahead,
                     token_count_max,
                     stop,
                     unit: (item.sample_index << 20) | unit.attempt_index,
@@ -214,12 +243,12 @@ impl<'r> Run<'r> {
                 return Ok(done.map(|done| self.generated(done)));
             }
             Work::Choices(choices) => {
-                let scores = self.scores(item, &choices)?;
+                let scores = self.scores(item, &choices, ahead)?;
                 completion.choice_log_prob = Some(scores.iter().map(|score| score.log_prob).collect());
                 completion.choice_token_count = Some(scores.iter().map(|score| score.tokens.len() as u64).collect());
             }
             Work::Given(text) => {
-                let score = self.scores(item, std::slice::from_ref(&text))?.remove(0);
+                let score = self.scores(item, std::slice::from_ref(&text), ahead)?.remove(0);
                 completion.completion = Some(text);
                 completion.log_prob = Some(score.log_prob);
                 completion.token_count = Some(score.tokens.len() as u64);
@@ -235,9 +264,9 @@ impl<'r> Run<'r> {
         Ok(Some(completion))
     }
 
-    fn scores(&self, item: &Item, texts: &[String]) -> Result<Vec<Score>> {
+    fn scores(&mut self, item: &Item, texts: &[String], ahead: usize) -> Result<Vec<Score>> {
         self.scorer
-            .score(self.speech, &item.prompt, texts)
+            .score(self.speech, &item.prompt, texts, ahead)
             .at(format!("id {}", item.prompt.id))
     }
 

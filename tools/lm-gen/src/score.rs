@@ -2,6 +2,7 @@
 
 use model::{Batch, Decoder, KvCache, Steering, Tensor};
 
+use crate::prefix::{self, Prefixes};
 use crate::prompts::Speech;
 use crate::sample::log_prob;
 use records::Prompt;
@@ -15,8 +16,9 @@ pub struct Score {
 }
 
 pub struct Scorer<'m> {
-    pub decoder: &'m Decoder,
-    pub steering: &'m Steering,
+    decoder: &'m Decoder,
+    steering: &'m Steering,
+    prefixes: Prefixes,
 }
 
 /// A text to be scored: the prompt's ids and its own, and where its own begin.
@@ -25,9 +27,29 @@ struct Tail {
     start: usize,
 }
 
-impl Scorer<'_> {
-    /// Scores every continuation of one prompt. What they share is computed once.
-    pub fn score(&self, speech: &Speech<'_>, prompt: &Prompt, continuations: &[String]) -> model::Result<Vec<Score>> {
+impl<'m> Scorer<'m> {
+    pub fn new(decoder: &'m Decoder, steering: &'m Steering) -> Scorer<'m> {
+        Scorer {
+            decoder,
+            steering,
+            prefixes: Prefixes::default(),
+        }
+    }
+
+    /// Tokens of prompts that were not read again.
+    pub fn spared_count(&self) -> u64 {
+        self.prefixes.spared_count
+    }
+
+    /// Scores every continuation of one prompt. What they share is computed once, and so is what the next prompt shares with this one: its
+    /// first `ahead` tokens.
+    pub fn score(
+        &mut self,
+        speech: &Speech<'_>,
+        prompt: &Prompt,
+        continuations: &[String],
+        ahead: usize,
+    ) -> model::Result<Vec<Score>> {
         let tails = continuations
             .iter()
             .map(|continuation| {
@@ -48,8 +70,13 @@ impl Scorer<'_> {
             .min()
             .unwrap_or(1)
             .max(1);
-        let mut cache = KvCache::new();
-        let head = self.rows(&Batch::pack(&[&first.ids[..shared]]), &mut cache, &[shared as u32 - 1])?;
+        let start = &first.ids[..shared];
+        // A seam within the prompt's own words takes some of what the next would share.
+        let ahead = ahead.min(prefix::shared(start, start));
+        let mut prefixes = std::mem::take(&mut self.prefixes);
+        let read = prefixes.read(start, ahead, |batch, cache| self.rows(batch, cache, &batch.last_rows()));
+        self.prefixes = prefixes;
+        let (head, mut cache) = read?;
         // Every continuation runs all its tokens but the last, from the shared start on.
         let running: Vec<usize> = (0..tails.len())
             .filter(|&index| tails[index].ids.len() > shared + 1)

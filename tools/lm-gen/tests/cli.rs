@@ -633,3 +633,69 @@ fn only_a_gguf_file_without_adapters_is_multiplied_as_stored() {
     let refused = done(&stored(), &["--adapter", "somewhere"]).expect(2);
     assert!(refused.stderr.contains("--weights as-stored"), "{}", refused.stderr);
 }
+
+/// As many prompts, of which every two neighbours begin alike for longer than a block of attention.
+fn alike(count: usize, key: &str, value: &Value) -> Vec<Value> {
+    let word = |at: usize| format!("t{}", 4 + at * at % 41);
+    let start: Vec<String> = (0..150).map(word).collect();
+    let prompt = |index: usize| {
+        // The third and the fourth share more with each other than with the rest.
+        let more: Vec<String> = (0..if index / 2 == 1 { 90 } else { 0 })
+            .map(|at| word(at + 7))
+            .collect();
+        let end: Vec<String> = (0..40 + index).map(|at| word(at * 3 + index)).collect();
+        [start.clone(), more, end].concat().join(" ")
+    };
+    (0..count)
+        .map(|index| json!({"id": index.to_string(), "prompt": prompt(index), key: value}))
+        .collect()
+}
+
+#[test]
+fn what_prompts_begin_with_alike_is_read_once_and_leaves_no_trace() {
+    let dir = model("llama");
+    let config = dir.path().join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(
+        &config,
+        text.replace("\"max_position_embeddings\": 64", "\"max_position_embeddings\": 512"),
+    )
+    .unwrap();
+    let output = dir.path().join("out.jsonl");
+    let run = |input: &str, flags: &[&str]| -> (Vec<Value>, Value) {
+        let call = tool()
+            .arg("--model")
+            .arg(dir.path())
+            .args(["--force", "--output"])
+            .arg(&output)
+            .args(flags);
+        call.arg("-").stdin(input.to_owned()).output().expect(0);
+        let text = fs::read_to_string(&output).unwrap();
+        let records = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect::<Vec<Value>>();
+        let manifest = fs::read_to_string(dir.path().join("out.jsonl.run.json")).unwrap();
+        (records, serde_json::from_str(&manifest).unwrap())
+    };
+    for (key, value) in [
+        ("max_new_tokens", json!(12)),
+        ("choices", json!([" t9", " t10 t11", " t12 t13 t14"])),
+    ] {
+        for flags in [&["--batch", "8"][..], &["--batch", "1"]] {
+            let rows = alike(7, key, &value);
+            let (together, manifest) = run(&rows.iter().map(|row| format!("{row}\n")).collect::<String>(), flags);
+            let spared = manifest["spared_token_count"].as_u64().unwrap();
+            // 128 tokens for each but the first, and 64 more for the fourth.
+            assert_eq!(spared, 6 * 128 + 64, "{key} {flags:?}");
+            for (row, completion) in rows.iter().zip(completions(&together)) {
+                let (alone, manifest) = run(&row.to_string(), flags);
+                assert_eq!(manifest["spared_token_count"], 0);
+                let alone = completions(&alone)[0];
+                for key in ["completion", "choice_log_prob"] {
+                    assert_eq!(alone[key], completion[key], "{flags:?} {row}");
+                }
+            }
+        }
+    }
+}

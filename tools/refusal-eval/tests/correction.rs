@@ -431,7 +431,7 @@ fn disputed_answers_are_labelled_with_their_error_and_people_s_are_left_alone() 
         let id: u64 = label["id"].as_str().unwrap().parse().unwrap();
         assert_eq!(
             label["pseudo_label"],
-            if id % 2 == 0 { "refusal" } else { "compliance" }
+            if id.is_multiple_of(2) { "refusal" } else { "compliance" }
         );
         assert!(![0, 1, 3, 6].contains(&id), "{label}");
     }
