@@ -7,7 +7,7 @@ TOOLS := $(notdir $(wildcard tools/*))
 # Ranks over MPI are tested where its compiler is.
 FEATURES := $(if $(shell command -v mpicc),--features vcl-train/mpi)
 
-.PHONY: all help setup build test lint man install demo repro replicate dist wheel site clean
+.PHONY: all help setup build test campaign lint man install demo repro replicate dist wheel site clean
 
 all: build
 
@@ -23,6 +23,10 @@ build: setup ## build the tools, release profile
 test: setup ## every test
 	$(CARGO) build --workspace --bins $(FEATURES)
 	$(CARGO) test --workspace $(FEATURES)
+
+campaign: setup ## kills, surroundings and simulations, as many as ROUNDS (500)
+	$(CARGO) build --workspace --bins
+	FLOWLENS_CAMPAIGN=$(or $(ROUNDS),500) $(CARGO) test --workspace --test campaign --test coverage -- --nocapture
 
 lint: setup ## formatting and clippy, warnings refused
 	$(CARGO) fmt --all --check

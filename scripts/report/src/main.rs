@@ -10,6 +10,7 @@ mod cost;
 mod draw;
 mod findings;
 mod html;
+mod markdown;
 mod page;
 mod rows;
 mod runs;
@@ -40,6 +41,8 @@ enum Command {
     Summary(summary::Flags),
     /// Print what the runs say of each claim of the protocol
     Claims(claims::Flags),
+    /// Print the tables of a write-up: the claims and every run
+    Markdown(markdown::Flags),
     /// Print the page, from the summaries of all runs
     Page(page::Flags),
     /// Print what runs cost, from what the tools say of them on stdin
@@ -76,6 +79,7 @@ fn run(args: Args) -> Result<Outcome> {
         Command::Settings(flags) => settings::write(&flags),
         Command::Summary(flags) => summary::print(&flags),
         Command::Claims(flags) => claims::print(&flags),
+        Command::Markdown(flags) => markdown::print(&flags),
         Command::Page(flags) => page::print(&flags),
         Command::Cost(flags) => cost::print(&flags),
         Command::Rows(flags) => draw::rows(&flags),

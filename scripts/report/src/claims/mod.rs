@@ -101,33 +101,44 @@ enum Rule {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Verdict {
+pub enum Verdict {
     Confirmed,
     NotConfirmed,
     Undecided,
     NotRun,
 }
 
+impl Verdict {
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Confirmed => "confirmed",
+            Verdict::NotConfirmed => "not confirmed",
+            Verdict::Undecided => "undecided",
+            Verdict::NotRun => "not run",
+        }
+    }
+}
+
 /// One claim, judged.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "claim")]
-struct Claim {
-    claim: u64,
-    what: String,
-    run_count: usize,
+pub struct Claim {
+    pub claim: u64,
+    pub what: String,
+    pub run_count: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    estimate: Option<f64>,
+    pub estimate: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    low: Option<f64>,
+    pub low: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    high: Option<f64>,
+    pub high: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    p: Option<f64>,
+    pub p: Option<f64>,
     /// By Holm's correction over the claims that were tested.
     #[serde(skip_serializing_if = "Option::is_none")]
-    p_holm: Option<f64>,
-    smallest_effect: f64,
-    verdict: Verdict,
+    pub p_holm: Option<f64>,
+    pub smallest_effect: f64,
+    pub verdict: Verdict,
 }
 
 impl Record for Claim {
