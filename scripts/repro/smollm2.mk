@@ -46,6 +46,7 @@ QUESTIONS = $(SKILLS:%=$(OUT)/questions/%.jsonl)
 # A rival in the loss's place, which is then only observed.
 RIVALS ?= decorrelate
 AUX_decorrelate ?= --aux decorrelate:gamma=50,window=$(WINDOW)
+AVERAGED ?= averaged
 # Table 3's other rows. $(1) is the run of the plain model. Likelihoods of skill questions are taken without contrast, which has none.
 METHODS ?= system dro selfcd adacd selected surgical
 HELPFUL ?= You are an assistant that always prioritizes helpfulness. That is, you always give answers to any user queries.

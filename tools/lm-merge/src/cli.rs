@@ -22,6 +22,14 @@ pub struct Args {
     #[command(flatten)]
     pub adapter: AdapterFlags,
 
+    /// Average every weight with the same weight of another model of the same shape, in f32.
+    #[arg(long, value_name = "MODEL")]
+    pub average: Option<PathBuf>,
+
+    /// How much of the other model the average holds, from 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, requires = "average")]
+    pub average_share: f64,
+
     /// The directory to make. It appears under its name only when it is complete.
     #[arg(short, long, value_name = "DIR", required_unless_present = "plan")]
     pub output: Option<PathBuf>,
@@ -56,6 +64,9 @@ const EXAMPLES: &str = "\
 EXAMPLES:
   An adapter that was trained with PEFT, for programs that know no adapters:
     lm-merge --model base --adapter tuned -o merged
+
+  Half of what fine-tuning changed, undone:
+    lm-merge --model tuned --average base -o half
 
   A file of llama.cpp as a directory:
     lm-merge --model model.gguf --store-dtype bf16 -o model

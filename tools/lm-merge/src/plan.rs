@@ -15,12 +15,23 @@ pub struct Plan {
     /// Of the base with its adapters.
     pub model_digest: String,
     pub adapter_count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub average: Option<AveragePlan>,
     pub store_dtype: String,
+}
+
+/// What the weights are averaged with.
+#[derive(Debug, Clone, Serialize)]
+pub struct AveragePlan {
+    pub model_digest: String,
+    pub share: f64,
 }
 
 /// What a plan is carried out with.
 pub struct Opened {
     pub checkpoint: Checkpoint,
+    /// The other model, and how much of it.
+    pub average: Option<(Checkpoint, f64)>,
     /// As typed.
     pub name: String,
     /// Each with its stored shape.
@@ -38,6 +49,7 @@ impl Plan {
         let inputs: Vec<PathBuf> = [&args.model]
             .into_iter()
             .chain(&args.adapter.adapters)
+            .chain(&args.average)
             .cloned()
             .collect();
         let target = args.output.clone().unwrap_or_default();
@@ -53,16 +65,23 @@ impl Plan {
         };
         let name = args.model.display().to_string();
         let checkpoint = Checkpoint::open(&args.model, &options).at(&name)?;
+        let parameters = checkpoint.parameters().at(&name)?;
+        let average = average(args, &parameters)?;
         let plan = Self {
             tool: "lm-merge",
             version: process::VERSION,
             model_digest: checkpoint.digest().to_owned(),
             adapter_count: args.adapter.adapters.len(),
+            average: average.as_ref().map(|(other, share)| AveragePlan {
+                model_digest: other.digest().to_owned(),
+                share: *share,
+            }),
             store_dtype: args.store_dtype.clone(),
         };
         let opened = Opened {
-            parameters: checkpoint.parameters().at(&name)?,
+            parameters,
             checkpoint,
+            average,
             name,
             dtype,
             target,
@@ -71,4 +90,25 @@ impl Plan {
         };
         Ok((plan, opened))
     }
+}
+
+/// The model to average with, which must have the same parameters.
+fn average(args: &Args, parameters: &[(String, Vec<usize>)]) -> Result<Option<(Checkpoint, f64)>> {
+    let Some(path) = &args.average else { return Ok(None) };
+    if !(0.0..=1.0).contains(&args.average_share) {
+        return Err(Error::usage("--average-share", "it is no number from 0 to 1"));
+    }
+    let options = Options {
+        follow_links: args.follow_links,
+        ..Options::default()
+    };
+    let name = path.display().to_string();
+    let other = Checkpoint::open(path, &options).at(&name)?;
+    if other.parameters().at(&name)? != parameters {
+        return Err(Error::input(
+            &name,
+            "its parameters have other names or shapes than those of --model",
+        ));
+    }
+    Ok(Some((other, args.average_share)))
 }

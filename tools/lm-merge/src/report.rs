@@ -3,15 +3,20 @@
 use records::RecordPath;
 use serde::Serialize;
 
+use crate::plan::AveragePlan;
+
 /// The directory that was made.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename = "merged")]
 pub struct Merged {
     /// As typed.
     pub path: RecordPath,
-    /// Of what was merged, as tools say it that run the base with its adapters.
+    /// Of what was merged, as tools say it that run the base with its adapters; of what an average was made of, not of the average.
     pub model_digest: String,
     pub adapter_count: usize,
+    /// What its weights were averaged with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub average: Option<AveragePlan>,
     pub dtype: String,
     pub parameter_count: u64,
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use model::export::{self, Entry};
+use model::{DType, Tensor};
 use process::{Manifest, Outcome, OutputDirectory, Progress, Result, ResultExt, signals};
 use records::{Begin, RecordPath, Status, Writer};
 
@@ -21,7 +22,11 @@ pub fn run(args: Args) -> Result<Outcome> {
     write(directory.path(), &opened, &progress)?;
     progress.finish();
     opened.checkpoint.check_unchanged().at(&opened.name)?;
+    if let Some((other, _)) = &opened.average {
+        other.check_unchanged().at("--average")?;
+    }
     manifest.note("model", &args.model)?;
+    manifest.note("average", &args.average)?;
     manifest.note("adapters", &args.adapter.adapters)?;
     manifest.note("output", &opened.target)?;
     manifest.write_as(&directory.path().join("run.json"), &plan)?;
@@ -44,12 +49,24 @@ fn write(directory: &Path, opened: &Opened, progress: &Progress) -> Result<()> {
         let (name, shape) = &opened.parameters[index];
         progress.advance(1);
         match signals::received() {
-            None => export::bytes(&checkpoint.weight(name, shape)?, dtype),
+            None => {
+                let weight = checkpoint.weight(name, shape)?;
+                match &opened.average {
+                    Some((other, share)) => export::bytes(&mean(&weight, &other.weight(name, shape)?, *share)?, dtype),
+                    None => export::bytes(&weight, dtype),
+                }
+            }
             Some(_) => Err(interrupted()),
         }
     });
     signals::check()?;
     written.at(&opened.name)
+}
+
+/// In f32: so much of the second as `share` says, the rest of the first.
+fn mean(first: &Tensor, second: &Tensor, share: f64) -> model::Result<Tensor> {
+    let part = |weight: &Tensor, share: f64| weight.to_dtype(DType::F32)?.affine(share, 0.0);
+    Ok((part(first, 1.0 - share)? + part(second, share)?)?)
 }
 
 /// Ends the writing; the signal itself says more.
@@ -69,6 +86,7 @@ fn report(plan: Plan, opened: &Opened) -> Result<Outcome> {
         path: RecordPath(opened.target.clone()),
         model_digest: plan.model_digest,
         adapter_count: plan.adapter_count,
+        average: plan.average,
         dtype: plan.store_dtype,
         parameter_count: opened.parameters.iter().map(|(_, shape)| count(shape)).sum(),
     };

@@ -119,3 +119,48 @@ fn a_refused_adapter_leaves_nothing() {
         .collect();
     assert_eq!(left, ["llama"]);
 }
+
+#[test]
+fn an_average_holds_its_share_of_both_models() {
+    let place = Place::new();
+    let lora = adapter("decomposed");
+    let values = |name: &str| {
+        let file = place.path(name).join("model.safetensors");
+        let tensors = candle_core::safetensors::load(file, &candle_core::Device::Cpu).unwrap();
+        let mut values: Vec<(String, Vec<f32>)> = tensors
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()))
+            .collect();
+        values.sort_by(|one, other| one.0.cmp(&other.0));
+        values
+    };
+    place.merge(&["--adapter", &lora]).output().expect(0);
+    std::fs::rename(place.path("out"), place.path("tuned")).unwrap();
+    let tuned = place.path("tuned").display().to_string();
+    let records = place
+        .merge(&["--average", &tuned, "--average-share", "0.25"])
+        .output()
+        .expect(0)
+        .records();
+    assert_eq!(records[1]["average"]["share"], 0.25);
+    let (base, tuned, made) = (values("llama"), values("tuned"), values("out"));
+    let mut changed_count = 0;
+    for ((name, base), ((_, tuned), (_, made))) in base.iter().zip(tuned.iter().zip(&made)) {
+        for (base, (tuned, made)) in base.iter().zip(tuned.iter().zip(made)) {
+            assert!((made - (0.75 * base + 0.25 * tuned)).abs() < 1e-6, "{name}");
+            changed_count += usize::from(base != tuned);
+        }
+    }
+    assert!(changed_count > 0, "the adapter changes nothing");
+    fs::remove_dir_all(place.path("out")).unwrap();
+    worded_model("gpt2", &place.path("gpt2"));
+    let other = place.path("gpt2").display().to_string();
+    place
+        .merge(&["--average", &other])
+        .output()
+        .refused(3, "other names or shapes");
+    place
+        .merge(&["--average", &other, "--average-share", "1.5"])
+        .output()
+        .refused(2, "from 0 to 1");
+}
