@@ -145,13 +145,18 @@ fn repetition_is_claimed_of_all_four_measures() {
 /// Of 40 prompts, the unsafe half: each prompt's own measure is `safe` or `harmful`, and a little more with its number.
 fn of_prompts(safe: f64, harmful: f64, row: impl Fn(usize, f64) -> Value) -> Vec<Value> {
     (0..40)
-        .map(|id| row(id, 0.001 * id as f64 + if id % 2 == 0 { safe } else { harmful }))
+        .map(|id| {
+            row(
+                id,
+                0.001 * id as f64 + if id.is_multiple_of(2) { safe } else { harmful },
+            )
+        })
         .collect()
 }
 
 fn write_geometry(directory: &Path) {
     let prompt = |id: usize, _| {
-        let label = if id % 2 == 0 { "safe" } else { "unsafe" };
+        let label = if id.is_multiple_of(2) { "safe" } else { "unsafe" };
         json!({"type": "prompt", "id": id.to_string(), "bench": "xstest", "label": label, "prompt": "?"})
     };
     let path = |component: &'static str| {

@@ -308,7 +308,7 @@ fn what_changes_numbers_and_is_not_computed_is_refused_by_name() {
     }
     let said = refusal(&small("mamba", &[]));
     assert!(
-        said.contains("the architecture \"mamba\" is not read (read: llama, qwen2,"),
+        said.contains("the architecture \"mamba\" is not read (read: llama, mistral3, qwen2,"),
         "{said}"
     );
 }

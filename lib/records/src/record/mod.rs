@@ -68,7 +68,7 @@ record_types! {
         "refusal_pair", "calibration", "opis", "self_training", "coverage", "pseudo_label",
         "region_compare", "region_verdict", "pair",
         "probe",
-        "figure",
+        "figure", "finding",
         "refusal_token", "prompt_set", "dimension", "clustering", "plane_layer",
         "anchor", "anchor_space", "head", "dro_step", "shift",
         "header", "content", "row", "missing",
