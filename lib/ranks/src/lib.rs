@@ -10,6 +10,7 @@
 
 mod counter;
 mod greeting;
+mod meeting;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod shares;
@@ -17,8 +18,9 @@ mod tcp;
 mod world;
 
 pub use counter::Counter;
+pub use meeting::Meeting;
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
 pub use shares::{Layout, Shares, Values, all_gather, reduce_scatter};
-pub use tcp::{Meeting, Tcp};
+pub use tcp::Tcp;
 pub use world::{Traffic, Transport, World};

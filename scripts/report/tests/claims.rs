@@ -240,3 +240,42 @@ fn ability_is_kept_only_where_held_out_loss_is_too() {
     let claims = claims(directory.path(), &runs, [entropy(8.0, 0.7), entropy(9.0, 0.8)]);
     assert_eq!(claims[8]["verdict"], "not-confirmed", "{}", claims[8]);
 }
+
+/// The tables of a write-up say what the records say, a run in a line, without the loss first.
+#[test]
+fn a_write_up_has_a_line_for_each_claim_and_each_run() {
+    let directory = temp_dir();
+    let mut runs = plain_runs();
+    runs.insert(0, run("spread", 0.5, 1, 0.3));
+    verdicts(directory.path(), &name("share", 0.5, 1), 50);
+    verdicts(directory.path(), &name("spread", 0.5, 1), 20);
+    let claims = claims(directory.path(), &runs, [entropy(8.0, 0.7), entropy(9.0, 0.8)]);
+    write(&directory.path().join("claims.jsonl"), claims);
+    let done = Run::new(env!("CARGO_BIN_EXE_report"))
+        .args(["markdown", "runs.jsonl", "--claims", "claims.jsonl"])
+        .current_dir(directory.path())
+        .output()
+        .expect(0);
+    let lines: Vec<&str> = done.text().lines().collect();
+    assert!(
+        lines[2].starts_with("| 1 | safety data is more repetitive"),
+        "{}",
+        lines[2]
+    );
+    assert!(lines[2].contains("| -1 | – | -0.5 | confirmed |"), "{}", lines[2]);
+    assert!(lines[9].ends_with("| not run |"), "{}", lines[9]);
+    let of_runs = &lines[lines.len() - 16..];
+    assert!(of_runs[0].starts_with("| share-0.0-seed-1 | 0.11 ["), "{}", of_runs[0]);
+    assert!(
+        of_runs[15].starts_with("| spread-0.5-seed-1 | 0.36 ["),
+        "{}",
+        of_runs[15]
+    );
+    let cells = |line: &str| line.matches('|').count();
+    assert!(
+        lines
+            .iter()
+            .filter(|line| !line.is_empty())
+            .all(|line| [8, 11].contains(&cells(line)))
+    );
+}

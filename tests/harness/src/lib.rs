@@ -49,7 +49,11 @@ impl Run {
             "RANK",
             "WORLD_SIZE",
             "SLURM_ARRAY_TASK_ID",
+            "AWS_BATCH_JOB_ARRAY_INDEX",
+            "CLOUD_RUN_TASK_INDEX",
             "JOB_COMPLETION_INDEX",
+            "SGE_TASK_ID",
+            "PBS_ARRAY_INDEX",
         ] {
             command.env_remove(name);
         }
