@@ -101,6 +101,19 @@ $(OUT)/claims.jsonl: $(OUT)/entropy/safety.jsonl $(OUT)/entropy/general.jsonl $(
 	    $(call there_is,--paths,$(OUT)/paths/$(MOST).jsonl) $(call there_is,--regions,$(OUT)/borders.jsonl) > $@.part
 	mv $@.part $@
 
+# Why, in part: how large the loss's gradient is beside the data's. One step from the base model and from the plain one for each gamma, kept as its
+# record alone. Without the loss it is the data's gradient, and with a gamma of a million the loss's.
+GRADIENT_GAMMAS := 0 $(GAMMAS) 1e6
+$(OUT)/gradients.jsonl: $(START)/config.json $(OUT)/models/$(UNCURED)/config.json $(OUT)/chosen/rate
+	for start in $(dir $(wordlist 1,2,$^)); do for gamma in $(GRADIENT_GAMMAS); do \
+	    $(subst --model $(START),--model $$start,$(call train,$(CURE),$(FIRST),$(GENERAL),$(TRAIN))) --steps 1 --device $(DEVICE) \
+	        --aux vcl:k=$(K)$(,)gamma=$$gamma$(,)window=$(WINDOW)$(,)sign=spread --force -o $(OUT)/one-step | \
+	        jq -c --arg start $$(basename $$start) 'select(.type == "metric" and .grad_norm) | \
+	            {start: $$start, gamma: .aux.vcl.gamma, loss, loss_total, grad_norm, c_k: .aux.vcl.c_k}'; \
+	done; done > $@.part
+	rm -rf $(OUT)/one-step
+	mv $@.part $@
+
 # Learned system messages of the plain models, from the same prompts: asked, answered, judged, learned.
 $(OUT)/steer/dro-asked.jsonl: $(OUT)/bench/harmful.all $(OUT)/bench/harmless.all | $(OUT)/steer/
 	dro-train prompts --harmful $< --harmless $(word 2,$^) $(DRO_PROMPTS) --force -o $@

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 ///
 /// Reads record streams and draws what they hold: layer trajectories, spectra, variance concentration, training curves,
 /// refusal rates, interpolation curves, slices, candidates for steering and what a model can do without. The format follows the name of the output: .svg and .png hold one
-/// figure, .html holds every figure asked for on one page that fetches nothing.
+/// figure, .html holds every figure asked for on one page that fetches nothing. In a browser a point says its numbers, and a
+/// click on an entry of the legend hides the series of that colour.
 ///
 /// An input is FILE, NAME=FILE or SERIES@X=FILE. NAME stands in the legend; several inputs are drawn over each other. X
 /// places an input on the axis of a sweep, and inputs of one SERIES and X are repeats. A file whose own name holds an

@@ -6,11 +6,13 @@ mod page;
 mod palette;
 mod panel;
 mod png;
+mod spots;
 
 use crate::figure::{Figure, Mark, Panel, Weight};
 use palette::Marker;
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use spots::{Key, Spot};
 use std::fmt::Display;
 use std::sync::OnceLock;
 
@@ -66,6 +68,7 @@ pub fn svg(figure: &Figure, caption: bool) -> Result<String, DrawError> {
     let height = (panel.1 * rows as i32).max(legend.height()) + top + bottom;
 
     let mut document = String::new();
+    let mut spots: Vec<Spot> = Vec::new();
     {
         let root =
             SVGBackend::with_string(&mut document, ((width * GRID) as u32, (height * GRID) as u32)).into_drawing_area();
@@ -76,7 +79,7 @@ pub fn svg(figure: &Figure, caption: bool) -> Result<String, DrawError> {
         let (body, foot) = rest.split_vertically((height - top - bottom) * GRID);
         let (charts, side) = body.split_horizontally(panel.0 * columns as i32 * GRID);
         for (area, panel) in charts.split_evenly((rows, columns)).iter().zip(&figure.panels) {
-            panel::draw(area, panel)?;
+            spots.append(&mut panel::draw(area, panel)?);
         }
         legend.draw(&side)?;
         for (line, text) in caption_lines.iter().enumerate() {
@@ -90,6 +93,10 @@ pub fn svg(figure: &Figure, caption: bool) -> Result<String, DrawError> {
     let mut document = document
         .replacen(&fine, &true_size, 1)
         .replace("<rect ", "<rect shape-rendering=\"crispEdges\" ");
+    if let Some(end) = document.rfind("</svg>") {
+        let corner = (panel.0 * columns as i32, top);
+        document.insert_str(end, &spots::overlay(&spots, &legend.keys(corner)));
+    }
     // What a screen reader says, and the file's own name for the picture.
     if let Some(end) = document.find('>') {
         document.insert_str(
@@ -137,6 +144,9 @@ fn wrap(text: &str, characters: i32) -> Vec<String> {
     }
     lines
 }
+
+/// The middle of the legend's first row, and the height of one.
+const ROW: (i32, i32) = (26, 20);
 
 /// Every named series once, beside the panels, so that it never covers a curve.
 struct Legend {
@@ -192,7 +202,23 @@ impl Legend {
     }
 
     fn height(&self) -> i32 {
-        30 + 20 * self.entries.len() as i32
+        30 + ROW.1 * self.entries.len() as i32
+    }
+
+    /// Where the entries lie whose colour is their own, with the legend's corner at so many pixels.
+    fn keys(&self, corner: (i32, i32)) -> Vec<Key> {
+        let key = |(row, entry): (usize, &Entry)| {
+            entry.coloured.then(|| Key {
+                at: (
+                    corner.0 * GRID,
+                    (corner.1 + ROW.0 - ROW.1 / 2 + ROW.1 * row as i32) * GRID,
+                ),
+                size: (self.width() * GRID, ROW.1 * GRID),
+                name: entry.name.clone(),
+                colour: palette::series(entry.series),
+            })
+        };
+        self.entries.iter().enumerate().filter_map(key).collect()
     }
 
     fn draw(&self, area: &Area) -> Result<(), DrawError> {
@@ -211,7 +237,7 @@ impl Legend {
             } else {
                 palette::AXIS
             };
-            let y = (26 + 20 * row as i32) * GRID;
+            let y = (ROW.0 + ROW.1 * row as i32) * GRID;
             let (left, right) = (8 * GRID, 40 * GRID);
             area.draw(&PathElement::new(
                 vec![(left, y), (right, y)],
@@ -226,7 +252,7 @@ impl Legend {
             } else {
                 name.clone()
             };
-            write(area, &shown, (48, 19 + 20 * row as i32), 12)?;
+            write(area, &shown, (48, ROW.0 - 7 + ROW.1 * row as i32), 12)?;
         }
         Ok(())
     }

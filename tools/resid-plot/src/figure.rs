@@ -129,11 +129,36 @@ impl Axis {
         self
     }
 
+    /// A value on it, or the name of a row.
+    pub fn says(&self, value: f64) -> String {
+        match &self.scale {
+            Scale::Category(names) => names.get(value as usize).cloned().unwrap_or_default(),
+            _ => short(value, 3),
+        }
+    }
+
     pub fn label(&self) -> String {
         match self.unit {
             "" => self.name.clone(),
             unit => format!("{} [{unit}]", self.name),
         }
+    }
+}
+
+/// A number to four digits, without zeros at its end; beyond everyday sizes with an exponent, and so many digits before that.
+pub fn short(value: f64, digits: usize) -> String {
+    let size = value.abs();
+    if size < 1e-12 {
+        return "0".to_owned();
+    }
+    if !(1e-3..1e5).contains(&size) {
+        return format!("{value:.digits$e}");
+    }
+    let decimals = (3 - size.log10().floor() as i32).clamp(0, 5) as usize;
+    let text = format!("{value:.decimals$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
     }
 }
 
@@ -146,6 +171,11 @@ impl Panel {
             marks: Vec::new(),
             colour_bar: None,
         }
+    }
+
+    /// A point of it in words: `layer 12, C_4 0.231`.
+    pub fn says(&self, (x, y): (f64, f64)) -> String {
+        format!("{} {}, {} {}", self.x.name, self.x.says(x), self.y.name, self.y.says(y))
     }
 
     /// The extent of all marks in (x, y), in data units; `None` when nothing finite is drawn.

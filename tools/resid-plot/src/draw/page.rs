@@ -1,4 +1,4 @@
-//! One self-contained HTML page: inline pictures, captions as text, no script, nothing fetched.
+//! One self-contained HTML page: inline pictures, captions as text, nothing fetched.
 
 use super::{DrawError, svg};
 use crate::figure::Figure;

@@ -1,9 +1,10 @@
 //! One panel: axes with names and units, then its marks. Values on a logarithmic axis are drawn as powers of ten of a
-//! linear one, which keeps one chart type for every figure.
+//! linear one, which keeps one chart type for every figure. What was drawn where is handed back, so that it can be asked.
 
 use super::palette::{self, Marker};
+use super::spots::Spot;
 use super::{Area, DrawError, FONT, GRID, refused, style};
-use crate::figure::{Cell, Mark, Panel, Path3, Scale, Weight};
+use crate::figure::{Cell, Mark, Panel, Path3, Scale, Weight, short};
 use plotters::coord::ranged1d::{BoldPoints, DefaultFormatting, KeyPointHint, Ranged};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
@@ -12,7 +13,7 @@ use std::ops::Range;
 
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Ticked, Ticked>>;
 
-pub fn draw(area: &Area, panel: &Panel) -> Result<(), DrawError> {
+pub fn draw(area: &Area, panel: &Panel) -> Result<Vec<Spot>, DrawError> {
     let (area, bar) = match &panel.colour_bar {
         Some(_) => {
             let (width, _) = area.dim_in_pixel();
@@ -24,7 +25,8 @@ pub fn draw(area: &Area, panel: &Panel) -> Result<(), DrawError> {
         colour_bar(&bar, name)?;
     }
     if let Some(Mark::Space { axis_names, paths }) = panel.marks.iter().find(|m| matches!(m, Mark::Space { .. })) {
-        return space(&area, panel, axis_names, paths);
+        space(&area, panel, axis_names, paths)?;
+        return Ok(Vec::new());
     }
     let Some((x, y)) = panel.extent() else {
         return Err(refused(format!("the panel \"{}\" has nothing to draw", panel.title)));
@@ -50,7 +52,41 @@ pub fn draw(area: &Area, panel: &Panel) -> Result<(), DrawError> {
     for mark in &panel.marks {
         self::mark(&mut chart, &area, panel, mark, x, y)?;
     }
-    Ok(())
+    Ok(spots(&chart, panel))
+}
+
+/// The points of every named series: where they lie in the picture, and what they say.
+fn spots(chart: &Chart, panel: &Panel) -> Vec<Spot> {
+    let spot = |name: &str, at: (f64, f64), text: String| {
+        let (x, y) = (place(at.0, &panel.x.scale), place(at.1, &panel.y.scale));
+        (x.is_finite() && y.is_finite()).then(|| Spot::new(chart.backend_coord(&(x, y)), name, text))
+    };
+    let pair = |name: &str, at: (f64, f64)| spot(name, at, panel.says(at));
+    let of_mark = |mark: &Mark| -> Vec<Option<Spot>> {
+        match mark {
+            Mark::Line {
+                weight: Weight::Faint, ..
+            } => Vec::new(),
+            Mark::Line { name, points, .. } | Mark::Points { name, points, .. } => {
+                points.iter().map(|at| pair(name, *at)).collect()
+            }
+            Mark::Path { name, points, .. } => points.iter().map(|point| pair(name, point.at)).collect(),
+            Mark::Interval { name, points, .. } => {
+                let within = |&(row, low, value, high): &(f64, f64, f64, f64)| {
+                    let text = format!(
+                        "{} [{}, {}]",
+                        panel.x.says(value),
+                        panel.x.says(low),
+                        panel.x.says(high)
+                    );
+                    spot(name, (value, row), text)
+                };
+                points.iter().map(within).collect()
+            }
+            Mark::Band { .. } | Mark::Cells { .. } | Mark::Label { .. } | Mark::Space { .. } => Vec::new(),
+        }
+    };
+    panel.marks.iter().flat_map(of_mark).flatten().collect()
 }
 
 fn place(value: f64, scale: &Scale) -> f64 {
@@ -155,19 +191,7 @@ fn number(value: f64, scale: &Scale) -> String {
         Scale::Count if (value - value.round()).abs() > 1e-9 => return String::new(),
         _ => value,
     };
-    let size = value.abs();
-    if size == 0.0 || size < 1e-12 {
-        "0".to_string()
-    } else if (1e-3..1e5).contains(&size) {
-        let decimals = (3 - size.log10().floor() as i32).clamp(0, 5) as usize;
-        let text = format!("{value:.decimals$}");
-        match text.contains('.') {
-            true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
-            false => text,
-        }
-    } else {
-        format!("{value:.0e}")
-    }
+    short(value, 0)
 }
 
 fn mark(
