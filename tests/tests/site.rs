@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
-use harness::{program, skip, temp_dir, tools, workspace};
+use harness::{program, skip, temp_dir, tool, tools, workspace};
 
 /// What stands in quotes behind each `key=` of a page.
 fn values<'p>(page: &'p str, key: &str) -> Vec<&'p str> {
@@ -30,6 +30,7 @@ fn the_site_is_built_offline_and_no_link_of_it_is_broken() {
     let built = Command::new(&python)
         .arg(workspace().join("scripts/site/build"))
         .arg(directory.path())
+        .arg(tool("resid-plot").parent().expect("a directory"))
         .output()
         .expect("running Python");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
@@ -44,6 +45,9 @@ fn the_site_is_built_offline_and_no_link_of_it_is_broken() {
     for tool in tools().iter().filter(|tool| *tool != "flowlens") {
         let page = &pages[&format!("{tool}.html")];
         assert!(page.contains("EXIT STATUS"), "{tool}");
+    }
+    for kind in ["trajectory", "training", "refusal", "candidates", "massive"] {
+        assert!(pages["gallery.html"].contains(&format!("gallery-{kind}.svg")), "{kind}");
     }
     for (name, page) in pages.iter().filter(|(name, _)| *name != "404.html") {
         for source in values(page, "src") {

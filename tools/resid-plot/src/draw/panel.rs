@@ -148,7 +148,8 @@ fn ticked((low, high): (f64, f64), scale: &Scale) -> Ticked {
     Ticked { plain, ticks }
 }
 
-/// Logarithms of whole powers of ten, and where fewer than three of them fit, of their doubles and fivefolds too.
+/// Logarithms of whole powers of ten, where fewer than three of them fit of their doubles and fivefolds too, and of round numbers between
+/// values so near each other that hardly one of those lies there.
 fn decades(low: f64, high: f64) -> Vec<f64> {
     let (first, last) = (low.floor() as i32, high.ceil() as i32);
     let is_inside = |at: &f64| (low..=high).contains(at);
@@ -157,7 +158,16 @@ fn decades(low: f64, high: f64) -> Vec<f64> {
         return whole.iter().step_by(whole.len().div_ceil(TICKS)).copied().collect();
     }
     let between = (first..=last).flat_map(|power| [1.0, 2.0, 5.0].map(|part: f64| f64::from(power) + part.log10()));
-    between.filter(is_inside).collect()
+    let between: Vec<f64> = between.filter(is_inside).collect();
+    if between.len() >= 2 {
+        return between;
+    }
+    let plain = RangedCoordf64::from(10f64.powf(low)..10f64.powf(high));
+    plain
+        .key_points(BoldPoints(TICKS))
+        .into_iter()
+        .map(f64::log10)
+        .collect()
 }
 
 fn axes(chart: &mut Chart, panel: &Panel) -> Result<(), DrawError> {
@@ -442,6 +452,7 @@ mod tests {
     fn ticks_of_a_logarithmic_axis_are_round() {
         assert_eq!(texts(0.0006, 0.7), ["0.001", "0.01", "0.1"]);
         assert_eq!(texts(0.02, 0.7), ["0.02", "0.05", "0.1", "0.2", "0.5"]);
+        assert_eq!(texts(3.1, 3.9), ["3.2", "3.4", "3.6", "3.8"]);
         assert_eq!(texts(1.0, 90_000.0), ["1", "10", "100", "1000", "10000"]);
     }
 }

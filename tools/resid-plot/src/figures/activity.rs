@@ -144,7 +144,9 @@ fn heat_map(name: String, layers: &BTreeMap<usize, Act>) -> Option<Panel> {
     let exponent = |bin: usize| bin as f64 / BINS_PER_DECADE + FIRST_EXPONENT;
     let mut panel = Panel::new(
         name,
-        Axis::new("block", "").within(first as f64 - 0.5, last as f64 + 0.5),
+        Axis::new("block", "")
+            .scaled(Scale::Count)
+            .within(first as f64 - 0.5, last as f64 + 0.5),
         Axis::new("log10 of the magnitude", "").within(exponent(low), exponent(high)),
     );
     panel.colour_bar = Some("count / largest of the layer".to_string());
