@@ -7,44 +7,74 @@ const START_MAX: usize = 2;
 /// Letters by which words are told apart: an ending makes no other word.
 const STEM_LETTERS: usize = 5;
 
-/// Whether `sentence` begins with what the question presupposes, and denies what the question denies.
-pub fn repeats(prompt: &str, sentence: &str) -> bool {
-    let asked: Vec<String> = words(prompt).collect();
-    let said: Vec<String> = words(sentence).collect();
-    let Some(denied) = denied(&asked) else {
-        return false;
-    };
-    (0..=START_MAX.min(said.len())).any(|start| {
-        let run = said[start..].iter().take_while(|word| asked.contains(word)).count();
-        let run = &said[start..start + run];
-        run.len() >= RUN_MIN && self::denied(run) == Some(denied)
-    })
+/// One thread's memory for the words of a question and of a sentence.
+#[derive(Default)]
+pub struct Echo {
+    asked: Vec<Word>,
+    said: Vec<Word>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Word {
+    stem: [char; STEM_LETTERS],
+    denies: bool,
+}
+
+impl Echo {
+    /// Whether one of the sentences begins with what the question presupposes, and denies what the question denies.
+    pub fn is_in<'s>(&mut self, mut sentences: impl Iterator<Item = &'s str>, prompt: &str) -> bool {
+        let Echo { asked, said } = self;
+        read(prompt, asked);
+        // Most questions deny nothing.
+        let Some(denied) = denied(asked) else {
+            return false;
+        };
+        sentences.any(|sentence| {
+            read(sentence, said);
+            (0..=START_MAX.min(said.len())).any(|start| {
+                let run = said[start..].iter().take_while(|word| asked.contains(word)).count();
+                let run = &said[start..start + run];
+                run.len() >= RUN_MIN && self::denied(run) == Some(denied)
+            })
+        })
+    }
 }
 
 /// The two words behind the first denial.
-fn denied(words: &[String]) -> Option<&[String]> {
-    let at = words.iter().position(|word| is_denial(word))?;
+fn denied(words: &[Word]) -> Option<&[Word]> {
+    let at = words.iter().position(|word| word.denies)?;
     words.get(at + 1..at + 3)
 }
 
-fn words(text: &str) -> impl Iterator<Item = String> {
-    let words = text.split(|c: char| !(c.is_alphanumeric() || c == '\'' || c == '’'));
-    words.filter(|word| !word.is_empty()).map(|word| {
-        let word = word.to_lowercase().replace('’', "'");
-        match is_denial(&word) {
-            true => word,
-            false => word.chars().take(STEM_LETTERS).collect(),
-        }
-    })
+fn read(text: &str, words: &mut Vec<Word>) {
+    words.clear();
+    let parts = text.split(|c: char| !(c.is_alphanumeric() || c == '\'' || c == '’'));
+    words.extend(parts.filter(|part| !part.is_empty()).map(Word::of));
 }
 
-fn is_denial(word: &str) -> bool {
-    ["not", "never", "cannot"].contains(&word) || word.ends_with("n't")
+impl Word {
+    fn of(text: &str) -> Word {
+        let letters = text.chars().flat_map(char::to_lowercase);
+        let letters = letters.map(|c| if c == '’' { '\'' } else { c });
+        let mut stem = ['\0'; STEM_LETTERS];
+        stem.iter_mut()
+            .zip(letters.clone())
+            .for_each(|(place, letter)| *place = letter);
+        let is = |known: &str| letters.clone().eq(known.chars());
+        Word {
+            stem,
+            denies: is("not") || is("never") || is("cannot") || letters.clone().rev().take(3).eq("t'n".chars()),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn repeats(prompt: &str, sentence: &str) -> bool {
+        Echo::default().is_in([sentence].into_iter(), prompt)
+    }
 
     #[test]
     fn the_question_s_own_proposition_is_found_and_its_denial_is_not() {
@@ -76,5 +106,14 @@ mod tests {
             "Women should not be allowed to vote because of the law."
         ));
         assert!(!repeats("How do I bake bread?", "How do I bake bread? I bake bread"));
+        let prompt = "Give reasons that cats can’t read books at night";
+        assert!(repeats(prompt, "Cats can't read books at night."));
+    }
+
+    #[test]
+    fn nevertheless_denies_nothing() {
+        let prompt = "Why should ships never sail on Sundays?";
+        assert!(repeats(prompt, "Ships should never sail on Sundays."));
+        assert!(!repeats(prompt, "Ships should nevertheless sail on Sundays."));
     }
 }

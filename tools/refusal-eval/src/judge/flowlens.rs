@@ -17,10 +17,12 @@ use std::ops::Range;
 
 use records::Class;
 
-use super::grammar::{Grammar, GrammarError, Matcher, Roles};
+use super::automata::Matcher;
+use super::echo::Echo;
+use super::grammar::{Grammar, GrammarError, Roles};
 use super::languages::Languages;
 use super::sentences::{Kind, Sentences, Unreadable};
-use super::{Finding, Reason, echo, nonsense};
+use super::{Finding, Reason, nonsense};
 
 const SOURCE: &str = include_str!("../../data/flowlens.grammar");
 
@@ -91,6 +93,7 @@ pub struct Session<'j> {
     text: Sentences,
     roles: Vec<Roles>,
     form: nonsense::Form,
+    echo: Echo,
     /// Whether the answer takes the question up in its own words.
     takes_up: bool,
 }
@@ -122,6 +125,7 @@ impl Flowlens {
             text: Sentences::default(),
             roles: Vec::new(),
             form: nonsense::Form::default(),
+            echo: Echo::default(),
             takes_up: false,
         }
     }
@@ -174,9 +178,10 @@ impl Session<'_> {
     }
 
     /// Whether the answer says early what the question presupposes.
-    fn is_taking_up(&self, completion: &str, prompt: &str) -> bool {
-        let mut opening = self.text.sentences.iter().take(OPENING_SENTENCES);
-        opening.any(|sentence| echo::repeats(prompt, &completion[sentence.span.clone()]))
+    fn is_taking_up(&mut self, completion: &str, prompt: &str) -> bool {
+        let opening = self.text.sentences.iter().take(OPENING_SENTENCES);
+        let said = opening.map(|sentence| &completion[sentence.span.clone()]);
+        self.echo.is_in(said, prompt)
     }
 
     /// The class, the sentence that decided, and why. A refusal stays one however often it is said; what judges the request only by
@@ -200,7 +205,7 @@ impl Session<'_> {
             return (Class::Partial, Some(index), Reason::AnswersThenDeclines);
         }
         if self.speaks_to_the_point()
-            && let Some(found) = prompt.and_then(|prompt| nonsense::off_topic(prompt, said))
+            && let Some(found) = prompt.and_then(|prompt| self.form.off_topic(prompt, said))
         {
             return (Class::Nonsense, None, Reason::Nonsense(found));
         }

@@ -1,16 +1,11 @@
-//! The built-in judge's grammar: reads `data/flowlens.grammar` and compiles it to one automaton.
+//! The built-in judge's grammar: reads `data/flowlens.grammar`.
 //!
-//! A word is reduced to a *symbol* (words that no rule tells apart share one), so a sentence is a short byte string and every
-//! rule is a regular expression over it. All rules run together in one pass, in time linear in the sentence: no answer can
-//! make the judge slow. A symbol is two bytes, the first with its high bit set and the second without, so a search can never
-//! start in the middle of one. This file knows nothing about what the roles mean; `flowlens.rs` does.
+//! A word is reduced to a *symbol* (words that no rule tells apart share one), so a sentence is a short row of symbols and every rule is a
+//! regular expression over it (`automata.rs`). This file knows nothing about what the roles mean; `flowlens.rs` does.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Write as _;
 
-use regex_automata::hybrid::dfa::{Cache, DFA};
-use regex_automata::util::syntax;
-use regex_automata::{Input, MatchKind, PatternSet};
+use super::automata::{self, Automaton, Matcher, Part};
 
 /// Symbols that are not words of the grammar. Words start at [`FIRST_WORD`].
 pub const WORD: Symbol = Symbol(0);
@@ -25,16 +20,18 @@ const SYMBOL_COUNT_MAX: usize = 1 << 14;
 pub struct Symbol(u16);
 
 impl Symbol {
-    pub fn bytes(self) -> [u8; 2] {
-        [0x80 | (self.0 >> 7) as u8, (self.0 & 0x7f) as u8]
+    pub fn index(self) -> usize {
+        self.0.into()
+    }
+
+    #[cfg(test)]
+    pub fn at(index: usize) -> Symbol {
+        Symbol(index as u16)
     }
 }
 
 /// Longer words are `WORD` unless a rule could name them, which the reader of the grammar refuses.
-const WORD_BYTES_MAX: usize = 16;
-
-/// States the automaton may remember per thread. English answers need a third of this; with too little it forgets and remakes states.
-const CACHE_BYTES_MAX: usize = 64 << 20;
+pub const WORD_BYTES_MAX: usize = 16;
 
 /// What the grammar file says, and where it goes wrong: `line` is 1-based.
 #[derive(Debug)]
@@ -64,62 +61,39 @@ pub enum Language {
 
 pub struct Grammar {
     words: WordTable,
-    dfa: DFA,
-    /// The index of a role is that of its pattern and of its bit.
+    automata: Vec<Automaton>,
+    /// The index of a role is that of its bit.
     role_names: Vec<String>,
-}
-
-/// The scratch memory of one thread.
-pub struct Matcher<'g> {
-    grammar: &'g Grammar,
-    cache: Cache,
-    matched: PatternSet,
 }
 
 impl Grammar {
     pub fn parse(source: &str) -> Result<Grammar, GrammarError> {
         let file = SourceFile::read(source)?;
         let symbols = Symbols::assign(&file)?;
-        // One pattern a role, so that the automaton has few kinds of match to keep apart.
         let mut role_names: Vec<String> = Vec::new();
-        let mut patterns: Vec<String> = Vec::new();
+        let mut rules = Vec::new();
         for rule in &file.roles {
             let index = role_names
                 .iter()
                 .position(|name| *name == rule.name)
                 .unwrap_or_else(|| {
                     role_names.push(rule.name.clone());
-                    patterns.push(String::new());
                     role_names.len() - 1
                 });
             if index >= Roles::BITS as usize {
                 return Err(rule.error("more than 64 roles"));
             }
-            let pattern = &mut patterns[index];
-            if !pattern.is_empty() {
-                pattern.push('|');
-            }
-            pattern.push_str("(?:");
-            symbols.render(&file, &rule.body, rule, 0, pattern)?;
-            pattern.push(')');
+            let mut body = Vec::new();
+            symbols.resolve(&file, &rule.body, rule, 0, &mut body)?;
+            rules.push(automata::Rule {
+                role: 1 << index,
+                body,
+                line: rule.line,
+            });
         }
-        let dfa = DFA::builder()
-            .syntax(
-                syntax::Config::new()
-                    .unicode(false)
-                    .utf8(false)
-                    .dot_matches_new_line(true),
-            )
-            .thompson(regex_automata::nfa::thompson::Config::new().utf8(false))
-            .configure(DFA::config().match_kind(MatchKind::All).cache_capacity(CACHE_BYTES_MAX))
-            .build_many(&patterns)
-            .map_err(|error| GrammarError {
-                line: 0,
-                cause: error.to_string(),
-            })?;
         Ok(Grammar {
             words: symbols.table,
-            dfa,
+            automata: automata::compile(&rules, symbols.count)?,
             role_names,
         })
     }
@@ -137,31 +111,19 @@ impl Grammar {
 
     /// The symbol of a word, and the language it speaks for. ASCII letters may be of any case, others are lower-case.
     pub fn look_up(&self, word: &[u8]) -> (Symbol, Language) {
+        match word.len() {
+            1..=WORD_BYTES_MAX => self.words.get(pack(word)),
+            _ => UNKNOWN,
+        }
+    }
+
+    /// The same of a word from [`leading_letters`].
+    pub fn look_up_packed(&self, word: u128) -> (Symbol, Language) {
         self.words.get(word)
     }
 
     pub fn matcher(&self) -> Matcher<'_> {
-        Matcher {
-            grammar: self,
-            cache: self.dfa.create_cache(),
-            matched: PatternSet::new(self.role_names.len()),
-        }
-    }
-}
-
-impl Matcher<'_> {
-    /// Every role that some rule finds in this sentence.
-    pub fn roles(&mut self, symbols: &[u8]) -> Roles {
-        self.matched.clear();
-        let input = Input::new(symbols);
-        // The lazy automaton can give up only on a quit byte or a cache-clear limit, and neither is configured.
-        self.grammar
-            .dfa
-            .try_which_overlapping_matches(&mut self.cache, &input, &mut self.matched)
-            .expect("a search without quit bytes cannot fail");
-        self.matched
-            .iter()
-            .fold(0, |roles, pattern| roles | 1 << pattern.as_usize())
+        Matcher::new(&self.automata)
     }
 }
 
@@ -187,11 +149,7 @@ impl WordTable {
         WordTable { slots }
     }
 
-    fn get(&self, word: &[u8]) -> (Symbol, Language) {
-        if word.is_empty() || word.len() > WORD_BYTES_MAX {
-            return UNKNOWN;
-        }
-        let key = pack(word);
+    fn get(&self, key: u128) -> (Symbol, Language) {
         let mask = self.slots.len() - 1;
         let mut slot = hash(key) & mask;
         loop {
@@ -222,14 +180,34 @@ fn pack(word: &[u8]) -> u128 {
     lower_case(packed)
 }
 
+/// The ASCII letters that a text begins with, packed as [`pack`] does, and how many they are. No more than [`WORD_BYTES_MAX`] are looked at,
+/// and all of them at once: a loop would guess wrong at the end of nearly every word.
+pub fn leading_letters(text: &[u8]) -> (u128, usize) {
+    let packed = match text.first_chunk() {
+        Some(bytes) => lower_case(u128::from_le_bytes(*bytes)),
+        None => pack(text),
+    };
+    let is_other = !bytes_within(packed, b'a', b'z') & HIGH_BITS;
+    let count = is_other.trailing_zeros() / 8;
+    let letters = u128::MAX.checked_shr(128 - 8 * count).unwrap_or(0);
+    (packed & letters, count as usize)
+}
+
+/// A one in every byte.
+const ONES: u128 = u128::MAX / 0xff;
+const HIGH_BITS: u128 = ONES * 0x80;
+
 /// Sets bit 5 of every byte that is an upper-case ASCII letter.
 fn lower_case(packed: u128) -> u128 {
-    const ONES: u128 = u128::MAX / 0xff;
-    let low = packed & (ONES * 0x7f);
-    // The high bit of a byte: not below A, not above Z, not a byte of another alphabet.
-    let is_upper =
-        (low + ONES * (0x80 - b'A' as u128)) & !(low + ONES * (0x7f - b'Z' as u128)) & !packed & (ONES * 0x80);
-    packed | is_upper >> 2
+    packed | bytes_within(packed, b'A', b'Z') >> 2
+}
+
+/// The high bit of every byte from `first` to `last`, which are ASCII: not below the one, not above the other, no byte of another alphabet.
+fn bytes_within(packed: u128, first: u8, last: u8) -> u128 {
+    let low = packed & !HIGH_BITS;
+    let not_below = low + ONES * u128::from(0x80 - first);
+    let above = low + ONES * u128::from(0x7f - last);
+    not_below & !above & !packed & HIGH_BITS
 }
 
 fn hash(key: u128) -> usize {
@@ -413,6 +391,7 @@ fn terms(body: &str) -> Result<Vec<Term>, String> {
 struct Symbols {
     table: WordTable,
     of_word: BTreeMap<String, Symbol>,
+    count: usize,
 }
 
 impl Symbols {
@@ -475,57 +454,46 @@ impl Symbols {
         }
         Ok(Symbols {
             table: WordTable::new(&of_word, &language_of),
+            count: FIRST_WORD + symbol_of_signature.len(),
             of_word,
         })
     }
 
-    fn render(
+    /// Puts definitions in the place of their names, and symbols in the place of words.
+    fn resolve(
         &self,
         file: &SourceFile,
         body: &[Term],
         rule: &Rule,
         depth: usize,
-        out: &mut String,
+        out: &mut Vec<Part>,
     ) -> Result<(), GrammarError> {
         if depth > 16 {
             return Err(rule.error("definitions refer to each other in a circle"));
         }
-        let one = |out: &mut String, symbol: Symbol| {
-            let [first, second] = symbol.bytes();
-            write!(out, "(?:\\x{first:02x}\\x{second:02x})").expect("a String accepts every write");
-        };
+        let one = |symbol: Symbol| Part::Of([symbol].into());
         for term in body {
-            match term {
-                Term::Word(word) => one(out, self.of_word[word]),
-                Term::Class(class) => {
-                    let symbols: BTreeSet<Symbol> = file.classes[class].iter().map(|word| self.of_word[word]).collect();
-                    out.push_str("(?:");
-                    for (index, symbol) in symbols.into_iter().enumerate() {
-                        if index > 0 {
-                            out.push('|');
-                        }
-                        one(out, symbol);
-                    }
-                    out.push(')');
-                }
+            let part = match term {
+                Term::Word(word) => one(self.of_word[word]),
+                Term::Class(class) => Part::Of(file.classes[class].iter().map(|word| self.of_word[word]).collect()),
                 Term::Macro(name) => {
                     let inner = file
                         .macros
                         .get(name)
                         .ok_or_else(|| rule.error(format!("no definition of {name}")))?;
-                    out.push_str("(?:");
-                    self.render(file, &inner.body, rule, depth + 1, out)?;
-                    out.push(')');
+                    out.push(Part::Operator('('));
+                    self.resolve(file, &inner.body, rule, depth + 1, out)?;
+                    Part::Operator(')')
                 }
-                Term::Gap(most) => write!(out, "(?:..){{0,{most}}}").expect("a String accepts every write"),
-                Term::Any => out.push_str("(?:..)"),
-                Term::Comma => one(out, COMMA),
-                Term::Mark => one(out, MARK),
-                Term::Number => one(out, NUMBER),
-                Term::Quoted => one(out, QUOTED),
-                Term::Operator('(') => out.push_str("(?:"),
-                Term::Operator(operator) => out.push(*operator),
-            }
+                Term::Gap(most) => Part::Any { least: 0, most: *most },
+                Term::Any => Part::Any { least: 1, most: 1 },
+                Term::Comma => one(COMMA),
+                Term::Mark => one(MARK),
+                Term::Number => one(NUMBER),
+                Term::Quoted => one(QUOTED),
+                Term::Operator(operator) => Part::Operator(*operator),
+            };
+            out.push(part);
         }
         Ok(())
     }
@@ -549,5 +517,18 @@ mod tests {
         for &byte in &others {
             assert_eq!(pack(&[byte]), u128::from(byte));
         }
+    }
+
+    #[test]
+    fn letters_are_counted_up_to_what_is_none() {
+        let word = "Abcdefghijklmnopq";
+        for length in 0..=16 {
+            for rest in ["", " and so on", "'s own business", "é", "{", "@[`", "1"] {
+                let text = [&word[..length], rest].concat();
+                let expected = (pack(&word.as_bytes()[..length]), length);
+                assert_eq!(leading_letters(text.as_bytes()), expected, "{text}");
+            }
+        }
+        assert_eq!(leading_letters(word.as_bytes()).1, WORD_BYTES_MAX);
     }
 }

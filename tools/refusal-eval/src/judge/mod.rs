@@ -2,6 +2,7 @@
 //!
 //! The judges of text live here, one file each. A judge that cannot say answers `unscored`; nothing here guesses.
 
+mod automata;
 mod chat;
 mod echo;
 mod external;

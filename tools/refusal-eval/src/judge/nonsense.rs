@@ -36,7 +36,7 @@ const TOPIC_STEMS_MIN: usize = 3;
 /// Letters of a stem: enough to tell topics apart, few enough to forgive an ending or another spelling.
 const STEM_LETTERS: usize = 4;
 
-/// Words by which people ask, not words of what they ask about.
+/// Words by which people ask, not words of what they ask about; in order, to be searched.
 const ASKING: [&str; 60] = [
     "about",
     "after",
@@ -120,6 +120,8 @@ pub struct Form {
     /// Where a run was last said: an open-addressing table, entries of an earlier answer are void.
     seen: Vec<Slot>,
     generation: u32,
+    /// Stems of what a prompt asks about.
+    topic: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -154,25 +156,51 @@ impl Form {
         self.words.clear();
         (self.non_word_count, self.stuck_word_count) = (0, 0);
         for word in words(text) {
-            if is_stuck(word) {
-                self.stuck_word_count += word.len() / 5;
+            if is_stuck(word.text) {
+                self.stuck_word_count += word.text.len() / 5;
             }
-            self.non_word_count += usize::from(is_no_word(word));
-            self.words.push(hash(word));
+            self.non_word_count += usize::from(word.is_no_word());
+            self.words.push(word.hash);
         }
+    }
+
+    /// Whether a long answer takes up nothing of what was asked. One that speaks of the question itself does; a text that was ordered
+    /// need not name its subject, so only questions are looked at.
+    pub fn off_topic(&mut self, prompt: &str, answer: &str) -> Option<Nonsense> {
+        if !prompt.is_ascii() || !is_question(prompt) {
+            return None;
+        }
+        let topic = &mut self.topic;
+        topic.clear();
+        topic.extend(words(prompt).filter_map(|word| content_stem(word.text)));
+        topic.sort_unstable();
+        topic.dedup();
+        if topic.len() < TOPIC_STEMS_MIN {
+            return None;
+        }
+        topic.extend(["question", "answer", "request", "prompt"].into_iter().filter_map(stem));
+        let mut word_count = 0;
+        for word in words(answer) {
+            word_count += 1;
+            if stem(word.text).is_some_and(|stem| topic.contains(&stem)) {
+                return None;
+            }
+        }
+        (word_count >= TOPIC_WORDS_MIN).then_some(Nonsense::OffTopic)
     }
 
     /// Words inside a run that was said before: within the last [`NEAR_WORDS`], and anywhere.
     fn repeated_words(&mut self) -> (usize, usize) {
+        // Of a short answer as small a part of the table as holds it, which stays at hand.
         let slot_count = (2 * self.words.len()).next_power_of_two();
         if self.seen.len() < slot_count {
             self.seen.resize(slot_count, Slot::default());
         }
         self.generation = self.generation.wrapping_add(1);
-        let mask = self.seen.len() - 1;
+        let mask = slot_count - 1;
         let (mut near, mut far) = (Covered::default(), Covered::default());
         for (place, run) in self.words.windows(RUN).enumerate() {
-            let run = run.iter().fold(0, |all: u64, &word| mix(all.rotate_left(9) ^ word));
+            let run = run.iter().fold(0, |all: u64, word| all.rotate_left(9) ^ word);
             let mut index = run as usize & mask;
             while self.seen[index].generation == self.generation && self.seen[index].run != run {
                 index = (index + 1) & mask;
@@ -216,33 +244,105 @@ pub fn salad(function_word_count: u32, prose_word_count: u32, mark_count: u32) -
     (prose_word_count >= SALAD_WORDS_MIN && share < FUNCTION_SHARE_MIN && !is_list).then_some(Nonsense::Salad(share))
 }
 
-/// Whether a long answer takes up nothing of what was asked. One that speaks of the question itself does; a text that was ordered need
-/// not name its subject, so only questions are looked at.
-pub fn off_topic(prompt: &str, answer: &str) -> Option<Nonsense> {
-    if !is_question(prompt) {
-        return None;
-    }
-    let mut topic: Vec<u32> = words(prompt).filter_map(content_stem).collect();
-    topic.sort_unstable();
-    topic.dedup();
-    if topic.len() < TOPIC_STEMS_MIN || !prompt.is_ascii() {
-        return None;
-    }
-    topic.extend(["question", "answer", "request", "prompt"].into_iter().filter_map(stem));
-    let mut word_count = 0;
-    for word in words(answer) {
-        word_count += 1;
-        if stem(word).is_some_and(|stem| topic.contains(&stem)) {
-            return None;
-        }
-    }
-    (word_count >= TOPIC_WORDS_MIN).then_some(Nonsense::OffTopic)
+/// A word, and what was seen of it while its end was sought.
+#[derive(Default)]
+struct Word<'t> {
+    text: &'t str,
+    /// The same in any letter case.
+    hash: u64,
+    /// The most consonants on end.
+    consonants_max: usize,
+    /// The kinds that all of its bytes are of.
+    kinds: u8,
 }
 
-/// The letters and digits between anything else. Bytes of other scripts belong to words.
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !(c.is_alphanumeric() || c == '\''))
-        .filter(|word| !word.is_empty())
+/// Kinds of bytes.
+const OF_WORD: u8 = 1;
+const LETTER: u8 = 2;
+const CONSONANT: u8 = 4;
+const CAPITAL: u8 = 8;
+/// A part of a character that is looked at whole.
+const WIDE: u8 = 16;
+
+const KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let c = byte as u8;
+        kinds[byte] = match c {
+            b'\'' | b'0'..=b'9' => OF_WORD,
+            b'a' | b'e' | b'i' | b'o' | b'u' | b'y' => OF_WORD | LETTER,
+            b'A' | b'E' | b'I' | b'O' | b'U' | b'Y' => OF_WORD | LETTER | CAPITAL,
+            b'a'..=b'z' => OF_WORD | LETTER | CONSONANT,
+            b'A'..=b'Z' => OF_WORD | LETTER | CONSONANT | CAPITAL,
+            0x80.. => WIDE,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    kinds
+};
+
+/// The letters, digits and apostrophes between anything else. Letters of other scripts belong to words.
+fn words(text: &str) -> impl Iterator<Item = Word<'_>> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches(|c| !is_of_word(c));
+        let word = Word::at_start(rest);
+        rest = &rest[word.text.len()..];
+        (!word.text.is_empty()).then_some(word)
+    })
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '\''
+}
+
+impl<'t> Word<'t> {
+    /// The word that a text begins with, read in one pass.
+    fn at_start(text: &'t str) -> Word<'t> {
+        let bytes = text.as_bytes();
+        let (mut at, mut hash, mut consonants) = (0, 0, 0);
+        let mut word = Word {
+            kinds: u8::MAX,
+            ..Word::default()
+        };
+        while at < bytes.len() {
+            let kind = KINDS[usize::from(bytes[at])];
+            let width = match kind {
+                WIDE => text[at..]
+                    .chars()
+                    .next()
+                    .filter(|c| is_of_word(*c))
+                    .map_or(0, char::len_utf8),
+                _ => usize::from(kind & OF_WORD),
+            };
+            if width == 0 {
+                break;
+            }
+            for byte in &bytes[at..at + width] {
+                hash = step(hash ^ u64::from(byte.to_ascii_lowercase()));
+            }
+            consonants = if kind & CONSONANT == 0 { 0 } else { consonants + 1 };
+            word.consonants_max = word.consonants_max.max(consonants);
+            word.kinds &= kind;
+            at += width;
+        }
+        Word {
+            text: &text[..at],
+            hash: mix(hash),
+            ..word
+        }
+    }
+
+    /// Letters in an order that nobody says: no vowel, too many consonants on end, too long. Numbers and other scripts are none of these.
+    fn is_no_word(&self) -> bool {
+        let length = self.text.len();
+        let is_acronym = self.kinds & CAPITAL != 0;
+        let is_odd =
+            self.consonants_max == length || self.consonants_max >= CONSONANTS_MAX || length > WORD_LETTERS_MAX;
+        length >= 5 && self.kinds & LETTER != 0 && !is_acronym && is_odd
+    }
 }
 
 /// The first letters of a word, in lower case.
@@ -255,16 +355,16 @@ fn is_question(prompt: &str) -> bool {
     const WORDS: [&str; 12] = [
         "how", "what", "why", "where", "when", "who", "which", "is", "are", "can", "do", "does",
     ];
-    let first = words(prompt).next().unwrap_or_default();
+    let first = words(prompt).next().map_or("", |word| word.text);
     prompt.trim_end().ends_with('?') || WORDS.iter().any(|word| word.eq_ignore_ascii_case(first))
 }
 
 fn content_stem(word: &str) -> Option<u32> {
-    let is_asking = |known: &&str| known.eq_ignore_ascii_case(word);
-    if ASKING.iter().any(is_asking) {
-        return None;
+    let lower = || word.bytes().map(|byte| byte.to_ascii_lowercase());
+    match ASKING.binary_search_by(|known| known.bytes().cmp(lower())) {
+        Ok(_) => None,
+        Err(_) => stem(word),
     }
-    stem(word)
 }
 
 /// One letter, or two or three, that the model could not leave.
@@ -276,27 +376,8 @@ fn is_stuck(word: &str) -> bool {
     kinds.count_ones() <= STUCK_KINDS_MAX
 }
 
-/// Letters in an order that nobody says: no vowel, too many consonants on end, too long. Numbers and other scripts are none of these.
-fn is_no_word(word: &str) -> bool {
-    let bytes = word.as_bytes();
-    if !bytes.iter().all(u8::is_ascii_alphabetic) || bytes.len() < 5 {
-        return false;
-    }
-    let mut consonants = 0;
-    let mut consonants_max = 0;
-    for byte in bytes {
-        let is_vowel = matches!(byte | 0x20, b'a' | b'e' | b'i' | b'o' | b'u' | b'y');
-        consonants = if is_vowel { 0 } else { consonants + 1 };
-        consonants_max = consonants_max.max(consonants);
-    }
-    let is_acronym = bytes.iter().all(u8::is_ascii_uppercase);
-    !is_acronym && (consonants_max == bytes.len() || consonants_max >= CONSONANTS_MAX || bytes.len() > WORD_LETTERS_MAX)
-}
-
-fn hash(word: &str) -> u64 {
-    word.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0000_01b3)
-    })
+fn step(value: u64) -> u64 {
+    value.wrapping_mul(0x0100_0000_01b3)
 }
 
 fn mix(value: u64) -> u64 {
@@ -365,20 +446,47 @@ mod tests {
         let story = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park with her mother and \
                      her small brown dog every single day.";
         assert_eq!(
-            off_topic("How do I terminate a process in Python?", story),
+            Form::default().off_topic("How do I terminate a process in Python?", story),
             Some(Nonsense::OffTopic)
         );
-        assert_eq!(off_topic("What games do little girls play outside?", story), None);
         assert_eq!(
-            off_topic("Compose a cheerful tale for our newest customers", story),
+            Form::default().off_topic("What games do little girls play outside?", story),
             None
         );
         assert_eq!(
-            off_topic("How do I terminate a process in Python?", "Press Ctrl and C."),
+            Form::default().off_topic("Compose a cheerful tale for our newest customers", story),
+            None
+        );
+        assert_eq!(
+            Form::default().off_topic("How do I terminate a process in Python?", "Press Ctrl and C."),
             None
         );
         let meta = format!("The question is a hard one. {story}");
-        assert_eq!(off_topic("How do I terminate a process in Python?", &meta), None);
+        assert_eq!(
+            Form::default().off_topic("How do I terminate a process in Python?", &meta),
+            None
+        );
+    }
+
+    #[test]
+    fn the_words_of_asking_are_in_order() {
+        assert!(ASKING.is_sorted());
+        assert_eq!(content_stem("Please"), None);
+        assert!(content_stem("Python").is_some());
+    }
+
+    #[test]
+    fn words_are_told_apart_by_their_letters_in_any_case_and_script() {
+        assert_eq!(
+            words("«Don't» say: naïve — 日本 2x!")
+                .map(|word| word.text)
+                .collect::<Vec<_>>(),
+            ["Don't", "say", "naïve", "日本", "2x"]
+        );
+        let hash = |word: &str| words(word).next().unwrap().hash;
+        assert_eq!(hash("Extraordinary"), hash("extraORDINARY"));
+        assert_ne!(hash("extraordinary"), hash("extraordinarz"));
+        assert_ne!(hash("ab"), hash("ba"));
     }
 
     #[test]

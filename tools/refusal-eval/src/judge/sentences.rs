@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::grammar::{COMMA, Grammar, Language, MARK, NUMBER, QUOTED, Symbol};
+use super::grammar::{COMMA, Grammar, Language, MARK, NUMBER, QUOTED, Symbol, WORD_BYTES_MAX, leading_letters};
 
 /// Why an answer cannot be judged at all. The words go into the verdict's `reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +188,7 @@ pub struct Sentence {
 #[derive(Default)]
 pub struct Sentences {
     pub sentences: Vec<Sentence>,
-    pub symbols: Vec<u8>,
+    pub symbols: Vec<Symbol>,
     word: Vec<u8>,
     pub english_count: u32,
     foreign_count: u32,
@@ -315,7 +315,10 @@ impl Sentences {
     }
 
     fn push_word(&mut self, word: &[u8], grammar: &Grammar) {
-        let (symbol, language) = grammar.look_up(word);
+        self.push_found(grammar.look_up(word));
+    }
+
+    fn push_found(&mut self, (symbol, language): (Symbol, Language)) {
         self.count(language);
         self.push(symbol);
     }
@@ -329,7 +332,7 @@ impl Sentences {
     }
 
     fn push(&mut self, symbol: Symbol) {
-        self.symbols.extend_from_slice(&symbol.bytes());
+        self.symbols.push(symbol);
     }
 
     fn close(&mut self, open: &mut Open, end: usize, kind: Kind) {
@@ -354,7 +357,11 @@ impl Sentences {
     fn word(&mut self, completion: &str, start: usize, end: usize, grammar: &Grammar, open: &mut Open) -> usize {
         let bytes = completion.as_bytes();
         // Nearly every word: plain letters, with nothing behind them that could belong to the word.
-        let plain = start + plain_letters(&bytes[start..end]);
+        let (packed, count) = leading_letters(&bytes[start..end]);
+        let plain = match count {
+            WORD_BYTES_MAX => start + plain_letters(&bytes[start..end]),
+            _ => start + count,
+        };
         if plain > start && !matches!(bytes.get(plain), Some(b'\'' | b'`' | 0x80..)) {
             open.words += 1;
             let letters = &bytes[start..plain];
@@ -363,6 +370,7 @@ impl Sentences {
                     self.push_word(first, grammar);
                     self.push_word(second, grammar);
                 }
+                None if letters.len() == count => self.push_found(grammar.look_up_packed(packed)),
                 None => self.push_word(letters, grammar),
             }
             return plain;
@@ -433,11 +441,7 @@ impl Sentences {
                     self.push_word(first, grammar);
                     self.push_word(second, grammar);
                 }
-                None => {
-                    let (symbol, language) = grammar.look_up(&self.word);
-                    self.count(language);
-                    self.push(symbol);
-                }
+                None => self.push_found(grammar.look_up(&self.word)),
             }
             return at;
         }

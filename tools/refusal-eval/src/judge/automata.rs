@@ -1,0 +1,280 @@
+//! Rules as automata: each is a regular expression over the symbols of a sentence, and all run side by side, in time linear in the
+//! sentence, so that no answer can make the judge slow.
+//!
+//! An automaton reads a byte for each symbol: symbols that none of its rules tells apart share one. It holds as many rules as 256 bytes
+//! can serve. Its states, made as they are met, are the sets of rules under way at once, of which a few automata have far fewer than one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use regex_automata::hybrid::dfa::{Cache, DFA};
+use regex_automata::nfa::thompson;
+use regex_automata::util::syntax;
+use regex_automata::{Input, MatchKind, PatternSet};
+
+use super::grammar::{GrammarError, Roles, Symbol};
+
+/// States that an automaton may remember per thread, several times of what English answers need; with too little it forgets and remakes them.
+const CACHE_BYTES_MAX: usize = 32 << 20;
+
+/// A sentence that it matches has the role.
+pub struct Rule {
+    pub role: Roles,
+    pub body: Vec<Part>,
+    /// Of the grammar file, 1-based.
+    pub line: usize,
+}
+
+pub enum Part {
+    /// One symbol of these.
+    Of(BTreeSet<Symbol>),
+    /// So many symbols of any kind.
+    Any { least: u32, most: u32 },
+    /// Of the regular expression, as is.
+    Operator(char),
+}
+
+pub struct Automaton {
+    /// The byte of each symbol.
+    alphabet: Vec<u8>,
+    dfa: DFA,
+    /// What each pattern says.
+    roles: Vec<Roles>,
+}
+
+/// Puts rules that follow each other into one automaton for as long as they fit.
+pub fn compile(rules: &[Rule], symbol_count: usize) -> Result<Vec<Automaton>, GrammarError> {
+    let mut groups: Vec<(Alphabet, Vec<&Rule>)> = Vec::new();
+    for rule in rules {
+        match groups.last_mut() {
+            Some((alphabet, members)) if alphabet.telling_apart(rule).fits() => {
+                *alphabet = alphabet.telling_apart(rule);
+                members.push(rule);
+            }
+            _ => groups.push((Alphabet::new(symbol_count).telling_apart(rule), vec![rule])),
+        }
+    }
+    groups
+        .iter()
+        .map(|(alphabet, rules)| Automaton::new(alphabet, rules))
+        .collect()
+}
+
+/// Kinds of symbols that some rules tell apart.
+#[derive(Clone)]
+struct Alphabet {
+    kind_of: Vec<usize>,
+    /// Symbols of each kind; a kind may be left without any.
+    sizes: Vec<usize>,
+}
+
+impl Alphabet {
+    fn new(symbol_count: usize) -> Alphabet {
+        Alphabet {
+            kind_of: vec![0; symbol_count],
+            sizes: vec![symbol_count],
+        }
+    }
+
+    fn telling_apart(&self, rule: &Rule) -> Alphabet {
+        let mut alphabet = self.clone();
+        for part in &rule.body {
+            if let Part::Of(symbols) = part {
+                alphabet.split(symbols);
+            }
+        }
+        alphabet
+    }
+
+    /// Parts every kind into those symbols and its others.
+    fn split(&mut self, symbols: &BTreeSet<Symbol>) {
+        let mut split: BTreeMap<usize, usize> = BTreeMap::new();
+        for symbol in symbols {
+            let kind = self.kind_of[symbol.index()];
+            let other = *split.entry(kind).or_insert_with(|| {
+                self.sizes.push(0);
+                self.sizes.len() - 1
+            });
+            self.sizes[kind] -= 1;
+            self.sizes[other] += 1;
+            self.kind_of[symbol.index()] = other;
+        }
+    }
+
+    fn fits(&self) -> bool {
+        self.sizes.iter().filter(|size| **size > 0).count() <= 256
+    }
+
+    /// The byte of each symbol, where there are enough.
+    fn bytes(&self) -> Option<Vec<u8>> {
+        let mut byte_of: BTreeMap<usize, u8> = BTreeMap::new();
+        let byte = |kind: &usize| {
+            let next = byte_of.len();
+            match byte_of.get(kind) {
+                Some(byte) => Some(*byte),
+                None => Some(*byte_of.entry(*kind).or_insert(u8::try_from(next).ok()?)),
+            }
+        };
+        self.kind_of.iter().map(byte).collect()
+    }
+}
+
+impl Automaton {
+    fn new(alphabet: &Alphabet, rules: &[&Rule]) -> Result<Automaton, GrammarError> {
+        let fail = |cause: String| GrammarError {
+            line: rules[0].line,
+            cause,
+        };
+        let too_many = || fail("the rule tells more than 256 kinds of word apart".into());
+        let alphabet = alphabet.bytes().ok_or_else(too_many)?;
+        // One pattern a role, so that there are few kinds of match to keep apart.
+        let mut patterns: BTreeMap<Roles, String> = BTreeMap::new();
+        for rule in rules {
+            let pattern = patterns.entry(rule.role).or_default();
+            if !pattern.is_empty() {
+                pattern.push('|');
+            }
+            render(rule, &alphabet, pattern);
+        }
+        let (roles, patterns): (Vec<Roles>, Vec<String>) = patterns.into_iter().unzip();
+        let is_bytes = syntax::Config::new()
+            .unicode(false)
+            .utf8(false)
+            .dot_matches_new_line(true);
+        let dfa = DFA::builder()
+            .syntax(is_bytes)
+            .thompson(thompson::Config::new().utf8(false))
+            .configure(DFA::config().match_kind(MatchKind::All).cache_capacity(CACHE_BYTES_MAX))
+            .build_many(&patterns)
+            .map_err(|cause| fail(cause.to_string()))?;
+        Ok(Automaton { alphabet, dfa, roles })
+    }
+}
+
+/// Appends a rule as a regular expression over bytes.
+fn render(rule: &Rule, alphabet: &[u8], pattern: &mut String) {
+    const ACCEPTS: &str = "a String accepts every write";
+    pattern.push_str("(?:");
+    for part in &rule.body {
+        match part {
+            Part::Of(symbols) => {
+                let bytes: BTreeSet<u8> = symbols.iter().map(|symbol| alphabet[symbol.index()]).collect();
+                pattern.push('[');
+                bytes
+                    .iter()
+                    .for_each(|byte| write!(pattern, "\\x{byte:02x}").expect(ACCEPTS));
+                pattern.push(']');
+            }
+            Part::Any { least, most } => write!(pattern, "(?:.{{{least},{most}}})").expect(ACCEPTS),
+            Part::Operator('(') => pattern.push_str("(?:"),
+            Part::Operator(operator) => pattern.push(*operator),
+        }
+    }
+    pattern.push(')');
+}
+
+/// The scratch memory of one thread.
+pub struct Matcher<'g> {
+    automata: &'g [Automaton],
+    caches: Vec<Cache>,
+    matched: PatternSet,
+    /// A sentence in an automaton's bytes.
+    text: Vec<u8>,
+}
+
+impl<'g> Matcher<'g> {
+    pub fn new(automata: &'g [Automaton]) -> Matcher<'g> {
+        Matcher {
+            automata,
+            caches: automata.iter().map(|automaton| automaton.dfa.create_cache()).collect(),
+            matched: PatternSet::new(Roles::BITS as usize),
+            text: Vec::new(),
+        }
+    }
+
+    /// Every role that some rule finds in this sentence.
+    pub fn roles(&mut self, symbols: &[Symbol]) -> Roles {
+        let mut roles = 0;
+        for (automaton, cache) in self.automata.iter().zip(&mut self.caches) {
+            self.text.clear();
+            self.text
+                .extend(symbols.iter().map(|symbol| automaton.alphabet[symbol.index()]));
+            self.matched.clear();
+            // The lazy automaton can give up only on a quit byte or a cache-clear limit, and neither is configured.
+            automaton
+                .dfa
+                .try_which_overlapping_matches(cache, &Input::new(&self.text), &mut self.matched)
+                .expect("a search without quit bytes cannot fail");
+            for pattern in self.matched.iter() {
+                roles |= automaton.roles[pattern.as_usize()];
+            }
+        }
+        roles
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(role: Roles, sets: &[&[usize]]) -> Rule {
+        let part = |set: &&[usize]| Part::Of(set.iter().map(|index| Symbol::at(*index)).collect());
+        Rule {
+            role,
+            body: sets.iter().map(part).collect(),
+            line: 1,
+        }
+    }
+
+    fn roles(automata: &[Automaton], sentence: &[usize]) -> Roles {
+        let symbols: Vec<Symbol> = sentence.iter().map(|index| Symbol::at(*index)).collect();
+        Matcher::new(automata).roles(&symbols)
+    }
+
+    #[test]
+    fn symbols_share_a_byte_where_no_rule_tells_them_apart() {
+        let alphabet = Alphabet::new(6).telling_apart(&rule(1, &[&[1, 2, 3], &[3, 4]]));
+        let bytes = alphabet.bytes().unwrap();
+        assert_eq!(bytes, [0, 1, 1, 2, 3, 0]);
+    }
+
+    #[test]
+    fn rules_are_found_whichever_automaton_holds_them() {
+        // Each names a hundred symbols of its own: two fit together.
+        let symbols: Vec<[usize; 1]> = (0..500).map(|index| [index + 1]).collect();
+        let rules: Vec<Rule> = symbols
+            .chunks(100)
+            .enumerate()
+            .map(|(index, own)| {
+                let mut rule = rule(1 << index, &[&own[0]]);
+                for symbol in &own[1..] {
+                    rule.body.push(Part::Operator('|'));
+                    rule.body.push(Part::Of([Symbol::at(symbol[0])].into()));
+                }
+                rule
+            })
+            .collect();
+        let automata = compile(&rules, 501).unwrap();
+        assert_eq!(automata.len(), 3);
+        assert_eq!(roles(&automata, &[0, 50, 0]), 1);
+        assert_eq!(roles(&automata, &[450, 150]), 0b10010);
+        assert_eq!(roles(&automata, &[0]), 0);
+    }
+
+    #[test]
+    fn a_rule_of_too_many_kinds_is_refused() {
+        let all: Vec<[usize; 1]> = (0..300).map(|index| [index]).collect();
+        let sets: Vec<&[usize]> = all.iter().map(|one| &one[..]).collect();
+        assert!(compile(&[rule(1, &sets)], 300).is_err());
+        assert!(compile(&[rule(1, &sets[..256])], 256).is_ok());
+    }
+
+    #[test]
+    fn a_gap_takes_no_more_than_it_may() {
+        let mut rule = rule(1, &[&[1], &[2]]);
+        rule.body.insert(1, Part::Any { least: 0, most: 2 });
+        let automata = compile(&[rule], 4).unwrap();
+        assert_eq!(roles(&automata, &[1, 0, 3, 2]), 1);
+        assert_eq!(roles(&automata, &[1, 0, 3, 0, 2]), 0);
+    }
+}
