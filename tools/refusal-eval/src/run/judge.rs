@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use process::{Common, Error, Outcome, Output, Progress, Result, ResultExt};
 use rayon::prelude::*;
 use records::dataset::InputFormat;
-use records::{JoinKey, Prompt, Status, Verdict, Writer};
+use records::{Class, JoinKey, Prompt, Status, Verdict, Writer};
 
 use super::begin;
 use crate::answers::{Answer, Answers, Entry};
@@ -96,12 +96,10 @@ pub fn judge_into(
     judge_batches(&mut writer, panel, read, progress)?;
     wanted.refuse_missing(answers.subject())?;
     let status = Status::partial_if(answers.status().is_partial() || !wanted.missing.is_empty());
+    let names = panel.names();
     for prompt in wanted.missing.values() {
-        let answer = Answer::missing(prompt);
-        for name in panel.names() {
-            let word = Word::unscored("the prompt has no completion".into());
-            writer.row(&verdict_row(&answer, &name, word)).at("output")?;
-        }
+        let words = vec![Word::unscored("the prompt has no completion".into()); names.len()];
+        write_verdicts(&mut writer, Answer::missing(prompt), &names, words)?;
     }
     let extra = answers
         .digest()
@@ -154,7 +152,7 @@ fn judge_batches(
     while !batch.is_empty() {
         let before = judged.take();
         let write = || match before {
-            Some((batch, words)) => write_batch(writer, panel, &batch, words),
+            Some((batch, words)) => write_batch(writer, panel, batch, words),
             None => Ok(()),
         };
         let (written, (next, words)) = rayon::join(write, || rayon::join(&mut read, || judge_texts(&benches, &batch)));
@@ -163,7 +161,7 @@ fn judge_batches(
         judged = Some((std::mem::replace(&mut batch, next?), words));
     }
     match judged {
-        Some((batch, words)) => write_batch(writer, panel, &batch, words),
+        Some((batch, words)) => write_batch(writer, panel, batch, words),
         None => Ok(()),
     }
 }
@@ -185,7 +183,7 @@ fn judge_texts(benches: &[Mutex<Bench<'_>>], batch: &[Unit]) -> Vec<Vec<Word>> {
         .collect()
 }
 
-fn write_batch(writer: &mut Writer<Output>, panel: &Panel, batch: &[Unit], words: Vec<Vec<Word>>) -> Result<()> {
+fn write_batch(writer: &mut Writer<Output>, panel: &Panel, batch: Vec<Unit>, words: Vec<Vec<Word>>) -> Result<()> {
     let answers: Vec<&Answer> = batch
         .iter()
         .filter_map(|unit| match unit {
@@ -195,39 +193,47 @@ fn write_batch(writer: &mut Writer<Output>, panel: &Panel, batch: &[Unit], words
         .collect();
     let mut asked = panel.ask(&answers)?.into_iter();
     let names = panel.names();
-    for (unit, words) in batch.iter().zip(words) {
-        let answer = match unit {
-            Unit::Answer(answer) => answer,
-            Unit::Foreign(row) => {
-                writer.row_text(row).at("output")?;
-                continue;
+    for (unit, words) in batch.into_iter().zip(words) {
+        match unit {
+            Unit::Foreign(row) => writer.row_text(&row).at("output")?,
+            Unit::Answer(answer) => {
+                let asked = asked.next().unwrap_or_default();
+                let words = panel.complete(&answer, words, asked)?;
+                write_verdicts(writer, answer, &names, words)?;
             }
-        };
-        let asked = asked.next().unwrap_or_default();
-        let words = panel.complete(answer, words, asked)?;
-        for (name, word) in names.iter().zip(words) {
-            writer.row(&verdict_row(answer, name, word)).at("output")?;
         }
     }
     Ok(())
 }
 
-fn verdict_row(answer: &Answer, judge: &str, word: Word) -> Verdict {
-    Verdict {
-        id: answer.id.clone(),
-        bench: answer.bench.clone(),
+/// One row for each judge, in their order.
+fn write_verdicts(writer: &mut Writer<Output>, answer: Answer, names: &[String], words: Vec<Word>) -> Result<()> {
+    let mut row = Verdict {
+        id: answer.id,
+        bench: answer.bench,
         attempt_index: answer.attempt_index,
-        label: answer.label.clone(),
-        kind: answer.kind.clone(),
-        text_digest: answer.text_digest.clone(),
-        judge: judge.to_owned(),
-        verdict: word.class,
-        harmful: word.harmful,
-        confidence: word.confidence,
-        score: word.score,
-        evidence: word.evidence,
-        reason: word.reason,
-        model_digest: answer.model_digest.clone(),
+        label: answer.label,
+        kind: answer.kind,
+        text_digest: answer.text_digest,
+        judge: String::new(),
+        verdict: Class::Unscored,
+        harmful: None,
+        confidence: None,
+        score: None,
+        evidence: None,
+        reason: None,
+        model_digest: answer.model_digest,
         rest: Default::default(),
+    };
+    for (name, word) in names.iter().zip(words) {
+        row.judge.clone_from(name);
+        row.verdict = word.class;
+        row.harmful = word.harmful;
+        row.confidence = word.confidence;
+        row.score = word.score;
+        row.evidence = word.evidence;
+        row.reason = word.reason;
+        writer.row(&row).at("output")?;
     }
+    Ok(())
 }
