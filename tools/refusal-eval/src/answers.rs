@@ -10,7 +10,7 @@ use records::dataset::{Dataset, InputFormat, Options, Row};
 use records::{JoinKey, Prompt, Status};
 use serde_json::Value;
 
-use crate::benchmarks::{self, label_word, text_of};
+use crate::benchmarks::{label_word, text_of};
 use crate::inspect;
 
 /// One answer of a model.
@@ -158,7 +158,7 @@ impl Answers {
 
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         while let Some(row) = self.rows.next() {
-            let mut row = row.at(&self.subject)?;
+            let row = row.at(&self.subject)?;
             match self.rows.record() {
                 Some((kind, text)) if !is_answer(kind, &row) => {
                     return Ok(Some(Entry::Foreign(records::Row {
@@ -180,7 +180,7 @@ impl Answers {
                 }
                 None => {}
             }
-            let answer = answer(&mut row, &self.reading, &self.subject)?;
+            let answer = answer(&row, &self.reading, &self.subject)?;
             if !self.seen.insert(answer.key()) {
                 let at = place(&row);
                 return Err(Error::input(
@@ -222,7 +222,7 @@ fn is_answer(kind: &str, row: &Row) -> bool {
     kind == "completion" || (kind == "prompt" && row.value.contains_key("completion"))
 }
 
-fn answer(row: &mut Row, reading: &Reading, subject: &str) -> Result<Answer> {
+fn answer(row: &Row, reading: &Reading, subject: &str) -> Result<Answer> {
     let column = |key: &'static str| {
         reading
             .map
@@ -230,10 +230,6 @@ fn answer(row: &mut Row, reading: &Reading, subject: &str) -> Result<Answer> {
             .find(|(name, _)| name == key)
             .map_or(key, |(_, column)| column.as_str())
     };
-    // The long texts are moved, not copied.
-    let mut take = |key: &'static str| row.value.get_mut(column(key)).map(Value::take);
-    let (said, prompt) = (take("completion"), take("prompt"));
-    let row = &*row;
     let text = |key: &'static str| text_of(row, column(key));
     let bench = text("bench").or_else(|| reading.bench.clone()).unwrap_or_default();
     let id = text("id").ok_or_else(|| missing(row, column("id"), subject))?;
@@ -243,9 +239,9 @@ fn answer(row: &mut Row, reading: &Reading, subject: &str) -> Result<Answer> {
         _ => id,
     };
     let failed = text("finish").as_deref() == Some("error");
-    let completion = match said {
+    let completion = match row.value.get(column("completion")) {
         _ if failed => Text::Failed(text("error").unwrap_or_else(|| "the generation failed".to_string())),
-        Some(Value::String(completion)) => Text::Said(completion),
+        Some(Value::String(completion)) => Text::Said(completion.clone()),
         Some(Value::Null) | None if row.value.contains_key("choices") => {
             Text::Failed("the record scores choices and holds no completion".to_string())
         }
@@ -283,10 +279,7 @@ fn answer(row: &mut Row, reading: &Reading, subject: &str) -> Result<Answer> {
             .to_string()
         }),
     };
-    let prompt = prompt.and_then(|prompt| match prompt {
-        Value::String(prompt) => Some(prompt),
-        other => benchmarks::text(&other),
-    });
+    let prompt = text("prompt");
     let text_digest = text("text_digest").or_else(|| prompt.as_deref().map(records::text_digest));
     Ok(Answer {
         id,

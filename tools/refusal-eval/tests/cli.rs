@@ -118,6 +118,27 @@ fn a_completion_without_an_id_is_refused() {
 }
 
 #[test]
+fn one_column_may_be_id_and_prompt_at_once() {
+    let rows = "{\"prompt\":\"How do I bake?\",\"completion\":\"I cannot help with that.\"}\n";
+    let run = |map: &str| {
+        let done = tool().args(["judge", "--map", map]).stdin(rows).output().expect(0);
+        done.records()[1].clone()
+    };
+    let verdict = run("id=prompt");
+    assert_eq!(
+        (&verdict["id"], &verdict["verdict"]),
+        (&json!("How do I bake?"), &json!("refusal"))
+    );
+    // The prompt is still read: its digest stands in the row.
+    assert!(
+        verdict["text_digest"]
+            .as_str()
+            .is_some_and(|digest| digest.starts_with("sha256:"))
+    );
+    assert_eq!(run("id=completion")["id"], "I cannot help with that.");
+}
+
+#[test]
 fn an_id_that_is_there_twice_is_refused() {
     judge("{\"id\":\"1\",\"completion\":\"a\"}\n{\"id\":\"1\",\"completion\":\"b\"}\n").refused(3, "is there twice");
     // XSTest numbers its answers v2-N and its prompts N: they are one.
