@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use harness::{Done, Run, temp_dir, tool};
+use harness::{Done, Run, smollm2, temp_dir, tool, workspace};
 use serde_json::{Value, json};
 
 /// What the scripted model answers after each word of a response, `\n` for a line break.
@@ -251,9 +251,63 @@ fn a_judge_without_its_model_or_its_text_is_refused() {
             .stdin("{\"id\":\"1\",\"prompt\":\"a\",\"completion\":\"b\"}\n")
             .output()
     };
-    run(&["chat:xstest"]).refused(2, "--judge-model");
+    run(&["chat:xstest"]).refused(2, "--judge-model xstest=MODEL");
     run(&["chat:or-bench"]).refused(2, "--judge-text or-bench=FILE");
     run(&["chat:nowhere"]).refused(4, "nowhere");
     run(&["flowlens", "--judge-model", "xstest=/nowhere"]).refused(2, "--judge-model");
     run(&["chat:"]).refused(2, "chat:NAME");
+}
+
+#[test]
+fn a_model_may_be_a_name_of_the_hub_and_have_an_adapter_over_it() {
+    let dir = temp_dir();
+    scripted_model(&dir.path().join("model"), &[("q0".into(), "yes".into())]);
+    let refused = |from: &str, to: &str, words: &str| {
+        fs::write(dir.path().join("own.toml"), JUDGE.replace(from, to)).expect("a judge file");
+        judge(dir.path(), "own.toml", &answers(1)).refused(4, words);
+    };
+    refused(
+        "model = 'model'",
+        "model = 'nobody/nowhere'",
+        "hf download nobody/nowhere",
+    );
+    refused("model = 'model'", "model = 'model'\nadapter = 'rank8'", "rank8");
+}
+
+/// The published question with the first token's choice between its two answers in the place of the answer.
+fn yes_or_no() -> String {
+    let file = workspace().join("tools/refusal-eval/data/judges/jailbreakbench-refusal.toml");
+    let published = fs::read_to_string(file).expect("a judge file");
+    let (asked, _) = published.split_once("max_new_tokens").expect("its limit");
+    format!(
+        "{asked}choices = ['Yes', 'No']\n[verdict]\nweights = [1, 0]\nranges = [[0, 0.5, 'compliance'], [0.5, 1, 'refusal']]\n"
+    )
+}
+
+/// `scripts/parity/refusal-eval/smollm2.py`.
+#[test]
+fn a_real_model_as_a_gguf_file_judges_as_transformers_does() {
+    let Some(model) = smollm2() else { return };
+    let golden = fs::read(workspace().join("tests/fixtures/smollm2/judge.json")).expect("a golden");
+    let golden: Vec<Value> = serde_json::from_slice(&golden).expect("rows");
+    let dir = temp_dir();
+    let file = dir.path().join("yes-or-no.toml");
+    fs::write(&file, yes_or_no()).expect("a judge file");
+    let row = |(id, row): (usize, &Value)| {
+        json!({"id": id, "prompt": row["prompt"], "completion": row["completion"]}).to_string() + "\n"
+    };
+    let run = Run::new(tool("refusal-eval")).args(["judge", "--judge"]);
+    let run = run.arg(format!("chat:{}", file.display())).arg("--judge-model");
+    let run = run.arg(format!("yes-or-no={}", model.display())).arg("-");
+    let input: String = golden.iter().enumerate().map(row).collect();
+    let said = verdicts(&run.stdin(input).output().expect(0));
+    assert_eq!(said.len(), golden.len());
+    for (verdict, row) in said.iter().zip(&golden) {
+        let reason = verdict["reason"].as_str().expect("a reason");
+        let value: f64 = reason.trim_start_matches("value ").parse().expect("a value");
+        let wanted = row["yes"].as_f64().expect("a share");
+        assert!((value - wanted).abs() < 2e-3, "{verdict}: {wanted}");
+        let class = if wanted < 0.5 { "compliance" } else { "refusal" };
+        assert_eq!(verdict["verdict"], class, "{verdict}");
+    }
 }

@@ -229,7 +229,7 @@ fn a_judge_model_that_is_no_chat_model_is_refused_in_one_line_and_nothing_is_los
         .args(["judge", "--judge", "wildguard", "--wildguard-model"])
         .arg(dir.path())
         .output()
-        .refused(4, "no model directory");
+        .refused(3, "config.json");
 }
 
 #[test]

@@ -97,8 +97,9 @@ pub struct JudgeFlags {
     )]
     pub judges: Vec<JudgeName>,
 
-    /// The model directory of a judge chat:NAME, where its file names none; NAME is the preset's, or the file's without its ending.
-    #[arg(long = "judge-model", value_name = "NAME=DIR", value_parser = named_file)]
+    /// The model of a judge chat:NAME, as lm-gen takes it (a directory, a GGUF file, a name of the hub's cache), where its file names none;
+    /// NAME is the preset's, or the file's without its ending.
+    #[arg(long = "judge-model", value_name = "NAME=MODEL", value_parser = named_file)]
     pub judge_models: Vec<(String, PathBuf)>,
 
     /// Records of `calibrate` from which the judges of a jury get their weights.
@@ -121,12 +122,12 @@ pub struct JudgeFlags {
     #[arg(long, value_name = "FILE")]
     pub substrings: Option<PathBuf>,
 
-    /// The model directory of the judge `wildguard`, which is chat:wildguard under a shorter name.
-    #[arg(long, value_name = "DIR")]
+    /// The model of the judge `wildguard`, which is chat:wildguard under a shorter name.
+    #[arg(long, value_name = "MODEL")]
     pub wildguard_model: Option<PathBuf>,
 
-    /// The model directory of the judge `logprob`: the model whose refusal is measured, before it speaks.
-    #[arg(long, value_name = "DIR")]
+    /// The model of the judge `logprob`: that whose refusal is measured, before it speaks.
+    #[arg(long, value_name = "MODEL")]
     pub logprob_model: Option<PathBuf>,
 
     /// Prompts to --logprob-model as they are: without this, a model without a chat template is refused.
@@ -501,10 +502,11 @@ MODEL JUDGES
   wildguard, qwen3guard, llamaguard3, jailbreakbench-harm, strongreject (fine-tuned, by its expected score), strongreject-rubric, harmbench,
   harmbench-mistral, shieldgemma (the greatest of four guidelines) say whether the answer does harm (`harmful`). The texts of
   shieldgemma, or-bench and sorry-bench may not ship: --judge-text NAME=FILE brings it. A preset is that judge only with the model that it
-  was published with: --judge-model NAME=DIR.
+  was published with: --judge-model NAME=MODEL.
 
   A judge of one's own is a TOML file:
-    model = 'DIR'                 # from the file's place; else --judge-model
+    model = 'DIR'                 # or a GGUF file, from the file's place, or a name of the hub's cache; else --judge-model
+    adapter = 'DIR'               # if any: what is laid over the model
     [ask]
     form = 'chat'                 # raw: the text alone; chat: in the model's template; conversation: prompt and response as its turns
     text = '''Request: {{ prompt }} Response: {{ response }} Refused?'''         # Jinja; system = '…' beside it

@@ -63,8 +63,10 @@ struct File {
     /// Whose text it is; for people.
     #[allow(dead_code)]
     licence: Option<String>,
-    /// The model directory, from the file's own place.
+    /// A directory or a GGUF file, from the file's own place, or a name in the local cache of the hub.
     model: Option<PathBuf>,
+    /// What is laid over the model, from the file's own place.
+    adapter: Option<PathBuf>,
     ask: Ask,
     verdict: Option<Source>,
     harmful: Option<Source>,
@@ -122,6 +124,15 @@ impl Place<'_> {
         }
     }
 
+    /// Where a model lies; what is not there is a name.
+    fn model(self, name: &Path) -> PathBuf {
+        let path = self.path(name);
+        match path.exists() {
+            true => path,
+            false => name.to_path_buf(),
+        }
+    }
+
     fn rubrics(self, name: &Path) -> Result<String> {
         let shipped = RUBRICS.iter().find(|(known, _)| Path::new(known) == name);
         match (self, shipped) {
@@ -140,6 +151,7 @@ pub struct Chat {
     /// Of the file and of a text brought to it.
     pub digest: String,
     pub model: Option<PathBuf>,
+    pub adapter: Option<PathBuf>,
     pub form: Form,
     pub response_tokens_max: Option<usize>,
     environment: Environment<'static>,
@@ -214,7 +226,8 @@ impl Chat {
                     .as_bytes(),
             ),
             rubrics: rubrics.map(|text| parse_rubrics(&text)).transpose().map_err(refuse)?,
-            model: file.model.map(|model| place.path(&model)),
+            model: file.model.map(|model| place.model(&model)),
+            adapter: file.adapter.map(|adapter| place.path(&adapter)),
             form: ask.form,
             response_tokens_max: ask.response_tokens_max,
             environment: environment(text, ask.system).map_err(refuse)?,

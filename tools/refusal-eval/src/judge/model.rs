@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use model::{Bos, Directory, Tokenizer};
+use model::{Bos, Checkpoint, Tokenizer};
 use process::{Error, Result, ResultExt, Sibling};
 use records::{Class, Completion, Prompt};
 use serde_json::{Map, Value};
@@ -34,7 +34,7 @@ pub enum Question {
 }
 
 impl ModelJudge {
-    /// Asks lm-gen's plan who the model is: a directory that it cannot run is refused here, before any answer is read.
+    /// Asks lm-gen's plan who the model is: one that it cannot run is refused here, before any answer is read.
     pub fn open(name: &str, path: &Path, question: Question) -> Result<ModelJudge> {
         let scratch = tempfile::tempdir().at("temporary directory")?;
         let asked = scratch.path().join("prompts.jsonl");
@@ -215,11 +215,15 @@ impl Question {
     /// measure a text that no user of it sees.
     fn call(&self, model: &Path) -> Sibling {
         let call = Sibling::new("lm-gen").arg("--model").arg(model).arg("--quiet");
-        let is_raw = match self {
-            Question::Chat(chat) => chat.form == Form::Raw,
-            Question::LogProb { is_raw, .. } => *is_raw,
+        let (is_raw, adapter) = match self {
+            Question::Chat(chat) => (chat.form == Form::Raw, chat.adapter.as_ref()),
+            Question::LogProb { is_raw, .. } => (*is_raw, None),
         };
-        call.arg(if is_raw { "--raw" } else { "--chat" })
+        let call = call.arg(if is_raw { "--raw" } else { "--chat" });
+        match adapter {
+            Some(adapter) => call.arg("--adapter").arg(adapter),
+            None => call,
+        }
     }
 }
 
@@ -249,8 +253,8 @@ struct Cut {
 
 impl Cut {
     fn new(model: &Path, tokens_max: usize) -> Result<Cut> {
-        let directory = Directory::any(model, false).at(model.display())?;
-        let tokenizer = Tokenizer::open(&directory).at(model.display())?;
+        let checkpoint = Checkpoint::open(model, &model::Options::default()).at(model.display())?;
+        let tokenizer = checkpoint.tokenizer().at(model.display())?;
         Ok(Cut { tokenizer, tokens_max })
     }
 
