@@ -5,12 +5,14 @@
 //! can serve. Its states, made as they are met, are the sets of rules under way at once, of which a few automata have far fewer than one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::fmt::Write as _;
 
+use regex_automata::hybrid::LazyStateID;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::nfa::thompson;
 use regex_automata::util::syntax;
-use regex_automata::{Input, MatchKind, PatternSet};
+use regex_automata::{Input, MatchKind};
 
 use super::grammar::{GrammarError, Roles, Symbol};
 
@@ -151,6 +153,31 @@ impl Automaton {
     }
 }
 
+impl Automaton {
+    /// A match is seen in the state behind the byte that follows it.
+    fn roles(&self, cache: &mut Cache, text: &[u8]) -> Result<Roles, Box<dyn Error>> {
+        let mut roles = 0;
+        let mut state = self.dfa.start_state_forward(cache, &Input::new(text))?;
+        for &byte in text {
+            state = self.dfa.next_state(cache, state, byte)?;
+            if state.is_match() {
+                roles |= self.roles_of(cache, state);
+            }
+        }
+        state = self.dfa.next_eoi_state(cache, state)?;
+        if state.is_match() {
+            roles |= self.roles_of(cache, state);
+        }
+        Ok(roles)
+    }
+
+    fn roles_of(&self, cache: &Cache, state: LazyStateID) -> Roles {
+        (0..self.dfa.match_len(cache, state))
+            .map(|index| self.roles[self.dfa.match_pattern(cache, state, index).as_usize()])
+            .fold(0, |all, role| all | role)
+    }
+}
+
 /// Appends a rule as a regular expression over bytes.
 fn render(rule: &Rule, alphabet: &[u8], pattern: &mut String) {
     const ACCEPTS: &str = "a String accepts every write";
@@ -177,7 +204,6 @@ fn render(rule: &Rule, alphabet: &[u8], pattern: &mut String) {
 pub struct Matcher<'g> {
     automata: &'g [Automaton],
     caches: Vec<Cache>,
-    matched: PatternSet,
     /// A sentence in an automaton's bytes.
     text: Vec<u8>,
 }
@@ -187,7 +213,6 @@ impl<'g> Matcher<'g> {
         Matcher {
             automata,
             caches: automata.iter().map(|automaton| automaton.dfa.create_cache()).collect(),
-            matched: PatternSet::new(Roles::BITS as usize),
             text: Vec::new(),
         }
     }
@@ -199,15 +224,10 @@ impl<'g> Matcher<'g> {
             self.text.clear();
             self.text
                 .extend(symbols.iter().map(|symbol| automaton.alphabet[symbol.index()]));
-            self.matched.clear();
             // The lazy automaton can give up only on a quit byte or a cache-clear limit, and neither is configured.
-            automaton
-                .dfa
-                .try_which_overlapping_matches(cache, &Input::new(&self.text), &mut self.matched)
+            roles |= automaton
+                .roles(cache, &self.text)
                 .expect("a search without quit bytes cannot fail");
-            for pattern in self.matched.iter() {
-                roles |= automaton.roles[pattern.as_usize()];
-            }
         }
         roles
     }
