@@ -14,10 +14,36 @@ use regex_automata::nfa::thompson;
 use regex_automata::util::syntax;
 use regex_automata::{Input, MatchKind};
 
-use super::grammar::{GrammarError, Roles, Symbol};
-
 /// States that an automaton may remember per thread, several times of what English answers need; with too little it forgets and remakes them.
 const CACHE_BYTES_MAX: usize = 32 << 20;
+
+/// What a sentence is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Symbol(pub u16);
+
+impl Symbol {
+    fn index(self) -> usize {
+        self.0.into()
+    }
+}
+
+/// One role name per bit of [`Roles`].
+pub type Roles = u64;
+
+/// What the grammar file says, and where it goes wrong: `line` is 1-based.
+#[derive(Debug)]
+pub struct GrammarError {
+    pub line: usize,
+    pub cause: String,
+}
+
+impl std::fmt::Display for GrammarError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "line {}: {}", self.line, self.cause)
+    }
+}
+
+impl std::error::Error for GrammarError {}
 
 /// A sentence that it matches has the role.
 pub struct Rule {
@@ -151,9 +177,7 @@ impl Automaton {
             .map_err(|cause| fail(cause.to_string()))?;
         Ok(Automaton { alphabet, dfa, roles })
     }
-}
 
-impl Automaton {
     /// A match is seen in the state behind the byte that follows it.
     fn roles(&self, cache: &mut Cache, text: &[u8]) -> Result<Roles, Box<dyn Error>> {
         let mut roles = 0;
@@ -238,7 +262,7 @@ mod tests {
     use super::*;
 
     fn rule(role: Roles, sets: &[&[usize]]) -> Rule {
-        let part = |set: &&[usize]| Part::Of(set.iter().map(|index| Symbol::at(*index)).collect());
+        let part = |set: &&[usize]| Part::Of(set.iter().map(|index| Symbol(*index as u16)).collect());
         Rule {
             role,
             body: sets.iter().map(part).collect(),
@@ -247,7 +271,7 @@ mod tests {
     }
 
     fn roles(automata: &[Automaton], sentence: &[usize]) -> Roles {
-        let symbols: Vec<Symbol> = sentence.iter().map(|index| Symbol::at(*index)).collect();
+        let symbols: Vec<Symbol> = sentence.iter().map(|index| Symbol(*index as u16)).collect();
         Matcher::new(automata).roles(&symbols)
     }
 
@@ -269,7 +293,7 @@ mod tests {
                 let mut rule = rule(1 << index, &[&own[0]]);
                 for symbol in &own[1..] {
                     rule.body.push(Part::Operator('|'));
-                    rule.body.push(Part::Of([Symbol::at(symbol[0])].into()));
+                    rule.body.push(Part::Of([Symbol(symbol[0] as u16)].into()));
                 }
                 rule
             })

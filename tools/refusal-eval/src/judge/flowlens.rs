@@ -17,9 +17,9 @@ use std::ops::Range;
 
 use records::Class;
 
-use super::automata::Matcher;
+use super::automata::{GrammarError, Matcher, Roles};
 use super::echo::Echo;
-use super::grammar::{Grammar, GrammarError, Roles};
+use super::grammar::Grammar;
 use super::languages::Languages;
 use super::sentences::{Kind, Sentences, Unreadable};
 use super::{Finding, Reason, nonsense};

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::automata::{self, Automaton, Matcher, Part};
+use super::automata::{self, Automaton, GrammarError, Matcher, Part, Roles, Symbol};
 
 /// Symbols that are not words of the grammar. Words start at [`FIRST_WORD`].
 pub const WORD: Symbol = Symbol(0);
@@ -16,40 +16,8 @@ pub const QUOTED: Symbol = Symbol(4);
 const FIRST_WORD: usize = 5;
 const SYMBOL_COUNT_MAX: usize = 1 << 14;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Symbol(u16);
-
-impl Symbol {
-    pub fn index(self) -> usize {
-        self.0.into()
-    }
-
-    #[cfg(test)]
-    pub fn at(index: usize) -> Symbol {
-        Symbol(index as u16)
-    }
-}
-
 /// Longer words are `WORD` unless a rule could name them, which the reader of the grammar refuses.
 pub const WORD_BYTES_MAX: usize = 16;
-
-/// What the grammar file says, and where it goes wrong: `line` is 1-based.
-#[derive(Debug)]
-pub struct GrammarError {
-    pub line: usize,
-    pub cause: String,
-}
-
-impl std::fmt::Display for GrammarError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "line {}: {}", self.line, self.cause)
-    }
-}
-
-impl std::error::Error for GrammarError {}
-
-/// One role name per bit of [`Roles`].
-pub type Roles = u64;
 
 /// The language that a function word speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
