@@ -114,24 +114,6 @@ $(OUT)/gradients.jsonl: $(START)/config.json $(OUT)/models/$(UNCURED)/config.jso
 	rm -rf $(OUT)/one-step
 	mv $@.part $@
 
-# What the write-up is made from, in one archive: the records of every run that has a summary, without texts that were asked.
-WRITE_UP := ../../docs/replication
-PUBLISHED := summaries settings refusals pairs verdicts geometry develop chosen entropy metrics scored paths stability.jsonl borders.jsonl gradients.jsonl claims.jsonl
-.PHONY: publish
-publish: $(OUT)/claims.jsonl
-	rm -rf $(OUT)/published
-	mkdir -p $(OUT)/published/metrics
-	for run in $(basename $(notdir $(wildcard $(OUT)/summaries/*.jsonl))); do cp $(OUT)/models/$$run/metrics.jsonl $(OUT)/published/metrics/$$run.jsonl || true; done
-	for rate in $(RATES); do cp $(OUT)/rate/$$rate/metrics.jsonl $(OUT)/published/metrics/$$rate.jsonl; done
-	cd $(OUT) && cp -r --parents $$(ls -d $(filter-out metrics scored paths,$(PUBLISHED)) 2> /dev/null) published
-	rm -f $(OUT)/published/*/*.answers* $(OUT)/published/*/*.run.json
-	mkdir -p $(OUT)/published/scored $(OUT)/published/paths
-	for file in $(OUT)/scored/*.jsonl; do jq -c 'select(.type == "completion") | {type, id, log_prob, token_count}' $$file > $(OUT)/published/scored/$${file##*/}; done
-	for file in $(wildcard $(OUT)/paths/*.jsonl); do jq -c 'select(.type == "trajectory" and .id and .component == "1") | \
-	    {type, id, component, basis, layer_index: [], projection: [], center3: [], smoothness_ratio}' $$file > $(OUT)/published/paths/$${file##*/}; done
-	jq -c 'del(.prompt)' $(OUT)/prompts.jsonl > $(OUT)/published/prompts.jsonl
-	tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C $(OUT)/published -c . | zstd -q -19 -f -o $(WRITE_UP)/records.tar.zst
-
 # Learned system messages of the plain models, from the same prompts: asked, answered, judged, learned.
 $(OUT)/steer/dro-asked.jsonl: $(OUT)/bench/harmful.all $(OUT)/bench/harmless.all | $(OUT)/steer/
 	dro-train prompts --harmful $< --harmless $(word 2,$^) $(DRO_PROMPTS) --force -o $@
