@@ -14,6 +14,7 @@ import shutil
 
 import torch
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 SEED = 20260101
@@ -123,6 +124,59 @@ def build(settings):
     return config, model
 
 
+def key_heads(config):
+    if config.model_type == "falcon":
+        return config.num_kv_heads if config.new_decoder_architecture else 1 if config.multi_query else config.num_attention_heads
+    return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+
+
+class Attended(TorchFunctionMode):
+    """What attention multiplies, layer by layer: the two factors of the product before a softmax over keys, what that softmax reads, and
+    the second factor of the product behind it. Masked scores are no maxima, so the mask may be among them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.factors, self.scored = [], None, False
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if not isinstance(args[0] if args else None, torch.Tensor) or args[0].dim() != 4:
+            return result
+        if "matmul" in function.__name__ and self.scored:
+            self.layers[-1]["v"], self.scored = args[1], False
+        elif "matmul" in function.__name__:
+            self.factors = args[:2]
+        elif function.__name__ == "softmax":
+            q, k = self.factors
+            self.layers.append({"q": q, "k": k.transpose(2, 3), "attn_logit_max": args[0].amax(-1, keepdim=True)})
+            self.scored = True
+        return result
+
+    def sites(self, heads):
+        """(rows, heads · head_dim) by name; `heads` is how many of keys and values are the model's own and no repetition."""
+        for l, layer in enumerate(self.layers):
+            for name, x in layer.items():
+                own = x[0, ::x.shape[1] // heads] if name in "kv" else x[0]
+                yield f"{name}.{l}", own.transpose(0, 1).flatten(1)
+
+
+def projections(attention, config, heads):
+    """The modules that give queries and keys, and how each is taken out of the output (rows, width)."""
+    if hasattr(attention, "q_proj"):
+        return {"q_proj": (attention.q_proj, lambda x: x), "k_proj": (attention.k_proj, lambda x: x)}
+    if config.model_type == "falcon":
+        split, own = attention._split_heads, lambda k: k[:, :, ::k.shape[2] // heads]
+        return {"q_proj": (attention.query_key_value, lambda x: split(x)[0].flatten(2)),
+                "k_proj": (attention.query_key_value, lambda x: own(split(x)[1]).flatten(2))}
+    if config.model_type == "gpt_neox":
+        return {name: (attention.query_key_value, lambda x, at=at: x.unflatten(-1, (config.num_attention_heads, 3, -1))[..., at, :].flatten(2))
+                for at, name in enumerate(("q_proj", "k_proj"))}
+    size = config.hidden_size // config.num_attention_heads
+    q, k = config.num_attention_heads * size, heads * size
+    all_three = getattr(attention, "c_attn", None) or attention.qkv_proj
+    return {"q_proj": (all_three, lambda x: x[..., :q]), "k_proj": (all_three, lambda x: x[..., q:q + k])}
+
+
 def watch(model, config, ids):
     """Every site of every block for one sequence, by hooks on the modules whose inputs and outputs they are."""
     seen, handles = {}, []
@@ -142,6 +196,7 @@ def watch(model, config, ids):
     called = lambda name: CALLED.get(kind, {}).get(name, name)
     base = model.base_model
     base = getattr(base, "language_model", getattr(base, "decoder", base))
+    heads = key_heads(config)
     scaled = lambda x: x * getattr(config, "residual_multiplier", 1.0)
     parallel = kind in PARALLEL or getattr(config, "use_parallel_residual", getattr(config, "parallel_attn", False))
     for l, block in enumerate(getattr(base, called("layers"))):
@@ -155,18 +210,27 @@ def watch(model, config, ids):
             norm = called("before_mlp")
             before(getattr(block, norm if norm != "before_mlp" else "post_attention_layernorm"), f"resid_mid.{l}")
         before(getattr(attention, called("o_proj")), f"attn_in.{l}")
+        after(getattr(attention, called("o_proj")), f"attn_proj.{l}")
+        for name, (module, part) in projections(attention, config, heads).items():
+            after(module, f"{name}.{l}", part)
         if hasattr(mlp, "experts"):
+            after(mlp, f"mlp_proj.{l}")
             after(mlp.gate, f"router_logits.{l}")
             handles.append(mlp.gate.register_forward_hook(lambda m, i, o, l=l: keep(f"expert_choice.{l}")(o[2])))
             continue
         before(getattr(mlp, called("down_proj")), f"mlp_in.{l}")
+        after(getattr(mlp, called("down_proj")), f"mlp_proj.{l}")
         if hasattr(mlp, "gate_up_proj"):
             after(mlp.gate_up_proj, f"mlp_gate.{l}", lambda x: x.chunk(2, dim=-1)[0])
         else:
             after(getattr(mlp, called("gate_proj")), f"mlp_gate.{l}")
     after(getattr(base, called("norm")), "final_norm")
-    with torch.no_grad():
+    with torch.no_grad(), Attended() as attended:
         seen["logits"] = model(input_ids=ids[None], use_cache=False).logits[0]
+    for name, value in attended.sites(heads):
+        # OPT scales its queries before the product, others the product
+        scaled_before = kind == "opt" and name.startswith("q.")
+        seen[name] = value * (config.hidden_size / config.num_attention_heads) ** 0.5 if scaled_before else value
     for handle in handles:
         handle.remove()
     seen["embed"] = seen["resid_pre.0"]

@@ -23,6 +23,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDENS = ROOT / "lib/steering/tests/goldens"
 SITES = ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_gate"]
 SPARSE_SITES = ["attn_in", "mlp_in", "mlp_act"]
+# what projections give, for which a few operations stand
+PROJECTED_SITES = ["q_proj", "k_proj", "v", "attn_proj", "mlp_proj"]
+PROJECTED = ["add", "rotate-relative", "clip-elements"]
 NEW_TOKENS = 8
 
 OPERATIONS = {
@@ -123,14 +126,32 @@ def parts(model):
 
 
 def inner(block, site, edit):
-    """A hook within a sublayer: on what its output projection reads, or on the activated gate."""
+    """A hook within a sublayer: on what a projection reads or gives, or on the activated gate."""
     attention, mlp = getattr(block, "attn", None) or block.self_attn, block.mlp
     if site == "mlp_act":
         return (mlp.act if hasattr(mlp, "act") else mlp.act_fn).register_forward_hook(lambda m, i, o: edit(o))
-    names = {"attn_in": (attention, "o_proj"), "mlp_in": (mlp, "down_proj")}
+    if site in ("q_proj", "k_proj", "v"):
+        return asked(attention, {"v": "v_proj"}.get(site, site), edit)
+    names = {"attn_in": (attention, "o_proj"), "attn_proj": (attention, "o_proj"), "mlp_in": (mlp, "down_proj"), "mlp_proj": (mlp, "down_proj")}
     owner, name = names[site]
     projection = getattr(owner, name, None) or owner.c_proj
+    if site.endswith("proj"):
+        return projection.register_forward_hook(lambda m, i, o: edit(o))
     return projection.register_forward_pre_hook(lambda m, args: (edit(args[0]), *args[1:]))
+
+
+def asked(attention, name, edit):
+    """A hook on queries, keys or values: the output of a module, or a third of GPT-2's."""
+    if hasattr(attention, name):
+        return getattr(attention, name).register_forward_hook(lambda m, i, o: edit(o))
+    at = ("q_proj", "k_proj", "v_proj").index(name)
+
+    def change(module, args, out):
+        thirds = list(out.chunk(3, dim=-1))
+        thirds[at] = edit(thirds[at])
+        return torch.cat(thirds, dim=-1)
+
+    return attention.c_attn.register_forward_hook(change)
 
 
 def first(value):
@@ -151,7 +172,7 @@ class Steered:
             if layer not in layers:
                 continue
             after = lambda module, change: self.handles.append(module.register_forward_hook(lambda m, i, o: put(o, change(first(o)))))
-            if site in SPARSE_SITES:
+            if site in SPARSE_SITES + PROJECTED_SITES:
                 self.handles.append(inner(block, site, edit))
             elif site == "resid_pre":
                 self.handles.append(block.register_forward_pre_hook(lambda m, args: (edit(args[0]), *args[1:])))
@@ -189,7 +210,8 @@ def golden(model, layers, prompts, operations=tuple(OPERATIONS), sites=()):
     plain = torch.stack([last_logits(model, ids) for ids in prompts])
     for name in operations:
         it = OPERATIONS[name]
-        for site in sites or (SPARSE_SITES if it["op"] == "sparsify" else SITES):
+        usual = SPARSE_SITES if it["op"] == "sparsify" else SITES + (PROJECTED_SITES if name in PROJECTED else [])
+        for site in sites or usual:
             with Steered(model, it, site, layers):
                 logits = torch.stack([last_logits(model, ids) for ids in prompts])
                 tokens, margin = greedy(model, prompts[0])

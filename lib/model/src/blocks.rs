@@ -8,7 +8,7 @@ use crate::error;
 use crate::loader::{Linear, Loader, Norm};
 use crate::names::{Hidden, Qkv};
 use crate::ops::{self, Activation, Attention as AttentionHow, RopePairs, Tape};
-use crate::taps::{Point, Probe, Site, visit};
+use crate::taps::{Point, Probe, Site, show, visit};
 
 /// What all blocks of one forward pass share.
 #[derive(Debug)]
@@ -95,7 +95,44 @@ impl Attention {
         probe: &mut dyn Probe,
         cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
-        let [mut q, mut k, mut v] = self.project(tape, x)?;
+        let [q, k, v] = self.attended(tape, x, pass, probe)?;
+        let mixed = match cache {
+            None => {
+                let keys = || of_sequences(&k, &pass.offsets);
+                self.show_scores(&q, keys, pass, probe)?;
+                ops::attention(tape, &q, &k, &v, &pass.offsets, &self.how)?
+            }
+            Some(cache) => {
+                let (keys, values) = cache.append(self.layer, &k, &v, &pass.offsets)?;
+                self.show_scores(&q, || Ok(keys.clone()), pass, probe)?;
+                ops::attention_cached(&q, &keys, &values, &pass.offsets, &self.how)?
+            }
+        };
+        let mixed = ops::reshape(tape, &mixed, (x.dim(0)?, self.heads * self.head_dim))?;
+        let mixed = visit(probe, self.at(Site::AttnIn), mixed)?;
+        self.output.forward(tape, &mixed)
+    }
+
+    fn at(&self, site: Site) -> Point {
+        Point::new(site, self.layer)
+    }
+
+    /// What attention is taken of: q (rows, heads, head_dim), k and v (rows, kv_heads, head_dim).
+    fn attended(&self, tape: &Tape, x: &Tensor, pass: &Pass, probe: &mut dyn Probe) -> Result<[Tensor; 3]> {
+        let [q, k, v] = self.project(tape, x)?;
+        let (mut q, mut k) = (
+            visit(probe, self.at(Site::QProj), q)?,
+            visit(probe, self.at(Site::KProj), k)?,
+        );
+        if let Some((QkNorm::Full, q_norm, k_norm)) = &self.qk_norm {
+            (q, k) = (q_norm.forward(tape, &q)?, k_norm.forward(tape, &k)?);
+        }
+        let split = |x: &Tensor, heads| ops::reshape(tape, x, (x.dim(0)?, heads, self.head_dim));
+        let (mut q, mut k, mut v) = (
+            split(&q, self.heads)?,
+            split(&k, self.kv_heads)?,
+            split(&v, self.kv_heads)?,
+        );
         if let Some(limit) = self.clip {
             for part in [&mut q, &mut k, &mut v] {
                 *part = ops::clamp(tape, part, limit)?;
@@ -108,52 +145,71 @@ impl Attention {
             q = ops::rope(tape, &q, cos, sin, self.pairs)?;
             k = ops::rope(tape, &k, cos, sin, self.pairs)?;
         }
-        let mixed = match cache {
-            None => ops::attention(tape, &q, &k, &v, &pass.offsets, &self.how)?,
-            Some(cache) => {
-                let (keys, values) = cache.append(self.layer, &k, &v, &pass.offsets)?;
-                ops::attention_cached(&q, &keys, &values, &pass.offsets, &self.how)?
-            }
-        };
-        let mixed = ops::reshape(tape, &mixed, (x.dim(0)?, self.heads * self.head_dim))?;
-        let mixed = visit(probe, Point::new(Site::AttnIn, self.layer), mixed)?;
-        self.output.forward(tape, &mixed)
+        Ok([
+            self.visit_heads(tape, probe, Site::Q, q)?,
+            self.visit_heads(tape, probe, Site::K, k)?,
+            self.visit_heads(tape, probe, Site::V, v)?,
+        ])
     }
 
-    /// q (rows, heads, head_dim), k and v (rows, kv_heads, head_dim) of x (rows, hidden).
+    /// As [`visit`], with the heads (rows, heads, head_dim) shown one after another.
+    fn visit_heads(&self, tape: &Tape, probe: &mut dyn Probe, site: Site, x: Tensor) -> Result<Tensor> {
+        if !probe.wants(self.at(site)) {
+            return Ok(x);
+        }
+        let (rows, heads, head_dim) = x.dims3()?;
+        let flat = ops::reshape(tape, &x, (rows, heads * head_dim))?;
+        ops::reshape(tape, &visit(probe, self.at(site), flat)?, (rows, heads, head_dim))
+    }
+
+    /// Shows the largest score of each query (rows, heads, head_dim) and head.
+    fn show_scores(
+        &self,
+        q: &Tensor,
+        keys: impl FnOnce() -> Result<Vec<Tensor>>,
+        pass: &Pass,
+        probe: &mut dyn Probe,
+    ) -> Result<()> {
+        let scores = || ops::largest_scores(q, &keys()?, &pass.offsets, &self.how);
+        show(probe, self.at(Site::AttnLogitMax), scores)
+    }
+
+    /// q (rows, heads · head_dim), k and v (rows, kv_heads · head_dim) of x (rows, hidden).
     fn project(&self, tape: &Tape, x: &Tensor) -> Result<[Tensor; 3]> {
         let rows = x.dim(0)?;
-        let (heads, kv_heads, head_dim) = (self.heads, self.kv_heads, self.head_dim);
-        let split = |t: Tensor, heads: usize| ops::reshape(tape, &t, (rows, heads, head_dim));
+        let (q_size, kv_size) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         match &self.qkv {
-            Qkv::Separate { q, k, v } => {
-                let (mut q, mut k, v) = (q.forward(tape, x)?, k.forward(tape, x)?, v.forward(tape, x)?);
-                if let Some((QkNorm::Full, q_norm, k_norm)) = &self.qk_norm {
-                    (q, k) = (q_norm.forward(tape, &q)?, k_norm.forward(tape, &k)?);
-                }
-                Ok([split(q, heads)?, split(k, kv_heads)?, split(v, kv_heads)?])
-            }
+            Qkv::Separate { q, k, v } => Ok([q.forward(tape, x)?, k.forward(tape, x)?, v.forward(tape, x)?]),
             Qkv::Stacked(all) => {
                 let all = all.forward(tape, x)?;
-                let (q_size, kv_size) = (heads * head_dim, kv_heads * head_dim);
                 Ok([
-                    split(ops::narrow(tape, &all, 1, 0, q_size)?, heads)?,
-                    split(ops::narrow(tape, &all, 1, q_size, kv_size)?, kv_heads)?,
-                    split(ops::narrow(tape, &all, 1, q_size + kv_size, kv_size)?, kv_heads)?,
+                    ops::narrow(tape, &all, 1, 0, q_size)?,
+                    ops::narrow(tape, &all, 1, q_size, kv_size)?,
+                    ops::narrow(tape, &all, 1, q_size + kv_size, kv_size)?,
                 ])
             }
             Qkv::ByGroup(all) => {
-                let of_group = heads / kv_heads * head_dim; // the width of a group's queries
+                let of_group = q_size / self.kv_heads; // the width of a group's queries
                 let all = all.forward(tape, x)?;
-                let all = ops::reshape(tape, &all, (rows, kv_heads, of_group + 2 * head_dim))?;
+                let all = ops::reshape(tape, &all, (rows, self.kv_heads, of_group + 2 * self.head_dim))?;
+                let part = |start, width| {
+                    let part = ops::narrow(tape, &all, 2, start, width)?; // (rows, kv_heads, width)
+                    ops::reshape(tape, &part, (rows, self.kv_heads * width))
+                };
                 Ok([
-                    split(ops::narrow(tape, &all, 2, 0, of_group)?, heads)?,
-                    ops::narrow(tape, &all, 2, of_group, head_dim)?,
-                    ops::narrow(tape, &all, 2, of_group + head_dim, head_dim)?,
+                    part(0, of_group)?,
+                    part(of_group, self.head_dim)?,
+                    part(of_group + self.head_dim, self.head_dim)?,
                 ])
             }
         }
     }
+}
+
+/// The packed rows of each sequence.
+fn of_sequences(packed: &Tensor, offsets: &[usize]) -> Result<Vec<Tensor>> {
+    let pairs = offsets.windows(2);
+    pairs.map(|pair| packed.narrow(0, pair[0], pair[1] - pair[0])).collect()
 }
 
 #[derive(Debug)]
@@ -345,10 +401,12 @@ impl Block {
         };
         let mlp = |read: &Tensor, probe: &mut dyn Probe| {
             let mixed = self.mlp.forward(tape, read, probe)?;
+            let mixed = visit(probe, at(Site::MlpProj), mixed)?;
             visit(probe, at(Site::MlpOut), scaled(through(&self.after_mlp, &mixed)?)?)
         };
         let read = through(&self.before_attention, x)?;
         let attended = self.attention.forward(tape, &read, pass, probe, cache)?;
+        let attended = visit(probe, at(Site::AttnProj), attended)?;
         let attended = scaled(through(&self.after_attention, &attended)?)?;
         let attended = visit(probe, at(Site::AttnOut), attended)?;
         if self.parallel {

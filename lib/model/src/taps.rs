@@ -66,10 +66,26 @@ sites! {
     ResidMid: "resid_mid", InBlock, |model| model.hidden_size;
     /// The residual after block l; the last one is before the final norm.
     ResidPost: "resid_post", AfterBlock, |model| model.hidden_size;
+    /// What the projection to queries gives, all heads one after another: before any clamp, norm or rope.
+    QProj: "q_proj", InBlock, Config::query_size;
+    /// The same of keys.
+    KProj: "k_proj", InBlock, Config::kv_size;
+    /// The queries that attention scores with, after clamp, norm and rope.
+    Q: "q", InBlock, Config::query_size;
+    /// The keys that it scores.
+    K: "k", InBlock, Config::kv_size;
+    /// The values that it mixes.
+    V: "v", InBlock, Config::kv_size;
+    /// Of each head the largest score that a token gives to one that it sees: scaled and capped, before softmax. Only to look at.
+    AttnLogitMax: "attn_logit_max", InBlock, |model| model.head_count;
     /// What attention's output projection reads: the mixed values of all heads, one after another.
     AttnIn: "attn_in", InBlock, Config::query_size;
+    /// What attention's output projection gives, before any norm and scale behind it.
+    AttnProj: "attn_proj", InBlock, |model| model.hidden_size;
     /// What attention adds to the residual, after any norm of its own.
     AttnOut: "attn_out", InBlock, |model| model.hidden_size;
+    /// What the MLP's output projection gives, or all chosen experts together, before any norm and scale behind it.
+    MlpProj: "mlp_proj", InBlock, |model| model.hidden_size;
     /// What the MLP adds to the residual, after any norm of its own.
     MlpOut: "mlp_out", InBlock, |model| model.hidden_size;
     /// What the MLP's output projection reads: its hidden layer, gate · up after the activation.
@@ -218,6 +234,17 @@ pub(crate) fn visit(probe: &mut dyn Probe, point: Point, value: Tensor) -> Resul
             value.dtype(),
             value.shape()
         ),
+    }
+}
+
+/// Shows a probe that wants it what can only be looked at.
+pub(crate) fn show(probe: &mut dyn Probe, point: Point, value: impl FnOnce() -> Result<Tensor>) -> Result<()> {
+    if !probe.wants(point) {
+        return Ok(());
+    }
+    match probe.visit(point, &value()?)? {
+        None => Ok(()),
+        Some(_) => candle_core::bail!("nothing can take the place of {point}"),
     }
 }
 

@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use steering::{How, Made, Op, Operation, Plan};
 
-const SITES: [&str; 9] = [
+const SITES: [&str; 14] = [
     "resid_pre",
     "resid_mid",
     "resid_post",
@@ -21,6 +21,11 @@ const SITES: [&str; 9] = [
     "attn_in",
     "mlp_in",
     "mlp_act",
+    "q_proj",
+    "k_proj",
+    "v",
+    "attn_proj",
+    "mlp_proj",
 ];
 /// Where the two best logits are closer than this, rounding may choose.
 const MARGIN: f32 = 1e-3;

@@ -7,8 +7,8 @@ __all__ = ["ONCE", "SITES", "alias", "parse", "resolve"]
 
 ONCE = ("embed", "final_norm", "logits")
 SITES = (
-    "embed", "resid_pre", "resid_mid", "resid_post", "attn_in", "attn_out", "mlp_in", "mlp_out", "mlp_gate", "mlp_act", "mlp_up",
-    "router_logits", "expert_choice", "final_norm", "logits",
+    "embed", "resid_pre", "resid_mid", "resid_post", "q_proj", "k_proj", "q", "k", "v", "attn_logit_max", "attn_in", "attn_proj",
+    "attn_out", "mlp_in", "mlp_proj", "mlp_out", "mlp_gate", "mlp_act", "mlp_up", "router_logits", "expert_choice", "final_norm", "logits",
 )
 
 # What TransformerLens calls the same numbers, where it keeps them: its final norm is another thing where weights were folded, and

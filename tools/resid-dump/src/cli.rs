@@ -95,7 +95,7 @@ pub struct Args {
     #[arg(long, help_heading = "Prompts")]
     pub keep_going: bool,
 
-    /// Sites, separated by commas: embed, resid_pre, resid_mid, resid_post, attn_in, attn_out, mlp_in, mlp_out, mlp_gate, mlp_act, mlp_up, router_logits, expert_choice, final_norm, logits.
+    /// Sites, separated by commas: embed, resid_pre, resid_mid, resid_post, q_proj, k_proj, q, k, v, attn_logit_max, attn_in, attn_proj, attn_out, mlp_in, mlp_proj, mlp_out, mlp_gate, mlp_act, mlp_up, router_logits, expert_choice, final_norm, logits.
     #[arg(
         long,
         value_name = "SITES",

@@ -518,3 +518,34 @@ fn layers_may_be_counted_from_the_end() {
     let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
     assert_eq!(plan["layers"], serde_json::json!([2]));
 }
+
+#[test]
+fn the_largest_score_of_a_head_is_that_of_its_queries_and_keys() {
+    // four heads of queries, two of keys, each eight wide
+    let place = Place::new("qwen3");
+    let sites = "q_proj,q,k,v,attn_logit_max,attn_proj,mlp_proj";
+    let dump = format!("-o d.acts --positions all --layers 1 --store-dtype f32 --sites {sites}");
+    let records = place.dump(&dump).expect(0).records();
+    let widths: Vec<_> = rows(&records, "tensor")
+        .iter()
+        .map(|row| row["shape"][1].clone())
+        .collect();
+    assert_eq!(widths, [32, 32, 16, 16, 4, 16, 16]);
+
+    let count = rows(&records, "sample")[0]["row_count"].as_u64().unwrap();
+    let file = acts::File::open(&place.path("d.acts"), acts::OpenOptions::default()).unwrap();
+    let numbers = |name: &str| -> Vec<f64> { file.to_vec(file.tensor(name).unwrap(), 0..count).unwrap() };
+    let (q, k, largest) = (numbers("q.1"), numbers("k.1"), numbers("attn_logit_max.1"));
+    for (at, found) in largest.iter().enumerate() {
+        let (row, head) = (at / 4, at % 4);
+        let score = |seen: usize| {
+            let (q, k) = (&q[32 * row + 8 * head..][..8], &k[16 * seen + 8 * (head / 2)..][..8]);
+            q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() / 8f64.sqrt()
+        };
+        let expected = (0..=row).map(score).fold(f64::NEG_INFINITY, f64::max);
+        assert!(
+            (found - expected).abs() < 1e-5,
+            "row {row}, head {head}: {found} {expected}"
+        );
+    }
+}

@@ -234,9 +234,11 @@ fn made(dumps: &[Dump]) -> Result<Made> {
     let is_residual = |spec: &&acts::TensorSpec| {
         use acts::Site::*;
         let site = spec.site;
-        [Embed, ResidPre, ResidMid, ResidPost, AttnOut, MlpOut, FinalNorm]
-            .map(Some)
-            .contains(&site)
+        [
+            Embed, ResidPre, ResidMid, ResidPost, AttnProj, AttnOut, MlpProj, MlpOut, FinalNorm,
+        ]
+        .map(Some)
+        .contains(&site)
     };
     let residual = header
         .tensors

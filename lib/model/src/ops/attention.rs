@@ -4,6 +4,7 @@
 //! a block can see; no padded or masked product is ever formed, and scores exist for one block at a time. The backward
 //! pass keeps one number per query and head (the log of its sum of exponentials) and computes the scores again.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use candle_core::{D, DType, Device, Error, Result, Tensor};
@@ -108,26 +109,34 @@ pub fn attention_cached(
         return Tensor::cat(&outputs, 0);
     }
     let wide_q = cpu::wide(q)?;
-    let wide_keys = keys.iter().map(cpu::wide).collect::<Result<Vec<_>>>()?;
-    let wide_values = values.iter().map(cpu::wide).collect::<Result<Vec<_>>>()?;
-    let key_views = wide_keys.iter().map(|k| cpu::view(k)).collect::<Result<Vec<_>>>()?;
-    let value_views = wide_values.iter().map(|v| cpu::view(v)).collect::<Result<Vec<_>>>()?;
-    let mut sequences = Vec::with_capacity(keys.len());
-    for (i, pair) in offsets.windows(2).enumerate() {
-        let (rows, length) = (pair[1] - pair[0], keys[i].dim(0)?);
-        if length < rows || values[i].dim(0)? != length {
-            return Err(Error::Msg(format!("{rows} queries over {length} cached keys")));
-        }
-        sequences.push(Sequence {
-            first_row: pair[0],
-            rows,
-            past: length - rows,
-            keys: &key_views[i],
-            values: &value_views[i],
-        });
-    }
+    let (wide_keys, wide_values) = (all_wide(keys)?, all_wide(values)?);
+    let (key_views, value_views) = (all_viewed(&wide_keys)?, all_viewed(&wide_values)?);
+    let sequences = continued(offsets, &key_views, &value_views, shape)?;
     let forward = forward(&cpu::view(&wide_q)?, &sequences, shape, how, false);
     cpu::tensor(forward.output, (shape.rows, shape.heads, shape.value_dim), q.dtype())
+}
+
+/// Of each query and head the largest score among the keys that it sees, (rows, heads) in f32: scaled and capped, as softmax reads
+/// them. `keys` are those of [`attention_cached`]. Forward only.
+pub fn largest_scores(q: &Tensor, keys: &[Tensor], offsets: &[usize], how: &Attention) -> Result<Tensor> {
+    let first = keys.first();
+    let first = first.ok_or_else(|| Error::Msg("scores over no sequence".into()))?;
+    let shape = Heads::of(q, first, first)?;
+    if !cpu::is_host(q) {
+        let pairs = offsets.windows(2).zip(keys);
+        let largest = pairs.map(|(pair, k)| largest_by_candle(&q.narrow(0, pair[0], pair[1] - pair[0])?, k, how));
+        return Tensor::cat(&largest.collect::<Result<Vec<_>>>()?, 0);
+    }
+    let (wide_q, wide_keys) = (cpu::wide(q)?, all_wide(keys)?);
+    let (q, keys) = (cpu::view(&wide_q)?, all_viewed(&wide_keys)?);
+    let sequences = continued(offsets, &keys, &keys, shape)?; // scores read no values
+    let mut largest = vec![0.0; shape.rows * shape.heads];
+    let target = Target::new(&mut largest, shape.heads);
+    heads(&q, &sequences, shape, how)
+        .par_iter()
+        // SAFETY: each task writes the numbers of its own sequence's rows and its own head.
+        .for_each_init(Vec::new, |scores, head| unsafe { head.largest(scores, target) });
+    cpu::tensor(largest, (shape.rows, shape.heads), DType::F32)
 }
 
 #[derive(Clone, Copy)]
@@ -203,6 +212,39 @@ fn sequences<'a>(offsets: &[usize], keys: &'a [f32], values: &'a [f32], shape: H
     pairs.collect()
 }
 
+/// Packed sequences over cached keys and values, whose last ones are their own.
+fn continued<'a>(
+    offsets: &[usize],
+    keys: &'a [cpu::View<'_>],
+    values: &'a [cpu::View<'_>],
+    shape: Heads,
+) -> Result<Vec<Sequence<'a>>> {
+    let mut sequences = Vec::with_capacity(keys.len());
+    for (pair, (keys, values)) in offsets.windows(2).zip(keys.iter().zip(values)) {
+        let (rows, length) = (pair[1] - pair[0], keys.len() / shape.key_stride());
+        if length < rows || values.len() / shape.value_stride() != length {
+            return Err(Error::Msg(format!("{rows} queries over {length} cached keys")));
+        }
+        sequences.push(Sequence {
+            first_row: pair[0],
+            rows,
+            past: length - rows,
+            keys,
+            values,
+        });
+    }
+    Ok(sequences)
+}
+
+/// All as contiguous f32.
+fn all_wide(tensors: &[Tensor]) -> Result<Vec<Cow<'_, Tensor>>> {
+    tensors.iter().map(cpu::wide).collect()
+}
+
+fn all_viewed<'a>(tensors: &'a [Cow<'_, Tensor>]) -> Result<Vec<cpu::View<'a>>> {
+    tensors.iter().map(|tensor| cpu::view(tensor)).collect()
+}
+
 /// A block of queries of one sequence: which, and the keys that at least one of them sees.
 struct Block {
     start: usize,
@@ -226,17 +268,7 @@ struct Forward {
 }
 
 fn forward(q: &[f32], sequences: &[Sequence], shape: Heads, how: &Attention, recording: bool) -> Forward {
-    let head = |sequence, head| Head {
-        q,
-        sequence,
-        head,
-        shape,
-        how,
-    };
-    let heads: Vec<Head> = sequences
-        .iter()
-        .flat_map(|sequence| (0..shape.heads).map(move |index| head(sequence, index)))
-        .collect();
+    let heads = heads(q, sequences, shape, how);
     let mut lse = vec![0.0; if recording { shape.rows * shape.heads } else { 0 }];
     let mut logit_max = f32::NEG_INFINITY;
     let lse_target = recording.then(|| Target::new(&mut lse, shape.heads));
@@ -252,6 +284,19 @@ fn forward(q: &[f32], sequences: &[Sequence], shape: Heads, how: &Attention, rec
         })
     };
     Forward { output, lse, logit_max }
+}
+
+fn heads<'a>(q: &'a [f32], sequences: &'a [Sequence<'a>], shape: Heads, how: &'a Attention) -> Vec<Head<'a>> {
+    let head = |sequence, head| Head {
+        q,
+        sequence,
+        head,
+        shape,
+        how,
+    };
+    let all = sequences.iter();
+    all.flat_map(|sequence| (0..shape.heads).map(move |index| head(sequence, index)))
+        .collect()
 }
 
 /// One query head of one sequence: what a task owns.
@@ -288,6 +333,22 @@ impl<'a> Head<'a> {
             unsafe { Product::of(weights, self.values(&block)).write(false, place) };
         }
         logit_max
+    }
+
+    /// Writes the largest score of each of this head's queries.
+    ///
+    /// # Safety
+    /// Nobody else touches this head of the sequence's rows in the target.
+    unsafe fn largest(&self, scores: &mut Vec<f32>, largest: Target<f32>) {
+        for block in blocks(self.sequence.rows, self.sequence.past, self.how) {
+            self.score(scores, &block, true);
+            let place = self.row(&block) * self.shape.heads + self.head;
+            for (i, scores) in scores.chunks_exact(block.keys.len()).enumerate() {
+                let seen = &scores[self.seen(&block, i)];
+                // SAFETY: this row and head belong to this task alone, by the caller's promise.
+                unsafe { largest.slice(place + i * self.shape.heads, 1)[0] = simd::max(seen) };
+            }
+        }
     }
 
     /// The block's first row among all packed rows.
@@ -531,22 +592,11 @@ pub(super) fn packed_by_candle(inputs: &[Tensor], offsets: &[usize], how: &Atten
 
 /// One sequence by candle's operations: q (rows, heads, head_dim) are the last rows of k, v (length, kv_heads, head_dim).
 fn attend_by_candle(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Result<Tensor> {
-    let (rows, heads, head_dim) = q.dims3()?;
+    let (rows, heads, _) = q.dims3()?;
     let (length, kv_heads, value_dim) = v.dims3()?;
     let group = heads / kv_heads;
-    // (kv_heads, group · rows, head_dim): the query heads of one key head lie together
-    let q = q
-        .reshape((rows, kv_heads, group, head_dim))?
-        .permute((1, 2, 0, 3))?
-        .reshape((kv_heads, group * rows, head_dim))?;
-    let k = k.transpose(0, 1)?.contiguous()?; // (kv_heads, length, head_dim)
-    let v = v.transpose(0, 1)?.contiguous()?;
-    let mut scores = (q.contiguous()?.matmul(&k.t()?)?.to_dtype(DType::F32)? * f64::from(how.scale))?;
-    if let Some(cap) = how.softcap {
-        scores = ((scores / f64::from(cap))?.tanh()? * f64::from(cap))?;
-    }
-    let mask = mask(rows, length, how, q.device())?;
-    let scores = scores.reshape((kv_heads, group, rows, length))?.broadcast_add(&mask)?;
+    let v = v.transpose(0, 1)?.contiguous()?; // (kv_heads, length, value_dim)
+    let scores = scores_by_candle(q, k, how)?;
     let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
     let weights = scores
         .broadcast_div(&scores.sum_keepdim(D::Minus1)?)?
@@ -555,6 +605,32 @@ fn attend_by_candle(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Resu
     out.reshape((kv_heads, group, rows, value_dim))?
         .permute((2, 0, 1, 3))?
         .reshape((rows, heads, value_dim))
+}
+
+/// (kv_heads, group, rows, length) in f32, −∞ where a query does not see a key.
+fn scores_by_candle(q: &Tensor, k: &Tensor, how: &Attention) -> Result<Tensor> {
+    let (rows, heads, head_dim) = q.dims3()?;
+    let (length, kv_heads, _) = k.dims3()?;
+    let group = heads / kv_heads;
+    // (kv_heads, group · rows, head_dim): the query heads of one key head lie together
+    let q = q
+        .reshape((rows, kv_heads, group, head_dim))?
+        .permute((1, 2, 0, 3))?
+        .reshape((kv_heads, group * rows, head_dim))?;
+    let k = k.transpose(0, 1)?.contiguous()?; // (kv_heads, length, head_dim)
+    let mut scores = (q.contiguous()?.matmul(&k.t()?)?.to_dtype(DType::F32)? * f64::from(how.scale))?;
+    if let Some(cap) = how.softcap {
+        scores = ((scores / f64::from(cap))?.tanh()? * f64::from(cap))?;
+    }
+    let mask = mask(rows, length, how, q.device())?;
+    scores.reshape((kv_heads, group, rows, length))?.broadcast_add(&mask)
+}
+
+/// [`largest_scores`] of one sequence, by candle's operations.
+fn largest_by_candle(q: &Tensor, k: &Tensor, how: &Attention) -> Result<Tensor> {
+    let (rows, heads, _) = q.dims3()?;
+    let largest = scores_by_candle(q, k, how)?.max(D::Minus1)?; // (kv_heads, group, rows)
+    largest.permute((2, 0, 1))?.reshape((rows, heads))
 }
 
 /// (1, 1, rows, length): zero where one of the last `rows` positions sees another.

@@ -29,7 +29,7 @@ mod tape;
 mod tests;
 
 pub use activation::{Activation, activate, gated};
-pub use attention::{Attention, attention, attention_cached};
+pub use attention::{Attention, attention, attention_cached, largest_scores};
 #[doc(hidden)]
 pub use cpu::through_candle;
 pub(crate) use cpu::{is_host, update as update_in_place};

@@ -121,8 +121,10 @@ impl Steering {
         if !point.site.layered() {
             return refuse(format!("{point} lies in no block, and steering acts in blocks"));
         }
-        if point.site == Site::ExpertChoice {
-            return refuse(format!("{point} is a choice, no vector"));
+        match point.site {
+            Site::ExpertChoice => return refuse(format!("{point} is a choice, no vector")),
+            Site::AttnLogitMax => return refuse(format!("{point} can only be looked at")),
+            _ => {}
         }
         if let Some(absence) = point.site.absence(&self.config) {
             let family = self.config.family;

@@ -342,4 +342,5 @@ fn a_place_that_the_model_has_not_is_refused() {
     assert!(push("llama", Site::ResidPre, 3, 16).contains("3 layers"));
     assert!(push("llama", Site::FinalNorm, 0, 16).contains("no block"));
     assert!(push("llama", Site::MlpOut, 0, 24).contains("24"));
+    assert!(push("llama", Site::AttnLogitMax, 0, 4).contains("only be looked at"));
 }
