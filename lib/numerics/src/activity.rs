@@ -8,11 +8,12 @@ use crate::exact::ExactSum;
 use crate::keys::{Key, Number, Spread, lower_median};
 use crate::magnitudes::Magnitudes;
 use products::wide;
+use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 /// Which row. Earlier ones win ties.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
     pub sample: u64,
     /// Within what the source holds.
@@ -21,7 +22,7 @@ pub struct Place {
 }
 
 /// One number and where it stands.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Extreme {
     pub value: f64,
     pub place: Place,
@@ -37,7 +38,7 @@ impl Extreme {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Extremes to keep, at least one.
     pub top_count: usize,
@@ -48,7 +49,7 @@ pub struct Settings {
 }
 
 /// Σ and number of what was added.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Mean {
     sum: ExactSum,
     count: u64,
@@ -71,8 +72,9 @@ impl Mean {
     }
 }
 
-/// Of a set of rows.
-#[derive(Clone, Debug)]
+/// Of a set of rows. Written down, it may be read and merged elsewhere.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Activity {
     settings: Settings,
     pub row_count: u64,
@@ -94,6 +96,7 @@ pub struct Activity {
     /// How many massive activations each dimension has.
     pub massive_dims: BTreeMap<u32, u64>,
     pub magnitudes: Magnitudes,
+    #[serde(skip)]
     sample: Sample,
 }
 
@@ -217,6 +220,11 @@ impl Activity {
             *self.massive_dims.entry(*dim).or_default() += count;
         }
         self.magnitudes.merge(&other.magnitudes);
+    }
+
+    /// Whether its parts can belong together, which what was read must show: there are rows, and as many magnitudes as numbers.
+    pub fn is_sound(&self) -> bool {
+        self.row_count > 0 && self.count > 0 && self.count == self.magnitudes.count() && !self.top.is_empty()
     }
 
     pub fn mean(&self) -> f64 {

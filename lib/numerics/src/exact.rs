@@ -1,9 +1,12 @@
 //! Sums without rounding, so that parts may be added in any order: however data are divided, the total has the same bits.
 
+use serde::{Deserialize, Serialize};
+
 /// Σ of f64s as an expansion: numbers of ascending size that do not overlap and whose sum is exact (Shewchuk 1997).
 ///
 /// Sums beyond the range of f64 are not finite, and stay so.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<f64>", into = "Vec<f64>")]
 pub struct ExactSum {
     parts: Vec<f64>,
 }
@@ -48,6 +51,20 @@ impl ExactSum {
                 return rounded;
             }
         }
+        sum
+    }
+}
+
+impl From<ExactSum> for Vec<f64> {
+    fn from(sum: ExactSum) -> Self {
+        sum.parts
+    }
+}
+
+impl From<Vec<f64>> for ExactSum {
+    fn from(values: Vec<f64>) -> Self {
+        let mut sum = ExactSum::default();
+        values.into_iter().for_each(|value| sum.add(value));
         sum
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::keys::{Key, Number, Spread};
 use products::wide;
+use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
 
 /// Bins of the logarithmic histogram, over 1e-8 .. 1e8.
@@ -40,13 +41,60 @@ fn lower(leading: u16) -> f64 {
 }
 
 /// Counts of magnitudes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Cells", into = "Cells")]
 pub struct Magnitudes {
     counts: Vec<u64>,
     /// The first cell also holds what is too small for a bf16, so zeros are counted by themselves.
     zero_count: u64,
     /// All numbers so far were bf16s.
     is_complete: bool,
+}
+
+/// [`Magnitudes`] as they are written down: only cells in which there is something, by number.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cells {
+    cells: Vec<(usize, u64)>,
+    zero_count: u64,
+    is_complete: bool,
+}
+
+impl From<Magnitudes> for Cells {
+    fn from(magnitudes: Magnitudes) -> Self {
+        let counted = magnitudes
+            .counts
+            .into_iter()
+            .enumerate()
+            .filter(|(_, count)| *count > 0);
+        Self {
+            cells: counted.collect(),
+            zero_count: magnitudes.zero_count,
+            is_complete: magnitudes.is_complete,
+        }
+    }
+}
+
+impl TryFrom<Cells> for Magnitudes {
+    type Error = &'static str;
+
+    fn try_from(written: Cells) -> Result<Self, &'static str> {
+        let mut magnitudes = Self {
+            zero_count: written.zero_count,
+            is_complete: written.is_complete,
+            ..Self::default()
+        };
+        let mut total = 0_u64;
+        for (cell, count) in written.cells {
+            let place = magnitudes.counts.get_mut(cell).ok_or("there is no such cell")?;
+            *place = place.checked_add(count).ok_or("too many numbers")?;
+            total = total.checked_add(count).ok_or("too many numbers")?;
+        }
+        match written.zero_count <= total {
+            true => Ok(magnitudes),
+            false => Err("more zeros than numbers"),
+        }
+    }
 }
 
 /// The logarithmic histogram: what lies below 1e-8 (zeros among it), the bins, and what lies above 1e8.

@@ -4,6 +4,7 @@ use crate::exact::ExactSum;
 use crate::keys::Number;
 use crate::magnitudes::Magnitudes;
 use products::wide;
+use serde::{Deserialize, Serialize};
 
 /// The largest code.
 const CODE_MAX: f64 = 127.0;
@@ -36,7 +37,8 @@ impl Scale {
 }
 
 /// Sums over numbers that were stored so.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Losses {
     count: u64,
     clipped_count: u64,

@@ -2,13 +2,16 @@
 
 use crate::keys::Number;
 use products::wide;
+use serde::{Deserialize, Serialize};
 
 /// The share of numbers that change by less than a threshold from one row of a sample to the next.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Changes {
     threshold: f64,
     compared: u64,
     small: u64,
+    #[serde(skip)]
     previous: Vec<f64>,
 }
 
@@ -52,7 +55,8 @@ impl Changes {
 }
 
 /// The smallest set of dimensions that carries a share of a row's Σ|x|, and for how many rows on end a dimension stays in it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Flow {
     mass: f64,
     /// Rows on end from which a dimension counts as shared.
@@ -63,7 +67,9 @@ pub struct Flow {
     shared: u64,
     single: u64,
     /// How long each dimension has been in the set.
+    #[serde(skip)]
     runs: Vec<u32>,
+    #[serde(skip)]
     order: Vec<u32>,
 }
 

@@ -34,6 +34,8 @@ pub struct Args {
 pub enum Command {
     /// Fit laws to a measure over training steps or sizes
     Fit(FitArgs),
+    /// Put together what --part wrote of every shard of a run: the bytes are those of one call with all containers
+    Merge(MergeArgs),
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -99,6 +101,11 @@ pub struct MeasureArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 
+    /// FILE is one shard of a run: write what is known of it, for act-stats merge. Scales of --int8 that follow from the whole run
+    /// (max, a quantile) are then for containers of bf16 alone
+    #[arg(long)]
+    pub part: bool,
+
     /// Read files with pread instead of mapping them (network disks)
     #[arg(long)]
     pub no_map: bool,
@@ -139,6 +146,16 @@ pub struct FitArgs {
     pub format: FormatFlags,
 }
 
+#[derive(Debug, Clone, clap::Args)]
+pub struct MergeArgs {
+    /// What --part wrote, of every shard once, in any order
+    #[arg(value_name = "PART", required = true)]
+    pub inputs: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub format: FormatFlags,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum LawName {
@@ -173,7 +190,7 @@ pub enum Scale {
     At(f64),
 }
 
-fn parse_scale(text: &str) -> Result<Scale, String> {
+pub fn parse_scale(text: &str) -> Result<Scale, String> {
     match (text, text.strip_prefix("at:")) {
         ("none", _) => Ok(Scale::None),
         ("max", _) => Ok(Scale::Max),
@@ -222,6 +239,10 @@ EXAMPLES:
 
   Two scales and their losses, layer by layer:
     act-stats prompts.acts | jq -c 'select(.type == \"act\") | [.component, .layer_index, .int8]'
+
+  Each task of an array measures its own shard, and one job puts them together:
+    act-stats --part shard-$SLURM_ARRAY_TASK_ID.acts > part-$SLURM_ARRAY_TASK_ID.jsonl
+    act-stats merge part-*.jsonl > act.jsonl
 
   How sure is the largest magnitude?
     act-stats prompts.acts --group bench --bootstrap 1000,2000

@@ -2,10 +2,12 @@
 
 mod cli;
 mod measure;
+mod part;
 mod plan;
 mod report;
 mod run;
 mod source;
+mod subject;
 mod table;
 
 fn main() -> ! {

@@ -9,11 +9,16 @@ use numerics::quantisation::{self, Losses};
 use numerics::sequences::{Changes, Flow};
 use process::{Result, ResultExt};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What is known of the rows of one group.
+#[derive(Serialize, Deserialize)]
 pub struct Tally {
     pub activity: Activity,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flow: Option<Flow>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Changes>,
     /// By scale of the plan; `None` for a scale that does not exist, because all numbers are zero.
     pub losses: Vec<Option<Losses>>,
@@ -213,13 +218,27 @@ impl Tally {
         self.activity.end_sample()
     }
 
-    fn merge(&mut self, other: &Tally) {
+    /// Adds what lies behind another, of other prompts.
+    pub fn merge(&mut self, other: &Tally) {
         self.activity.merge(&other.activity);
         if let (Some(flow), Some(other)) = (&mut self.flow, &other.flow) {
             flow.merge(other);
         }
         if let (Some(changes), Some(other)) = (&mut self.changes, &other.changes) {
             changes.merge(other);
+        }
+        self.merge_losses(other);
+    }
+
+    fn merge_losses(&mut self, other: &Tally) {
+        if self.losses.is_empty() {
+            self.losses.clone_from(&other.losses);
+            return;
+        }
+        for (losses, other) in self.losses.iter_mut().zip(&other.losses) {
+            if let (Some(losses), Some(other)) = (losses, other) {
+                losses.merge(other);
+            }
         }
     }
 
@@ -276,14 +295,54 @@ impl Measured {
         std::iter::once(&self.whole).chain(self.groups.iter().flatten())
     }
 
+    /// From the tallies of a run's shards by group, and the maxima of its prompts; `None` where losses are missing that only the rows
+    /// could have shown.
+    pub fn of_parts(
+        plan: &Plan,
+        groups: &[String],
+        mut tallies: BTreeMap<String, Tally>,
+        samples: SampleMaxima,
+    ) -> Option<Self> {
+        let mut whole = Tally::new(plan);
+        tallies.values().for_each(|tally| whole.merge(tally));
+        let groups = groups.iter().map(|name| tallies.remove(name)).collect();
+        let mut measured = Self { whole, groups, samples };
+        if measured.whole.activity.magnitudes.is_complete() {
+            measured.derive_losses(plan);
+        }
+        let is_known = |tally: &Tally| tally.losses.len() == plan.scales.len();
+        let all_known = measured.tallies().all(is_known);
+        all_known.then_some(measured)
+    }
+
+    /// By the names of the groups, or everything under none where there are no groups; what has no rows is left out.
+    pub fn divided<'a>(&'a self, groups: &'a [String]) -> Vec<(&'a str, &'a Tally)> {
+        if groups.is_empty() {
+            let has_rows = self.whole.activity.row_count > 0;
+            return has_rows.then_some(("", &self.whole)).into_iter().collect();
+        }
+        let named = groups.iter().map(String::as_str).zip(&self.groups);
+        named
+            .filter_map(|(name, tally)| Some((name, tally.as_ref()?)))
+            .collect()
+    }
+
+    /// From complete counts of magnitudes.
+    fn derive_losses(&mut self, plan: &Plan) {
+        let tallies = self.groups.iter_mut().flatten().chain([&mut self.whole]);
+        for tally in tallies {
+            let magnitudes = &tally.activity.magnitudes;
+            let of = |scale: quantisation::Scale| Losses::of(magnitudes, scale);
+            tally.losses = tally.scales(plan).into_iter().map(|scale| scale.map(of)).collect();
+        }
+    }
+
     fn count_losses<T: Element>(&mut self, plan: &Plan, rows: &Rows<'_>) -> Result<()> {
-        if self.whole.activity.magnitudes.is_complete() {
-            let tallies = self.groups.iter_mut().flatten().chain([&mut self.whole]);
-            for tally in tallies {
-                let magnitudes = &tally.activity.magnitudes;
-                let of = |scale: quantisation::Scale| Losses::of(magnitudes, scale);
-                tally.losses = tally.scales(plan).into_iter().map(|scale| scale.map(of)).collect();
-            }
+        if rows.source.shard.is_some() && rows.component.dtype == acts::Dtype::Bf16 {
+            return Ok(()); // they follow from the counts of the whole run
+        }
+        if rows.source.shard.is_none() && self.whole.activity.magnitudes.is_complete() {
+            self.derive_losses(plan);
             return Ok(());
         }
         let grouped = self

@@ -2,16 +2,15 @@
 
 use crate::measure::{Measured, SampleMaxima, Tally};
 use crate::plan::measure::{Plan, scale_name};
-use crate::source::{Component, Part, Source};
-use numerics::activity::{Extreme, Place};
+use crate::subject::{Named, Places, Subject};
+use numerics::activity::Extreme;
 use numerics::quantisation::Losses;
 use numerics::rng::Rng;
 use numerics::statistics::percentile_interval;
 use numerics::strata::resampled_maxima;
-use process::{Result, ResultExt};
 use records::{Act, DimFlow, Headline, Histogram, Int8, Resampled};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The components whose largest magnitude is the model's.
 const HEADLINE: [&str; 7] = [
@@ -40,21 +39,21 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(plan: &Plan, source: &Source, measured: &[Measured]) -> Result<Self> {
-        let named = || source.components.iter().zip(measured);
-        let tallies = named().flat_map(|(_, measured)| measured.tallies());
-        let places = Places::of(source, tallies.flat_map(|tally| &tally.activity.top))?;
+    pub fn new(plan: &Plan, subject: &Subject, measured: &[Measured]) -> Self {
+        let named = || subject.components.iter().zip(measured);
         let mut acts = Vec::new();
         for (component, measured) in named() {
-            let groups = source.groups.iter().map(String::as_str).zip(&measured.groups);
-            let groups = groups.filter_map(|(name, tally)| Some((name, tally.as_ref()?)));
+            let groups = match subject.groups.is_empty() {
+                true => Vec::new(),
+                false => measured.divided(&subject.groups),
+            };
             for (group, tally) in std::iter::once(("", &measured.whole)).chain(groups) {
-                acts.push(act(plan, source, component, group, tally, &places));
+                acts.push(act(plan, component, group, tally, &subject.places));
             }
         }
         let counted = named().filter(|(component, _)| HEADLINE.contains(&component.site.as_str()));
-        let headline = headline(plan, source, &counted.collect::<Vec<_>>(), &places);
-        Ok(Self { acts, headline })
+        let headline = headline(plan, subject, &counted.collect::<Vec<_>>());
+        Self { acts, headline }
     }
 
     pub fn write(&self, writer: &mut records::Writer<impl std::io::Write>) -> records::Result<()> {
@@ -63,55 +62,7 @@ impl Report {
     }
 }
 
-/// What the row tables say of the rows that are named in a report.
-struct Places(BTreeMap<(u32, u64), Token>);
-
-#[derive(Clone, Copy, Default)]
-struct Token {
-    /// 0 where the rows have no table of positions.
-    position: u64,
-    id: Option<u64>,
-}
-
-impl Places {
-    fn of<'e>(source: &Source, extremes: impl Iterator<Item = &'e Extreme>) -> Result<Self> {
-        let named: BTreeSet<(u32, u64)> = extremes.map(|one| (one.place.source, one.place.row)).collect();
-        let mut places = BTreeMap::new();
-        for (at, part) in (0..).zip(&source.parts) {
-            let rows: Vec<u64> = named
-                .iter()
-                .filter(|(source, _)| *source == at)
-                .map(|(_, row)| *row)
-                .collect();
-            let (positions, ids) = (of_table(part, "position", &rows)?, of_table(part, "token_id", &rows)?);
-            for (index, row) in rows.into_iter().enumerate() {
-                let entry = |table: &Option<Vec<u32>>| table.as_ref().map(|table| u64::from(table[index]));
-                let token = Token {
-                    position: entry(&positions).unwrap_or(0),
-                    id: entry(&ids),
-                };
-                places.insert((at, row), token);
-            }
-        }
-        Ok(Self(places))
-    }
-
-    fn token(&self, place: Place) -> Token {
-        self.0.get(&(place.source, place.row)).copied().unwrap_or_default()
-    }
-}
-
-/// The entries of a row table; `None` where there is no such table.
-fn of_table(part: &Part, name: &str, rows: &[u64]) -> Result<Option<Vec<u32>>> {
-    let Ok(tensor) = part.file.tensor(name) else {
-        return Ok(None);
-    };
-    let mut entries = vec![0; rows.len()];
-    part.file.gather(tensor, rows, &mut entries).at(&part.name)?;
-    Ok(Some(entries))
-}
-
-fn act(plan: &Plan, source: &Source, component: &Component, group: &str, tally: &Tally, places: &Places) -> Act {
+fn act(plan: &Plan, component: &Named, group: &str, tally: &Tally, places: &Places) -> Act {
     let activity = &tally.activity;
     let largest = activity.top[0];
     let token = places.token(largest.place);
@@ -130,7 +81,7 @@ fn act(plan: &Plan, source: &Source, component: &Component, group: &str, tally: 
     Act {
         component: component.site.clone(),
         layer_index: component.layer_index.map(|index| index as usize),
-        depth: source.depth(component),
+        depth: component.depth,
         group: group.to_owned(),
         row_count: activity.row_count,
         count: activity.count,
@@ -209,7 +160,7 @@ fn dim_flow(plan: &Plan, tally: &Tally) -> Option<DimFlow> {
 }
 
 /// The largest magnitude of all these components, the first of them where several have it.
-fn headline(plan: &Plan, source: &Source, counted: &[(&Component, &Measured)], places: &Places) -> Option<Headline> {
+fn headline(plan: &Plan, subject: &Subject, counted: &[(&Named, &Measured)]) -> Option<Headline> {
     let largest = |measured: &Measured| measured.whole.activity.top[0].value.abs();
     let first = counted.first()?;
     let (component, measured) =
@@ -220,22 +171,26 @@ fn headline(plan: &Plan, source: &Source, counted: &[(&Component, &Measured)], p
             },
         );
     let one = &measured.whole.activity.top[0];
-    let (value, sample_index, position, dim) = placed(one, places);
+    let (value, sample_index, position, dim) = placed(one, &subject.places);
     Some(Headline {
         component: component.site.clone(),
         layer_index: component.layer_index.map(|index| index as usize),
-        depth: source.depth(component),
+        depth: component.depth,
         abs_max: value.abs(),
         value,
         sample_index,
         position,
         dim,
-        bootstrap: bootstrap(plan, source, counted.iter().map(|(_, measured)| &measured.samples)),
+        bootstrap: bootstrap(
+            plan,
+            &subject.groups,
+            counted.iter().map(|(_, measured)| &measured.samples),
+        ),
         rest: Default::default(),
     })
 }
 
-fn bootstrap<'m>(plan: &Plan, source: &Source, maxima: impl Iterator<Item = &'m SampleMaxima>) -> Vec<Resampled> {
+fn bootstrap<'m>(plan: &Plan, groups: &[String], maxima: impl Iterator<Item = &'m SampleMaxima>) -> Vec<Resampled> {
     if plan.bootstrap.is_empty() {
         return Vec::new();
     }
@@ -244,7 +199,7 @@ fn bootstrap<'m>(plan: &Plan, source: &Source, maxima: impl Iterator<Item = &'m 
         let entry = by_sample.entry(*sample).or_insert((*group, 0.0));
         entry.1 = entry.1.max(*magnitude);
     }
-    let mut strata = vec![Vec::new(); source.groups.len().max(1)];
+    let mut strata = vec![Vec::new(); groups.len().max(1)];
     for (group, magnitude) in by_sample.into_values() {
         strata[group].push(magnitude);
     }

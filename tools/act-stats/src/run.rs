@@ -2,6 +2,7 @@
 
 mod fit;
 mod measure;
+mod merge;
 
 use crate::cli::{Args, Command};
 use crate::plan;
@@ -14,6 +15,13 @@ pub fn run(args: Args) -> Result<Outcome> {
             match args.common.plan {
                 true => process::plan::print(&plan),
                 false => fit::run(&plan, &opened),
+            }
+        }
+        Some(Command::Merge(flags)) => {
+            let (plan, opened) = plan::merge::open(flags)?;
+            match args.common.plan {
+                true => process::plan::print(&plan),
+                false => merge::run(opened),
             }
         }
         None => {

@@ -3,6 +3,8 @@
 mod parts;
 mod samples;
 
+pub use samples::check_group_count;
+
 use crate::cli::MeasureArgs;
 use process::{Error, Result, ResultExt};
 use records::Depth;
@@ -35,7 +37,7 @@ pub struct Component {
     pub site: String,
     pub layer_index: Option<u32>,
     pub width: usize,
-    pub is_double: bool,
+    pub dtype: acts::Dtype,
     /// Its index in each part.
     pub tensors: Vec<usize>,
 }
@@ -53,13 +55,21 @@ pub struct Source {
     pub components: Vec<Component>,
     /// Names of the groups; empty without `--group`.
     pub groups: Vec<String>,
+    /// With `--part`, the shard that is measured alone.
+    pub shard: Option<acts::Shard>,
     layer_count: Option<usize>,
 }
 
 impl Source {
     pub fn open(args: &MeasureArgs) -> Result<Self> {
         let (mut parts, names) = parts::open(args)?;
-        parts::check_one_run(&parts)?;
+        let shard = match args.part {
+            true => Some(parts::only_shard(&parts)?),
+            false => None,
+        };
+        if shard.is_none() {
+            parts::check_one_run(&parts)?;
+        }
         let components = components(&parts, args, names.as_ref())?;
         let groups = samples::read(&mut parts, args.group.as_deref())?;
         let mut first = 0;
@@ -72,6 +82,7 @@ impl Source {
             parts,
             components,
             groups,
+            shard,
         };
         source.check()?;
         Ok(source)
@@ -135,7 +146,7 @@ impl Source {
                 }
                 total += summary.row_count;
             }
-            if total == 0 {
+            if total == 0 && self.shard.is_none() {
                 return Err(Error::input(
                     &self.parts[0].name,
                     format!("{} has no rows", component.tensor),
@@ -253,7 +264,7 @@ fn component(parts: &[Part], site: String, layer_index: Option<u32>, tensor: Str
         site,
         layer_index,
         width: width as usize,
-        is_double: dtype == acts::Dtype::F64,
+        dtype,
         tensors,
     })
 }

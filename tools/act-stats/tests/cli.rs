@@ -36,7 +36,20 @@ impl Place {
         shard: Option<Shard>,
         block_row_count: u64,
     ) -> PathBuf {
-        let width = prompts[0].rows[0].len() as u64;
+        let width = prompts[0].rows[0].len();
+        self.dump_of_width(name, prompts, width, dtype, shard, block_row_count)
+    }
+
+    fn dump_of_width(
+        &self,
+        name: &str,
+        prompts: &[Prompt],
+        width: usize,
+        dtype: Dtype,
+        shard: Option<Shard>,
+        block_row_count: u64,
+    ) -> PathBuf {
+        let width = width as u64;
         let mut header = Header::new("test", "1", PLAN, shard);
         header.tensors = vec![
             TensorSpec::activations(Site::ResidPost, Some(0), dtype, width),
@@ -228,6 +241,108 @@ fn threads_blocks_shards_and_a_pipe_change_no_byte() {
         let two = act_stats().args(&shards[..2]).output();
         two.refused(3, "2 of 3 shards");
     }
+}
+
+/// A dump in three shards, and a fourth without a prompt.
+fn shards(place: &Place, dtype: Dtype) -> Vec<PathBuf> {
+    let shard = |index: u32| {
+        let is_own = |prompt: &&Prompt| prompt.index % 3 == u64::from(index);
+        let own: Vec<Prompt> = prompts().iter().filter(is_own).cloned().collect();
+        let shard = Some(Shard { index, count: 4 });
+        place.dump(&format!("{index}.acts"), &own, dtype, shard, 5)
+    };
+    let empty = Shard { index: 3, count: 4 };
+    let mut all = [2, 0, 1].map(shard).to_vec();
+    all.push(place.dump_of_width("3.acts", &[], 21, dtype, Some(empty), 5));
+    all
+}
+
+/// What --part writes of each, in files.
+fn parts(place: &Place, shards: &[PathBuf], flags: &[&str]) -> Vec<PathBuf> {
+    let part = |(index, shard): (usize, &PathBuf)| {
+        let path = place.0.path().join(format!("part-{index}.jsonl"));
+        std::fs::write(&path, bytes(act_stats().arg("--part").arg(shard).args(flags))).unwrap();
+        path
+    };
+    shards.iter().enumerate().map(part).collect()
+}
+
+#[test]
+fn parts_measured_apart_merge_to_the_bytes_of_the_whole() {
+    let place = Place::new();
+    let all = "--dim-flow 0.5 --run 2 --temporal 0.1 --bootstrap 5,20 --top 4";
+    for (dtype, flags) in [
+        (Dtype::Bf16, all.to_owned()),
+        (Dtype::Bf16, format!("{all} --group group")),
+        (Dtype::F32, format!("{all} --group group --int8 at:0.5")),
+        (Dtype::F64, format!("{all} --int8 none")),
+        (Dtype::F64, format!("--group group --int8 at:1,at:0.01")),
+    ] {
+        let flags: Vec<&str> = flags.split_whitespace().collect();
+        let shards = shards(&place, dtype);
+        let expected = bytes(act_stats().args(&shards).args(&flags));
+        let mut parts = parts(&place, &shards, &flags);
+        assert_eq!(
+            bytes(act_stats().arg("merge").args(&parts)),
+            expected,
+            "{dtype:?} {flags:?}"
+        );
+        parts.reverse();
+        assert_eq!(bytes(act_stats().arg("merge").args(&parts)), expected);
+    }
+}
+
+#[test]
+fn parts_that_are_not_all_of_one_run_are_refused() {
+    let place = Place::new();
+    let shards = shards(&place, Dtype::Bf16);
+    let written = parts(&place, &shards, &[]);
+    let merge = |parts: &[PathBuf]| act_stats().arg("merge").args(parts).output();
+    merge(&written[1..]).refused(3, "3 of 4 shards were given; there is no 2");
+    merge(&[written[0].clone(), written[0].clone()]).refused(3, "is shard 2, as");
+    merge(&shards).refused(3, "0.acts");
+    let other = place.0.path().join("other.jsonl");
+    std::fs::write(
+        &other,
+        bytes(act_stats().arg("--part").arg(&shards[1]).args(["--top", "3"])),
+    )
+    .unwrap();
+    merge(&[written[0].clone(), other]).refused(3, "with other flags");
+
+    let whole = place.dump("whole.acts", &prompts(), Dtype::Bf16, None, 64);
+    act_stats()
+        .arg("--part")
+        .arg(&whole)
+        .output()
+        .refused(3, "is no shard of a run");
+    act_stats()
+        .arg("--part")
+        .args(&shards)
+        .output()
+        .refused(2, "4 containers were given");
+    let wide = place.dump(
+        "wide.acts",
+        &prompts(),
+        Dtype::F32,
+        Some(Shard { index: 0, count: 1 }),
+        64,
+    );
+    act_stats()
+        .arg("--part")
+        .arg(wide)
+        .output()
+        .refused(2, "cannot know the whole run's scale");
+
+    let text = std::fs::read_to_string(&written[0]).unwrap();
+    let broken = |from: &str, to: &str| {
+        let path = place.0.path().join("broken.jsonl");
+        assert!(text.contains(from), "{from}");
+        std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        merge(&[path])
+    };
+    broken("\"zero_count\":", "\"zero_count\":9").refused(3, "more zeros than numbers");
+    broken("\"cells\":[[", "\"cells\":[[9").refused(3, "act_part");
+    broken("\"top\":[{", "\"top\":[],\"tap\":[{").refused(3, "tap");
 }
 
 #[test]

@@ -63,7 +63,7 @@ record_types! {
         Region = "region", RegionSummary = "region_summary", Slice = "slice",
     }
     of_one_tool {
-        "entropy", "ngram", "template", "tokens",
+        "act_part", "sample_maxima", "entropy", "ngram", "template", "tokens",
         "moments", "verify", "model", "site", "merged",
         "refusal_pair", "calibration", "opis", "self_training", "coverage", "pseudo_label",
         "region_compare", "region_verdict", "pair",

@@ -1,16 +1,17 @@
 //! What will be measured: the arguments and the inputs, resolved. Opens containers and reads their headers and sample records.
 
-use crate::cli::{MeasureArgs, Scale};
+use crate::cli::{MeasureArgs, Scale, parse_scale};
 use crate::source::Source;
 use numerics::activity::Settings;
 use process::{Error, Format, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Everything that decides the numbers: what `--plan` prints and `plan_digest` covers.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
-    pub tool: &'static str,
-    pub version: &'static str,
+    pub tool: String,
+    pub version: String,
     pub input_digest: String,
     pub components: Vec<String>,
     pub group: Option<String>,
@@ -19,11 +20,11 @@ pub struct Plan {
     pub int8: Vec<String>,
     pub massive_magnitude: f64,
     pub massive_ratio: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dim_flow: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temporal: Option<f64>,
     pub bootstrap: Vec<u64>,
     pub resamples: u64,
@@ -42,9 +43,12 @@ impl Plan {
     pub fn new(args: &MeasureArgs) -> Result<(Self, Opened)> {
         let source = Source::open(args)?;
         let scales = scales(&args.int8)?;
+        if source.shard.is_some() {
+            check_scales_of_part(&source, &scales)?;
+        }
         let plan = Self {
-            tool: "act-stats",
-            version: process::VERSION,
+            tool: "act-stats".into(),
+            version: process::VERSION.into(),
             input_digest: source.digest(),
             components: source
                 .components
@@ -72,6 +76,16 @@ impl Plan {
         Ok((plan, opened))
     }
 
+    /// Understands the scales of a plan that was written down.
+    pub fn read_scales(&mut self) -> std::result::Result<(), String> {
+        self.scales = self
+            .int8
+            .iter()
+            .map(|name| parse_scale(name))
+            .collect::<std::result::Result<_, _>>()?;
+        Ok(())
+    }
+
     pub fn settings(&self) -> Settings {
         Settings {
             top_count: self.top as usize,
@@ -86,6 +100,25 @@ fn scales(asked: &[Scale]) -> Result<Vec<Scale>> {
         [Scale::None] => Ok(Vec::new()),
         scales if scales.contains(&Scale::None) => Err(Error::usage("--int8", "none stands alone")),
         scales => Ok(scales.to_vec()),
+    }
+}
+
+/// The counts of bf16 magnitudes are complete, so that their losses follow at any scale; others are seen only with the scale known.
+fn check_scales_of_part(source: &Source, scales: &[Scale]) -> Result<()> {
+    let follows = |scale: &Scale| matches!(scale, Scale::Max | Scale::Quantile(_));
+    let wide = source
+        .components
+        .iter()
+        .find(|component| component.dtype != acts::Dtype::Bf16);
+    match wide.filter(|_| scales.iter().any(follows)) {
+        None => Ok(()),
+        Some(component) => {
+            let cause = format!(
+                "{} is not of bf16, and a part cannot know the whole run's scale",
+                component.tensor
+            );
+            Err(Error::usage("--int8", cause).hint("--int8 none, or at:X; or give all containers to one act-stats"))
+        }
     }
 }
 

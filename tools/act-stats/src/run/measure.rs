@@ -4,7 +4,8 @@ use crate::measure::{self, Measured};
 use crate::plan::measure::{Opened, Plan};
 use crate::report::{End, Report};
 use crate::source::Source;
-use crate::table;
+use crate::subject::Subject;
+use crate::{part, table};
 use process::{Common, Format, Outcome, Progress, Result, ResultExt};
 use rayon::prelude::*;
 use records::{Begin, Status};
@@ -12,8 +13,11 @@ use std::io::Write;
 
 pub fn run(plan: &Plan, opened: &Opened, common: &Common) -> Result<Outcome> {
     let measured = measure_all(common, plan, &opened.source)?;
-    let report = Report::new(plan, &opened.source, &measured)?;
-    write(plan, opened, &report)?;
+    let subject = Subject::of(&opened.source, &measured)?;
+    match opened.source.shard {
+        Some(shard) => part::write(process::stdout(), shard, plan, &subject, &measured)?,
+        None => write(plan, opened.format, &Report::new(plan, &subject, &measured))?,
+    }
     Ok(Outcome::Complete)
 }
 
@@ -22,7 +26,7 @@ fn measure_all(common: &Common, plan: &Plan, source: &Source) -> Result<Vec<Meas
     let progress = Progress::start(common, "components", Some(total), "component");
     let components = source.components.par_iter().with_max_len(1);
     let measured = components.map(|component| {
-        let found = match component.is_double {
+        let found = match component.dtype == acts::Dtype::F64 {
             true => measure::component::<f64>(plan, source, component),
             false => measure::component::<f32>(plan, source, component),
         };
@@ -34,14 +38,14 @@ fn measure_all(common: &Common, plan: &Plan, source: &Source) -> Result<Vec<Meas
     measured
 }
 
-fn write(plan: &Plan, opened: &Opened, report: &Report) -> Result<()> {
+pub fn write(plan: &Plan, format: Format, report: &Report) -> Result<()> {
     let mut out = process::stdout();
-    if opened.format == Format::Table {
+    if format == Format::Table {
         out.write_all(table::tables(report).as_bytes()).at("stdout")?;
         return out.finish();
     }
     let mut writer = records::Writer::new(out);
-    let begin = Begin::new(plan.tool, plan.version).plan_digest(process::plan::digest(plan)?);
+    let begin = Begin::new(&plan.tool, &plan.version).plan_digest(process::plan::digest(plan)?);
     writer.begin(&begin, &()).at("stdout")?;
     report.write(&mut writer).at("stdout")?;
     let end = End {

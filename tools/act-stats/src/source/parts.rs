@@ -79,6 +79,21 @@ fn spool(mut input: impl Read, options: acts::OpenOptions) -> Result<Part> {
     Ok(part("stdin".to_owned(), file))
 }
 
+/// The shard that one container is.
+pub(super) fn only_shard(parts: &[Part]) -> Result<acts::Shard> {
+    let [part] = parts else {
+        return Err(Error::usage(
+            "--part",
+            format!("{} containers were given, and a part is one", parts.len()),
+        ));
+    };
+    let has_samples = part.file.tensor("samples").is_ok();
+    match part.file.header().shard.filter(|_| has_samples) {
+        Some(shard) => Ok(shard),
+        None => Err(Error::input(&part.name, "is no shard of a run").hint("resid-dump --shard makes shards")),
+    }
+}
+
 /// Containers given together must be shards of one run, or plain data.
 pub(super) fn check_one_run(parts: &[Part]) -> Result<()> {
     let first = parts[0].file.header();

@@ -83,16 +83,21 @@ fn run(part: &Part, sample: &Sample, next_row: u64) -> Result<Run> {
     })
 }
 
+pub fn check_group_count(names: &[String], subject: &str) -> Result<()> {
+    match names.len() > GROUP_COUNT_MAX {
+        false => Ok(()),
+        true => Err(Error::input(
+            subject,
+            format!("--group gives more than {GROUP_COUNT_MAX} groups: the field differs from prompt to prompt"),
+        )),
+    }
+}
+
 /// Gives every prompt its group. Groups stand by name, so that their order does not depend on which prompt came first.
 fn divide(parts: &mut [Part], values: Vec<String>) -> Result<Vec<String>> {
     let names: BTreeSet<&String> = values.iter().collect();
-    if names.len() > GROUP_COUNT_MAX {
-        return Err(Error::input(
-            &parts[0].name,
-            format!("--group gives more than {GROUP_COUNT_MAX} groups: the field differs from prompt to prompt"),
-        ));
-    }
     let names: Vec<String> = names.into_iter().cloned().collect();
+    check_group_count(&names, &parts[0].name)?;
     let runs = parts.iter_mut().flat_map(|part| &mut part.runs);
     for (run, value) in runs.zip(&values) {
         run.group = names.partition_point(|name| name < value);
