@@ -4,7 +4,7 @@
     scripts/parity/steering.py                           # lib/steering/tests/goldens/{operations.json, llama, gemma2, gpt2}
     scripts/parity/steering.py --model DIR --out DIR [--operations add,scale] [--sites mlp_out]   # the same of any model; then STEERING_PARITY=DIR cargo test … hooks
 
-Vectors follow from a number a: entry j is sin(a (j + 1)), rounded to three digits, and its magnitude where it is a factor of sparsify. Sublayer outputs are those that are added to the residual
+Vectors follow from a number a: entry j is sin(a (j + 1)), rounded to three digits, and its magnitude where it is a factor of sparsify or a limit. Sublayer outputs are those that are added to the residual
 stream, after any norm behind them. Goldens: the logits at each prompt's last token, and greedy tokens of the first prompt with the smallest
 difference of the two best logits on the way.
 """
@@ -41,6 +41,7 @@ OPERATIONS = {
     "clip-above": dict(op="clip", mode="above", threshold=-0.05, coefficient=1.0, waves=[0.4]),
     "clip-below": dict(op="clip", mode="below", threshold=0.05, coefficient=1.0, waves=[0.4]),
     "clip-elements": dict(op="clip", mode="elements", threshold=0.3, coefficient=1.0, waves=[]),
+    "clip-limits": dict(op="clip", mode="elements", coefficient=1.0, waves=[0.7]),
     "gate-cosine": dict(op="add", coefficient=0.8, waves=[0.7], gate=dict(kind="cosine", at_least=0.1, wave=1.7)),
     "gate-projection": dict(op="ablate", coefficient=1.0, waves=[0.9], gate=dict(kind="projection", at_least=0.02, wave=0.3)),
     "positions": dict(op="add", coefficient=0.8, waves=[0.7], positions="1-3"),
@@ -97,7 +98,8 @@ def operate(it, x, start):
             lost = lost - (lost @ q) @ q.T
         y = x - c * lost
     elif it["mode"] == "elements":
-        y = torch.clamp(x, -it["threshold"], it["threshold"])
+        limits = vectors[0].abs() if vectors else torch.full((width,), it["threshold"], dtype=torch.float64)
+        y = torch.clamp(x, -limits, limits)
     else:
         b = vectors[0] / vectors[0].norm()
         p = x @ b

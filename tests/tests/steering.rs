@@ -315,3 +315,98 @@ fn a_plan_that_makes_no_sense_is_refused() {
     bench.refused(3, "is no steering plan", &dump.display().to_string());
     bench.refused(4, "/nowhere.acts", "/nowhere.acts");
 }
+
+#[test]
+fn limits_hold_back_what_flipped_bits_do() {
+    let bench = Bench::new("llama");
+    let path = |name: &str| bench.dir.path().join(name).display().to_string();
+    let dump = |name: &str, flags: &[&str]| -> Vec<f32> {
+        let base = [
+            "--raw",
+            "--positions",
+            "all",
+            "--sites",
+            "mlp_in,mlp_out",
+            "--layers",
+            "1",
+            "--store-dtype",
+            "f32",
+        ];
+        let out = path(name);
+        bench
+            .run(
+                "resid-dump",
+                &[&base[..], &["-o", &out], flags].concat(),
+                "t9 t4 t7 t30 t12",
+            )
+            .expect(0);
+        let file = acts::File::open(Path::new(&out), acts::OpenOptions::default()).expect("a dump");
+        let tensor = file.tensor("mlp_in.1").expect("the site");
+        file.to_vec(tensor, 0..file.row_count(tensor)).expect("numbers")
+    };
+    let steer_vec = |args: &[&str]| Run::new(tool("steer-vec")).args(args).output().expect(0);
+    let clean = dump("clean.acts", &[]);
+    let width = bench.checkpoint().config().mlp_size;
+    let (flips, again, limits, limit) = (
+        path("flips.acts"),
+        path("again.acts"),
+        path("limits.acts"),
+        path("limit.acts"),
+    );
+    let model = bench.model().display().to_string();
+    for (seed, out) in [("5", &flips), ("6", &again)] {
+        steer_vec(&[
+            "flip", "--model", &model, "--layers", "1", "--rate", "0.5", "--seed", seed, "-o", out,
+        ]);
+    }
+    let records = steer_vec(&["clip", &path("clean.acts"), "--site", "mlp_in", "-o", &limits]).records();
+    steer_vec(&[
+        "clip",
+        &path("clean.acts"),
+        "--site",
+        "mlp_in",
+        "--per",
+        "layer",
+        "-o",
+        &limit,
+    ]);
+
+    let flipped = dump("flipped.acts", &["--steer", &flips]);
+    let hit = flipped
+        .iter()
+        .zip(&clean)
+        .filter(|(a, b)| a.to_bits() != b.to_bits())
+        .count();
+    assert!(
+        (clean.len() / 4..3 * clean.len() / 4).contains(&hit),
+        "{hit} of {}",
+        clean.len()
+    );
+    assert_eq!(flipped, dump("same.acts", &["--steer", &flips]));
+    assert_ne!(flipped, dump("other.acts", &["--steer", &again]));
+    assert_eq!(clean, dump("none.acts", &["--steer", &format!("{flips}:0")]));
+
+    let largest = |at: usize| {
+        clean
+            .iter()
+            .skip(at)
+            .step_by(width)
+            .fold(0f32, |most, x| most.max(x.abs()))
+    };
+    let most = clean.iter().fold(0f32, |most, x| most.max(x.abs()));
+    assert!(flipped.iter().any(|x| x.abs() > most));
+    assert_eq!(records[1]["limit_max"].as_f64(), Some(f64::from(most)));
+    let held = dump("held.acts", &["--steer", &flips, "--steer", &limits]);
+    for (at, x) in held.iter().enumerate() {
+        assert!(x.abs() <= largest(at % width), "{x} in dimension {}", at % width);
+    }
+    let held = dump("held-all.acts", &["--steer", &flips, "--steer", &limit]);
+    assert!(held.iter().all(|x| x.abs() <= most));
+    assert_eq!(
+        clean,
+        dump("within.acts", &["--steer", &limits]),
+        "nothing lies beyond its own limits"
+    );
+    let refused = Run::new(tool("steer-vec")).args(["flip", "--model", &model, "--rate", "1.5", "-o", &path("x.acts")]);
+    refused.output().refused(2, "from 0 to 1");
+}

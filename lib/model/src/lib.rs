@@ -70,6 +70,7 @@ mod error;
 pub mod export;
 #[cfg(feature = "decoder")]
 mod families;
+mod faults;
 mod foreign;
 #[cfg(feature = "decoder")]
 mod gguf;
@@ -124,6 +125,7 @@ pub use config::Config;
 pub use decoder::Decoder;
 pub use directory::Directory;
 pub use error::{Error, Result};
+pub use faults::Faults;
 #[cfg(feature = "decoder")]
 pub use half;
 #[cfg(feature = "decoder")]

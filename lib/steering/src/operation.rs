@@ -4,8 +4,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use model::steering::{self, Bound, Edit, Kept, Step, Turn};
-use model::{Config, Site};
+use model::steering::{self, Bound, Edit, Kept, Limits, Step, Turn};
+use model::{Config, Faults, Site};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -34,6 +34,14 @@ pub struct Operation {
     /// Numbers of a row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<usize>,
+    /// Share of numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Of a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,
     /// How the vectors came about: method, site, layer, position, norms. Nothing depends on it.
@@ -54,6 +62,7 @@ pub enum Op {
     Redirect,
     Clip,
     Sparsify,
+    Flip,
 }
 
 /// Variants of `add`, `rotate`, `clip` and `sparsify`.
@@ -149,6 +158,9 @@ impl Operation {
             threshold: None,
             mode: None,
             keep: None,
+            rate: None,
+            seed: None,
+            bits: None,
             gate: None,
             source: Map::new(),
             vectors,
@@ -173,7 +185,7 @@ impl Operation {
 
     /// Refuses what does not make sense in any model.
     pub fn check(&self) -> Checked<()> {
-        let angle = self.angle.into_iter().chain(self.threshold);
+        let angle = self.angle.into_iter().chain(self.threshold).chain(self.rate);
         match angle.chain([self.coefficient]).find(|x| !x.is_finite()) {
             Some(number) => return Err(format!("holds {number}")),
             None if self.layers.is_empty() => return Err("names no layer".into()),
@@ -182,11 +194,16 @@ impl Operation {
         if let Some(wanted) = self.mode_wanted() {
             return Err(format!("{:?} takes the mode {wanted}", self.op).to_lowercase());
         }
-        let has_threshold = self.op == Op::Clip || self.mode == Some(Mode::Threshold);
+        let has_limits = self.mode == Some(Mode::Elements) && !self.vectors.is_empty();
+        let has_threshold = (self.op == Op::Clip && !has_limits) || self.mode == Some(Mode::Threshold);
+        let flips = self.op == Op::Flip;
         let needs = [
             ("angle", self.angle.is_some(), self.op == Op::Rotate),
             ("threshold", self.threshold.is_some(), has_threshold),
             ("keep", self.keep.is_some(), self.mode == Some(Mode::Largest)),
+            ("rate", self.rate.is_some(), flips),
+            ("seed", self.seed.is_some(), flips),
+            ("bits", self.bits.is_some(), flips),
         ];
         for (key, is_there, is_needed) in needs {
             match (is_there, is_needed) {
@@ -199,6 +216,16 @@ impl Operation {
         if of_numbers && self.threshold.is_some_and(|threshold| threshold < 0.0) {
             return Err("a limit on numbers is not negative".into());
         }
+        let is_share = |coefficient: f64| (0.0..=1.0).contains(&coefficient);
+        if self
+            .rate
+            .is_some_and(|rate| !is_share(rate) || !is_share(rate * self.coefficient))
+        {
+            return Err("a rate lies from 0 to 1, and so does the coefficient times it".into());
+        }
+        if self.bits.is_some_and(|bits| ![16, 32].contains(&bits)) {
+            return Err("bits are 16 or 32".into());
+        }
         self.check_vectors()
     }
 
@@ -210,7 +237,7 @@ impl Operation {
             (Op::Rotate, Some(Absolute | Positive | Relative)) => None,
             (Op::Clip, Some(Above | Below | Elements)) => None,
             (Op::Sparsify, Some(Threshold | Largest)) => None,
-            (Op::Ablate | Op::Scale | Op::Redirect, None) => None,
+            (Op::Ablate | Op::Scale | Op::Redirect | Op::Flip, None) => None,
             (Op::Add, _) => Some("raw or unit"),
             (Op::Rotate, _) => Some("absolute, positive or relative"),
             (Op::Clip, _) => Some("above, below or elements"),
@@ -224,7 +251,8 @@ impl Operation {
         let wanted = match (self.op, self.mode) {
             (Op::Ablate, _) => 1..=usize::MAX,
             (Op::Rotate, _) => 2..=2,
-            (Op::Clip, Some(Mode::Elements)) => 0..=0,
+            (Op::Clip, Some(Mode::Elements)) => 0..=1,
+            (Op::Flip, _) => 0..=0,
             (Op::Sparsify, _) => 0..=usize::MAX,
             _ => 1..=1,
         };
@@ -234,9 +262,13 @@ impl Operation {
         for (row, vector) in self.vectors.iter().enumerate() {
             check_vector(vector).map_err(|cause| format!("vector {row} {cause}"))?;
         }
+        let of_elements = self.mode == Some(Mode::Elements);
         match (self.op, self.vectors.first()) {
             (Op::Sparsify, Some(factors)) if factors.iter().any(|&factor| factor < 0.0) => {
                 Err("a factor of a score is not negative".into())
+            }
+            (Op::Clip, Some(limits)) if of_elements && limits.iter().any(|&limit| limit < 0.0) => {
+                Err("a limit on numbers is not negative".into())
             }
             _ => Ok(()),
         }
@@ -269,6 +301,7 @@ impl Operation {
             },
             Op::Clip => self.clip(share)?,
             Op::Sparsify => self.sparsify(share)?,
+            Op::Flip => self.flip(coefficient)?,
         })
     }
 
@@ -286,12 +319,28 @@ impl Operation {
         })
     }
 
+    /// The coefficient multiplies the rate.
+    fn flip(&self, coefficient: f64) -> Checked<Edit> {
+        let rate = self.rate.unwrap_or_default() * coefficient;
+        match (0.0..=1.0).contains(&rate) {
+            true => Ok(Edit::Flip {
+                faults: Faults {
+                    rate,
+                    seed: self.seed.unwrap_or_default(),
+                },
+                bits: self.bits.unwrap_or_default(),
+            }),
+            false => Err(format!("a rate of {rate}, which lies from 0 to 1")),
+        }
+    }
+
     fn clip(&self, share: f64) -> Checked<Edit> {
         let threshold = self.threshold.unwrap_or_default();
         let bound = match self.mode {
             Some(Mode::Elements) => {
-                let limit = threshold;
-                return Ok(Edit::Clamp { limit, share });
+                let limits = self.vectors.first().map(|limits| Limits::Each(limits.clone()));
+                let limits = limits.unwrap_or(Limits::One(threshold));
+                return Ok(Edit::Clamp { limits, share });
             }
             Some(Mode::Below) => Bound::AtLeast(threshold),
             _ => Bound::AtMost(threshold),

@@ -9,7 +9,7 @@ use model::{Batch, Checkpoint, Decoder, KvCache, Options, Site, Steering, Tape, 
 use process::{Existing, Output};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
-use steering::{How, Made, Op, Operation, Plan};
+use steering::{How, Made, Mode, Op, Operation, Plan};
 
 const SITES: [&str; 14] = [
     "resid_pre",
@@ -96,7 +96,8 @@ impl Case {
         keys.entry("positions").or_insert("all".into());
         let mut operation: Operation = serde_json::from_value(text).expect("an operation");
         operation.vectors = waves.as_array().expect("waves").iter().map(wave).collect();
-        if let (Op::Sparsify, Some(factors)) = (operation.op, operation.vectors.first_mut()) {
+        let is_magnitude = operation.op == Op::Sparsify || operation.mode == Some(Mode::Elements);
+        if let (true, Some(factors)) = (is_magnitude, operation.vectors.first_mut()) {
             factors.iter_mut().for_each(|factor| *factor = factor.abs());
         }
         if let (Some(found), Some(made)) = (&mut operation.gate, &gate) {

@@ -276,7 +276,7 @@ fn parts_measured_apart_merge_to_the_bytes_of_the_whole() {
         (Dtype::Bf16, format!("{all} --group group")),
         (Dtype::F32, format!("{all} --group group --int8 at:0.5")),
         (Dtype::F64, format!("{all} --int8 none")),
-        (Dtype::F64, format!("--group group --int8 at:1,at:0.01")),
+        (Dtype::F64, "--group group --int8 at:1,at:0.01".to_owned()),
     ] {
         let flags: Vec<&str> = flags.split_whitespace().collect();
         let shards = shards(&place, dtype);
@@ -300,7 +300,7 @@ fn parts_that_are_not_all_of_one_run_are_refused() {
     let merge = |parts: &[PathBuf]| act_stats().arg("merge").args(parts).output();
     merge(&written[1..]).refused(3, "3 of 4 shards were given; there is no 2");
     merge(&[written[0].clone(), written[0].clone()]).refused(3, "is shard 2, as");
-    merge(&shards).refused(3, "0.acts");
+    merge(&shards).refused(3, "2.acts");
     let other = place.0.path().join("other.jsonl");
     std::fs::write(
         &other,
@@ -340,8 +340,8 @@ fn parts_that_are_not_all_of_one_run_are_refused() {
         std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
         merge(&[path])
     };
-    broken("\"zero_count\":", "\"zero_count\":9").refused(3, "more zeros than numbers");
-    broken("\"cells\":[[", "\"cells\":[[9").refused(3, "act_part");
+    broken("\"zero_count\":", "\"zero_count\":99999").refused(3, "more zeros than numbers");
+    broken("\"cells\":[[", "\"cells\":[[9").refused(3, "no such cell");
     broken("\"top\":[{", "\"top\":[],\"tap\":[{").refused(3, "tap");
 }
 

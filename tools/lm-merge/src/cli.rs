@@ -30,6 +30,14 @@ pub struct Args {
     #[arg(long, value_name = "SHARE", default_value_t = 0.5, requires = "average")]
     pub average_share: f64,
 
+    /// Flip one bit of so large a share of the weights as they are written, from 0 to 1; which weights and bits follows from --flip-seed.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub flip_rate: f64,
+
+    /// The seed of --flip-rate.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub flip_seed: u64,
+
     /// The directory to make. It appears under its name only when it is complete.
     #[arg(short, long, value_name = "DIR", required_unless_present = "plan")]
     pub output: Option<PathBuf>,
@@ -67,6 +75,9 @@ EXAMPLES:
 
   Half of what fine-tuning changed, undone:
     lm-merge --model tuned --average base -o half
+
+  What does a fault of memory in one of a million weights cost? Compare the scores of model and damaged:
+    lm-merge --model model --store-dtype bf16 --flip-rate 1e-6 -o damaged
 
   A file of llama.cpp as a directory:
     lm-merge --model model.gguf --store-dtype bf16 -o model

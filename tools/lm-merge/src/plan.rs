@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use model::{Checkpoint, DType, Options};
+use model::{Checkpoint, DType, Faults, Options};
 use process::{Error, Existing, OutputDirectory, Result, ResultExt};
 use serde::Serialize;
 
@@ -17,7 +17,16 @@ pub struct Plan {
     pub adapter_count: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub average: Option<AveragePlan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flip: Option<FlipPlan>,
     pub store_dtype: String,
+}
+
+/// How often a weight has a bit flipped.
+#[derive(Debug, Clone, Serialize)]
+pub struct FlipPlan {
+    pub rate: f64,
+    pub seed: u64,
 }
 
 /// What the weights are averaged with.
@@ -32,6 +41,7 @@ pub struct Opened {
     pub checkpoint: Checkpoint,
     /// The other model, and how much of it.
     pub average: Option<(Checkpoint, f64)>,
+    pub faults: Option<Faults>,
     /// As typed.
     pub name: String,
     /// Each with its stored shape.
@@ -67,6 +77,7 @@ impl Plan {
         let checkpoint = Checkpoint::open(&args.model, &options).at(&name)?;
         let parameters = checkpoint.parameters().at(&name)?;
         let average = average(args, &parameters)?;
+        let faults = faults(args)?;
         let plan = Self {
             tool: "lm-merge",
             version: process::VERSION,
@@ -76,12 +87,14 @@ impl Plan {
                 model_digest: other.digest().to_owned(),
                 share: *share,
             }),
+            flip: faults.map(|Faults { rate, seed }| FlipPlan { rate, seed }),
             store_dtype: args.store_dtype.clone(),
         };
         let opened = Opened {
             parameters,
             checkpoint,
             average,
+            faults,
             name,
             dtype,
             target,
@@ -89,6 +102,15 @@ impl Plan {
             inputs,
         };
         Ok((plan, opened))
+    }
+}
+
+/// None where nothing is flipped.
+fn faults(args: &Args) -> Result<Option<Faults>> {
+    let (rate, seed) = (args.flip_rate, args.flip_seed);
+    match (0.0..=1.0).contains(&rate) {
+        true => Ok((rate > 0.0).then_some(Faults { rate, seed })),
+        false => Err(Error::usage("--flip-rate", "it is no number from 0 to 1")),
     }
 }
 

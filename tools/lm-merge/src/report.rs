@@ -3,7 +3,7 @@
 use records::RecordPath;
 use serde::Serialize;
 
-use crate::plan::AveragePlan;
+use crate::plan::{AveragePlan, FlipPlan};
 
 /// The directory that was made.
 #[derive(Debug, Serialize)]
@@ -17,6 +17,11 @@ pub struct Merged {
     /// What its weights were averaged with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub average: Option<AveragePlan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flip: Option<FlipPlan>,
+    /// Weights of which a bit was flipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flipped_count: Option<u64>,
     pub dtype: String,
     pub parameter_count: u64,
 }

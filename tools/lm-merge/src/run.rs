@@ -19,7 +19,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     }
     let directory = OutputDirectory::create(&opened.target, opened.existing, &opened.inputs)?;
     let progress = Progress::start(&args.common, "merge", Some(opened.parameters.len() as u64), "tensors");
-    write(directory.path(), &opened, &progress)?;
+    let flipped_count = write(directory.path(), &opened, &progress)?;
     progress.finish();
     opened.checkpoint.check_unchanged().at(&opened.name)?;
     if let Some((other, _)) = &opened.average {
@@ -31,10 +31,11 @@ pub fn run(args: Args) -> Result<Outcome> {
     manifest.note("output", &opened.target)?;
     manifest.write_as(&directory.path().join("run.json"), &plan)?;
     directory.commit()?;
-    report(plan, &opened)
+    report(plan, &opened, flipped_count)
 }
 
-fn write(directory: &Path, opened: &Opened, progress: &Progress) -> Result<()> {
+/// Gives how many weights have a bit flipped.
+fn write(directory: &Path, opened: &Opened, progress: &Progress) -> Result<u64> {
     let (checkpoint, dtype) = (&opened.checkpoint, opened.dtype);
     let subject = opened.target.display();
     export::config(directory, checkpoint.config_text(), dtype).at(&subject)?;
@@ -45,22 +46,28 @@ fn write(directory: &Path, opened: &Opened, progress: &Progress) -> Result<()> {
         dtype,
     };
     let entries: Vec<Entry> = opened.parameters.iter().map(entry).collect();
+    let mut flipped_count = 0;
     let written = export::safetensors(directory, "model.safetensors", &entries, |index| {
         let (name, shape) = &opened.parameters[index];
         progress.advance(1);
         match signals::received() {
             None => {
                 let weight = checkpoint.weight(name, shape)?;
-                match &opened.average {
+                let mut bytes = match &opened.average {
                     Some((other, share)) => export::bytes(&mean(&weight, &other.weight(name, shape)?, *share)?, dtype),
                     None => export::bytes(&weight, dtype),
+                }?;
+                if let Some(faults) = &opened.faults {
+                    flipped_count += faults.flip_stored(&[name.as_bytes()], &mut bytes, dtype.size_in_bytes());
                 }
+                Ok(bytes)
             }
             Some(_) => Err(interrupted()),
         }
     });
     signals::check()?;
-    written.at(&opened.name)
+    written.at(&opened.name)?;
+    Ok(flipped_count)
 }
 
 /// In f32: so much of the second as `share` says, the rest of the first.
@@ -77,7 +84,7 @@ fn interrupted() -> model::Error {
     }
 }
 
-fn report(plan: Plan, opened: &Opened) -> Result<Outcome> {
+fn report(plan: Plan, opened: &Opened, flipped_count: u64) -> Result<Outcome> {
     let mut out = Writer::new(process::stdout().tolerant());
     let begin = Begin::new(process::tool_name(), process::VERSION);
     out.begin(&begin, &()).at("stdout")?;
@@ -87,6 +94,8 @@ fn report(plan: Plan, opened: &Opened) -> Result<Outcome> {
         model_digest: plan.model_digest,
         adapter_count: plan.adapter_count,
         average: plan.average,
+        flipped_count: plan.flip.as_ref().map(|_| flipped_count),
+        flip: plan.flip,
         dtype: plan.store_dtype,
         parameter_count: opened.parameters.iter().map(|(_, shape)| count(shape)).sum(),
     };

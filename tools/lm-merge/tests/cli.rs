@@ -164,3 +164,34 @@ fn an_average_holds_its_share_of_both_models() {
         .output()
         .refused(2, "from 0 to 1");
 }
+
+#[test]
+fn one_bit_of_so_many_weights_is_flipped() {
+    let place = Place::new();
+    let weights = |name: &str| {
+        let path = place.path(name).join("model.safetensors");
+        candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap()
+    };
+    let flips = ["--flip-rate", "0.01", "--flip-seed", "3"];
+    let records = place.merge(&flips).output().expect(0).records();
+    let (base, made) = (weights("llama"), weights("out"));
+    let (mut hit, mut count) = (0, 0);
+    for (name, tensor) in &base {
+        let bits = |tensor: &candle_core::Tensor| -> Vec<u32> {
+            let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            values.into_iter().map(f32::to_bits).collect()
+        };
+        for (before, after) in bits(tensor).into_iter().zip(bits(&made[name])) {
+            let changed = (before ^ after).count_ones();
+            assert!(changed <= 1, "{changed} bits of a weight of {name}");
+            hit += changed;
+            count += 1;
+        }
+    }
+    assert_eq!(records[1]["flipped_count"], hit);
+    assert!((count / 200..count / 50).contains(&hit), "{hit} of {count}");
+    place
+        .merge(&["--flip-rate", "2", "--force"])
+        .output()
+        .refused(2, "from 0 to 1");
+}

@@ -11,6 +11,7 @@ use records::dataset::InputFormat;
 ///
 /// A plan (see acts(5)) is what --steer of lm-gen, resid-dump and stable-regions takes. Vectors come from dumps of two groups of prompts
 /// (mean, plane, au, cluster, function), or from a model and prompts (select, surgical); records on stdout say what each choice was based on.
+/// Two commands are for faults: flip plans them, and clip what may hold them back.
 #[derive(Parser, Debug)]
 #[command(version, name = "steer-vec", after_long_help = NOTES)]
 pub struct Args {
@@ -43,6 +44,10 @@ pub enum Command {
     Cluster(ClusterArgs),
     /// A function vector: the mean effect of demonstrations, over pairs of prompts with and without.
     Function(FunctionArgs),
+    /// Limits on single numbers, found from what a dump holds: ± the largest magnitude of each layer, or of each dimension.
+    Clip(ClipArgs),
+    /// Faults of memory: numbers of which one bit is flipped, drawn from a seed.
+    Flip(FlipArgs),
     /// Take the directions of a plan out of a model's weights: a directory that other programs load.
     Bake(BakeArgs),
 }
@@ -318,6 +323,67 @@ pub struct FunctionArgs {
     pub position: i64,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Per {
+    Layer,
+    Neuron,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct ClipArgs {
+    /// Dumps of resid-dump --positions all, of what the model should be kept within.
+    #[arg(value_name = "DUMP", required = true)]
+    pub dumps: Vec<PathBuf>,
+
+    /// One limit for all numbers of a site and layer, or one for each dimension.
+    #[arg(long, value_enum, value_name = "PER", default_value = "neuron")]
+    pub per: Per,
+
+    /// A limit is X times the largest magnitude seen.
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub margin: f64,
+
+    /// Of one site only (default: all that the dumps hold).
+    #[arg(long, value_name = "SITE")]
+    pub site: Option<Site>,
+
+    /// Of these layers only, such as 4-12, 3,5,7, -1 or 0.3-0.5.
+    #[arg(long, value_name = "LAYERS", allow_hyphen_values = true)]
+    pub layers: Option<Layers>,
+
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct FlipArgs {
+    #[command(flatten)]
+    pub model: ModelFlags,
+
+    /// Where.
+    #[arg(long, value_name = "SITE", default_value = "mlp_in")]
+    pub site: Site,
+
+    /// In these layers, such as 4-12, 3,5,7, -1 or 0.3-0.5.
+    #[arg(long, value_name = "LAYERS", default_value = "all", allow_hyphen_values = true)]
+    pub layers: Layers,
+
+    /// The share of numbers that have a bit flipped.
+    #[arg(long, value_name = "SHARE")]
+    pub rate: f64,
+
+    /// Which numbers and bits.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// A number is an f32, of which the leading N bits may flip: 16 (those of a bf16) or 32.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub bits: u32,
+
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
 #[derive(clap::Args, Debug)]
 pub struct BakeArgs {
     /// The model directory: config.json, tokenizer, safetensors.
@@ -357,6 +423,11 @@ PLANE
   highest mean cosine to all others; the second is the first principal component of the candidates, made orthogonal to it. Rotated are the
   layers in which the two groups' unit rows lie, on average, on opposite sides of the first vector at every site of the dumps.
 
+CLIP, FLIP
+  Numbers beyond a limit are set to it, and what is no number to zero. Which bits flip follows from the seed, the site, the layer and the
+  row itself: the same prompt meets the same faults, whatever runs beside it. A flipped bit of the exponent may make a number infinite.
+  Steps of several plans are done in the order in which the plans are given: --steer flips.acts --steer limits.acts.
+
 BAKE
   The direction leaves the embedding, learned positions, and the output matrices and biases of attention and MLP; a tied output head is
   untied and stays as it was. A family with norms behind its sublayers is refused: what those add cannot be changed by a matrix before them.
@@ -366,4 +437,9 @@ EXAMPLES
   steer-vec mean prompts.acts --positive harmful --negative harmless -o mean.acts
   steer-vec select --model DIR --harmful harmful.jsonl --harmless harmless.jsonl -o refusal.acts
   lm-gen --model DIR --steer refusal.acts prompts.jsonl -o ablated.jsonl
-  steer-vec bake --model DIR --steer refusal.acts -o DIR-ablated";
+  steer-vec bake --model DIR --steer refusal.acts -o DIR-ablated
+
+  resid-dump --model DIR --positions all --sites mlp_in,mlp_out prompts.jsonl -o mlp.acts
+  steer-vec clip mlp.acts --site mlp_in --per neuron -o limits.acts
+  steer-vec flip --model DIR --site mlp_in --rate 1e-4 -o flips.acts
+  lm-gen --model DIR --score --steer flips.acts --steer limits.acts answers.jsonl -o held.jsonl";

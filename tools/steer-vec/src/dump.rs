@@ -58,7 +58,7 @@ impl Groups {
             .map(|path| Dump::open(path))
             .collect::<Result<Vec<_>>>()?;
         let (positive, negative) = sides(&dumps, flags)?;
-        let places = places(&dumps, flags)?;
+        let places = places(&dumps, flags.site, flags.layers.as_ref())?;
         let made = made(&dumps)?;
         Ok(Groups {
             dumps,
@@ -115,6 +115,65 @@ impl Groups {
                 &second.name,
                 format!("has {} samples, and {} are to be paired", others.len(), left.len()),
             )),
+        }
+    }
+}
+
+/// All rows of dumps, whoever's they are.
+pub struct Tensors {
+    dumps: Vec<Dump>,
+    pub places: Vec<Place>,
+    pub made: Made,
+}
+
+impl Tensors {
+    pub fn open(paths: &[std::path::PathBuf], site: Option<Site>, layers: Option<&Layers>) -> Result<Tensors> {
+        let dumps = paths.iter().map(|path| Dump::open(path)).collect::<Result<Vec<_>>>()?;
+        let places = places(&dumps, site, layers)?;
+        let made = made(&dumps)?;
+        Ok(Tensors { dumps, places, made })
+    }
+
+    /// The largest magnitude of each dimension at a place.
+    pub fn largest(&self, place: Place) -> Result<Vec<f64>> {
+        let mut largest = Vec::new();
+        for dump in &self.dumps {
+            let tensor = dump.tensor(place)?;
+            let width = dump.file.spec(tensor).and_then(|spec| spec.row_elements());
+            let width = width.at(&dump.name)? as usize;
+            largest.resize(width, 0.0);
+            if largest.len() != width {
+                return Err(Error::input(
+                    &dump.name,
+                    format!("{place} has another width than in the others"),
+                ));
+            }
+            let row_count = dump.file.row_count(tensor);
+            for start in (0..row_count).step_by(ROWS) {
+                process::signals::check()?;
+                let end = row_count.min(start + ROWS as u64);
+                let numbers: Vec<f32> = dump.file.to_vec(tensor, start..end).at(&dump.name)?;
+                take_larger(&mut largest, &numbers);
+            }
+        }
+        match largest.iter().all(|x| x.is_finite()) {
+            true => Ok(largest),
+            false => Err(Error::input(place, "holds what is not finite")),
+        }
+    }
+}
+
+/// Rows that are read together.
+const ROWS: usize = 1024;
+
+fn take_larger(largest: &mut [f64], rows: &[f32]) {
+    for row in rows.chunks_exact(largest.len()) {
+        for (largest, x) in largest.iter_mut().zip(row) {
+            let magnitude = f64::from(x.abs());
+            // what is no number stays, so that it is seen
+            if magnitude > *largest || magnitude.is_nan() {
+                *largest = magnitude;
+            }
         }
     }
 }
@@ -191,13 +250,13 @@ fn sides(dumps: &[Dump], flags: &DumpFlags) -> Result<(Side, Side)> {
 }
 
 /// What every dump has, at the sites and layers that are asked for.
-fn places(dumps: &[Dump], flags: &DumpFlags) -> Result<Vec<Place>> {
+fn places(dumps: &[Dump], site: Option<Site>, layers: Option<&Layers>) -> Result<Vec<Place>> {
     let name = &dumps[0].name;
     let count = layer_count(&dumps[0])?;
-    let layers = flags.layers.clone().unwrap_or(Layers::All).of(count);
+    let layers = layers.unwrap_or(&Layers::All).of(count);
     let layers = layers.map_err(|cause| Error::usage("--layers", cause))?;
     let all = dumps[0].places();
-    let is_meant = |place: &Place| flags.site.is_none_or(|site| site == place.site) && layers.contains(&place.layer);
+    let is_meant = |place: &Place| site.is_none_or(|site| site == place.site) && layers.contains(&place.layer);
     let places: Vec<Place> = all.into_iter().filter(is_meant).collect();
     if places.is_empty() {
         return Err(Error::input(name, "has no activations of such a site and layer"));

@@ -7,8 +7,8 @@ use process::{Error, Existing, OutputFlags, Result, ResultExt};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::cli::{Args, BakeArgs, Command, DumpFlags, ModelFlags, SearchFlags};
-use crate::dump::Groups;
+use crate::cli::{Args, BakeArgs, ClipArgs, Command, DumpFlags, FlipArgs, ModelFlags, SearchFlags};
+use crate::dump::{Groups, Tensors};
 use crate::prompts::{Prompts, Speech};
 
 #[derive(Serialize)]
@@ -29,6 +29,9 @@ pub struct Plan {
 pub enum Opened {
     Groups(Box<Groups>),
     Search(Box<Trial>),
+    Tensors(Box<Tensors>),
+    /// The model whose numbers are flipped, and in which layers.
+    Flip(Box<Checkpoint>, Vec<usize>),
     /// The model whose weights change.
     Bake(Box<Checkpoint>),
 }
@@ -72,6 +75,8 @@ impl Plan {
                 let settings = json!({"kl_max": flags.kl_max, "lambda": flags.lambda});
                 of_search("surgical", &flags.search, Some(&flags.pseudo_harmful), settings)
             }
+            Command::Clip(flags) => clip(flags),
+            Command::Flip(flags) => flip(flags),
             Command::Bake(flags) => bake(flags),
         }
     }
@@ -148,6 +153,52 @@ fn of_search(
         version: process::VERSION,
     };
     Ok((plan, Opened::Search(Box::new(trial))))
+}
+
+fn clip(flags: &ClipArgs) -> Result<(Plan, Opened)> {
+    check_output(&flags.output, &flags.dumps)?;
+    if !(flags.margin > 0.0 && flags.margin.is_finite()) {
+        return Err(Error::usage("--margin", "it is no number above 0"));
+    }
+    let tensors = Tensors::open(&flags.dumps, flags.site, flags.layers.as_ref())?;
+    let places = tensors.places.iter().map(|place| json!(place.to_string()));
+    let plan = Plan {
+        command: "clip",
+        settings: json!({"per": process::word(flags.per), "margin": flags.margin, "places": places.collect::<Value>()}),
+        input_digests: digests(&flags.dumps)?,
+        model_digest: tensors.made.model_digest.clone(),
+        template_digest: None,
+        compute: None,
+        version: process::VERSION,
+    };
+    Ok((plan, Opened::Tensors(Box::new(tensors))))
+}
+
+fn flip(flags: &FlipArgs) -> Result<(Plan, Opened)> {
+    check_output(&flags.output, &[])?;
+    let checkpoint = open(&flags.model)?;
+    let config = checkpoint.config();
+    if let Some(absence) = flags.site.absence(config) {
+        let cause = format!(
+            "{} blocks of this model {absence}: they have no {}",
+            config.family, flags.site
+        );
+        return Err(Error::usage("--site", cause));
+    }
+    let layers = flags.layers.of(config.layer_count());
+    let layers = layers.map_err(|cause| Error::usage("--layers", cause))?;
+    let plan = Plan {
+        command: "flip",
+        settings: json!({
+            "site": flags.site.to_string(), "layers": layers, "rate": flags.rate, "seed": flags.seed, "bits": flags.bits,
+        }),
+        input_digests: Vec::new(),
+        model_digest: Some(checkpoint.digest().to_owned()),
+        template_digest: None,
+        compute: None,
+        version: process::VERSION,
+    };
+    Ok((plan, Opened::Flip(Box::new(checkpoint), layers)))
 }
 
 fn bake(flags: &BakeArgs) -> Result<(Plan, Opened)> {

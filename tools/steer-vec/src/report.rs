@@ -1,6 +1,10 @@
 //! The rows that steer-vec alone writes; those of candidates are shared.
 
+use records::Depth;
 use serde::Serialize;
+
+use crate::cli::Per;
+use crate::dump::Place;
 
 /// A token that opens refusals.
 #[derive(Serialize)]
@@ -67,4 +71,33 @@ pub struct PlaneLayer {
     pub cosine: f64,
     /// Whether the two groups lie on opposite sides at every site of the layer.
     pub chosen: bool,
+}
+
+/// How far numbers may go at a place.
+#[derive(Serialize)]
+#[serde(tag = "type", rename = "clip_limit")]
+pub struct ClipLimit {
+    pub site: String,
+    pub layer_index: usize,
+    #[serde(flatten)]
+    pub depth: Depth,
+    pub per: String,
+    pub limit_max: f64,
+    /// Of one limit for each dimension.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_min: Option<f64>,
+}
+
+impl ClipLimit {
+    pub fn new(place: Place, per: Per, limits: &[f64], layer_count: usize) -> ClipLimit {
+        let least = limits.iter().copied().fold(f64::INFINITY, f64::min);
+        ClipLimit {
+            site: place.site.to_string(),
+            layer_index: place.layer,
+            depth: Depth::of(Some(place.layer), Some(layer_count)),
+            per: process::word(per),
+            limit_max: limits.iter().copied().fold(0.0, f64::max),
+            limit_min: (per == Per::Neuron).then_some(least),
+        }
+    }
 }

@@ -2,7 +2,9 @@
 
 mod au;
 mod bake;
+mod clip;
 mod cluster;
+mod flip;
 mod function;
 mod mean;
 mod plane;
@@ -54,6 +56,11 @@ pub fn run(args: Args) -> Result<Outcome> {
             ];
             let found = surgical::run(common, flags, trial)?;
             return finished(&plan, &search.output, &inputs, &found);
+        }
+        (Command::Clip(flags), Opened::Tensors(tensors)) => (clip::run(flags, tensors)?, &flags.output, &flags.dumps),
+        (Command::Flip(flags), Opened::Flip(checkpoint, layers)) => {
+            let found = flip::run(flags, checkpoint, layers)?;
+            return finished(&plan, &flags.output, &[], &found);
         }
         (Command::Bake(flags), Opened::Bake(checkpoint)) => return bake::run(flags, checkpoint),
         _ => return Err(Error::bug(name, "is not opened for this")),

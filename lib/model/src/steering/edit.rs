@@ -5,6 +5,8 @@ use candle_core::{Device, Result, Tensor};
 use super::sparse::{self, Kept};
 use super::{along, length, placed};
 use crate::error;
+use crate::faults::Faults;
+use crate::taps::{self, Point};
 
 /// What is done to a row x. Bases are orthonormal; `share` is how much of the change is made, 1 being the whole of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,8 +32,10 @@ pub enum Edit {
         bound: Bound,
         share: f64,
     },
-    /// Every number is kept within ± a limit.
-    Clamp { limit: f64, share: f64 },
+    /// Every number is kept within ± a limit, or ± that of its dimension; what is no number becomes zero.
+    Clamp { limits: Limits, share: f64 },
+    /// Numbers have one of their leading bits flipped, those of an f32.
+    Flip { faults: Faults, bits: u32 },
     /// Numbers whose score |x_i|·factor_i is small are left out, but for their projection on the span of a remainder. Without
     /// factors the score is |x_i|.
     Sparsify {
@@ -40,6 +44,12 @@ pub enum Edit {
         remainder: Vec<Vec<f64>>,
         share: f64,
     },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Limits {
+    One(f64),
+    Each(Vec<f64>),
 }
 
 /// How an angle is meant.
@@ -69,10 +79,11 @@ impl Edit {
             | Self::Clip { share, .. }
             | Self::Clamp { share, .. }
             | Self::Sparsify { share, .. } => *share == 0.0,
+            Self::Flip { faults, .. } => faults.rate == 0.0,
         }
     }
 
-    pub(super) fn place(self, width: usize, device: &Device) -> error::Result<Placed> {
+    pub(super) fn place(self, point: Point, width: usize, device: &Device) -> error::Result<Placed> {
         let put = |vector: &[f64]| placed(vector, width, device);
         let inside = |basis: &[Vec<f64>], inside, share| -> error::Result<Placed> {
             let basis = basis.iter().map(|vector| put(vector)).collect::<error::Result<_>>()?;
@@ -94,7 +105,18 @@ impl Edit {
                 bound,
                 share,
             } => inside(&[direction], Inside::Bounded(bound), share),
-            Self::Clamp { limit, share } => Ok(Placed::Clamp { limit, share }),
+            Self::Clamp { limits, share } => Ok(Placed::Clamp {
+                limits: match limits {
+                    Limits::One(limit) => put(&vec![limit; width])?,
+                    Limits::Each(limits) => put(&limits)?,
+                },
+                share,
+            }),
+            Self::Flip { faults, bits } => Ok(Placed::Flip {
+                faults,
+                bits,
+                place: point.to_string(),
+            }),
             Self::Sparsify {
                 factors,
                 kept,
@@ -121,8 +143,13 @@ pub(super) enum Placed {
     Scale(Tensor),
     Redirect(Tensor),
     Clamp {
-        limit: f64,
+        limits: Tensor,
         share: f64,
+    },
+    Flip {
+        faults: Faults,
+        bits: u32,
+        place: String,
     },
     Sparsify {
         sparse: sparse::Placed,
@@ -150,7 +177,8 @@ impl Placed {
             }
             Self::Scale(factors) => x.broadcast_mul(&of(factors)?),
             Self::Redirect(vector) => redirected(x, &of(vector)?),
-            Self::Clamp { limit, share } => x + ((x.clamp(-limit, *limit)? - x)? * *share)?,
+            Self::Clamp { limits, share } => clamped(x, &of(limits)?, *share),
+            Self::Flip { faults, bits, place } => flipped(x, faults, *bits, place),
             Self::Sparsify { sparse, share } => x - (sparse.left_out(x)? * *share)?,
         }
     }
@@ -201,6 +229,25 @@ fn turned(a: &Tensor, b: &Tensor, angle: f64, turn: Turn) -> Result<Vec<Tensor>>
     let positive = a.gt(0.0)?;
     let where_positive = |change: &Tensor| positive.where_cond(change, &change.zeros_like()?);
     changes.iter().map(where_positive).collect()
+}
+
+/// At the whole share the change itself would be infinite where a number is.
+fn clamped(x: &Tensor, limits: &Tensor, share: f64) -> Result<Tensor> {
+    let numbers = x.eq(x)?.where_cond(x, &x.zeros_like()?)?;
+    let within = numbers.broadcast_minimum(limits)?.broadcast_maximum(&limits.neg()?)?;
+    match share == 1.0 {
+        true => Ok(within),
+        false => x + ((within - x)? * share)?,
+    }
+}
+
+fn flipped(x: &Tensor, faults: &Faults, bits: u32, place: &str) -> Result<Tensor> {
+    let width = x.dim(1)?;
+    let mut values = taps::read(x, <[f32]>::to_vec)?;
+    for row in values.chunks_exact_mut(width) {
+        faults.flip_row(place, row, bits);
+    }
+    Tensor::from_vec(values, x.shape(), x.device())?.to_dtype(x.dtype())
 }
 
 /// A row that equals the vector has no direction left, and becomes zero.

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::taps::{Point, Probe, ProbeResult, Site};
 
-pub use edit::{Bound, Edit, Turn};
+pub use edit::{Bound, Edit, Limits, Turn};
 pub use gate::Gate;
 pub use sparse::Kept;
 
@@ -88,7 +88,7 @@ impl Steering {
         }
         let width = point.site.width(&self.config);
         let placed = Placed {
-            edit: step.edit.place(width, &self.device)?,
+            edit: step.edit.place(point, width, &self.device)?,
             gate: step.gate.map(|gate| gate.place(width, &self.device)).transpose()?,
             positions: step.positions,
         };

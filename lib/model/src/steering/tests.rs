@@ -2,6 +2,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::*;
 use crate::config::Config;
+use crate::faults::Faults;
 
 /// A matrix that every language computes alike: sin(a (i + 1)(j + 1) + j / 10).
 fn rows_of(count: usize, width: usize, a: f64) -> Vec<Vec<f64>> {
@@ -199,7 +200,13 @@ fn a_bound_holds_where_it_was_passed_and_moves_no_other_row() {
         }
         assert!(kept > 0 && moved > 0);
     }
-    let clamped = apply(Edit::Clamp { limit: 1.0, share: 1.0 }, &[vec![-3.0, 0.5, 2.0]]);
+    let clamped = apply(
+        Edit::Clamp {
+            limits: Limits::One(1.0),
+            share: 1.0,
+        },
+        &[vec![-3.0, 0.5, 2.0]],
+    );
     assert_eq!(clamped, [[-1.0, 0.5, 1.0]]);
 }
 
@@ -322,7 +329,14 @@ fn what_changes_nothing_is_left_out() {
             bound: Bound::AtMost(0.0),
             share: 0.0,
         },
-        Edit::Clamp { limit: 1.0, share: 0.0 },
+        Edit::Clamp {
+            limits: Limits::One(1.0),
+            share: 0.0,
+        },
+        Edit::Flip {
+            faults: Faults { rate: 0.0, seed: 1 },
+            bits: 32,
+        },
     ];
     for edit in nothing {
         let point = Point::new(Site::ResidPost, 0);

@@ -69,7 +69,7 @@ record_types! {
         "region_compare", "region_verdict", "pair",
         "probe",
         "figure", "finding",
-        "refusal_token", "prompt_set", "dimension", "clustering", "plane_layer",
+        "clip_limit", "refusal_token", "prompt_set", "dimension", "clustering", "plane_layer",
         "anchor", "anchor_space", "head", "dro_step", "shift",
         "header", "content", "row", "missing",
         "container", "damage",
