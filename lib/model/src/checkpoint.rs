@@ -23,7 +23,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value};
 
 use crate::adapter::{Adapted, Adapter, Untied};
-use crate::compute::{Compute, Precision, Weights};
+use crate::compute::{Compute, Precision};
 use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::directory::Directory;
@@ -34,7 +34,7 @@ use crate::quantised::{Dequantised, Scheme};
 use crate::safetensors::Safetensors;
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
-use crate::weights::Source;
+use crate::weights::{Source, Weights};
 use crate::wrapper;
 
 const GENERATION: &str = "generation_config.json";
@@ -81,7 +81,6 @@ pub struct Checkpoint {
     source: Stored,
     digest: String,
     precision: Precision,
-    weights: Weights,
     soft_prompt: Option<Tensor>,
 }
 
@@ -114,7 +113,6 @@ impl Checkpoint {
             source,
             digest,
             precision: options.precision,
-            weights: options.weights,
             soft_prompt: None,
         })
     }
@@ -176,10 +174,7 @@ impl Checkpoint {
     }
 
     pub fn compute(&self) -> Compute {
-        Compute {
-            weights: self.weights,
-            ..Compute::new(self.source.device(), self.source.dtype(), self.precision)
-        }
+        Compute::new(self.source.device(), self.source.dtype(), self.precision)
     }
 
     pub fn device(&self) -> &Device {

@@ -18,20 +18,6 @@ pub struct Compute {
     /// Whether products of f32 may be less exact.
     #[serde(default, skip_serializing_if = "is_full")]
     pub precision: Precision,
-    /// Whether the matrices of blocks are multiplied as a file stores them.
-    #[serde(default, skip_serializing_if = "is_dequantised")]
-    pub weights: Weights,
-}
-
-/// What matrices that are stored quantised are multiplied as.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Weights {
-    /// As numbers of the type that is computed in.
-    #[default]
-    Dequantised,
-    /// As they are stored, by activations that are rounded to eight bits.
-    AsStored,
 }
 
 impl Compute {
@@ -41,13 +27,8 @@ impl Compute {
             dtype: dtype.as_str().into(),
             kernel: kernel(device, dtype, precision).into(),
             precision,
-            weights: Weights::Dequantised,
         }
     }
-}
-
-fn is_dequantised(weights: &Weights) -> bool {
-    *weights == Weights::Dequantised
 }
 
 fn is_full(precision: &Precision) -> bool {

@@ -11,7 +11,7 @@ use crate::cache::KvCache;
 use crate::compute::Precision;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::loader::{Loader, Norm, Parameter};
+use crate::loader::{Loader, Norm, Parameter, Weight};
 use crate::ops::{self, Head, Tape};
 use crate::rope::RopeTable;
 use crate::taps::{Point, Probe, Site, visit};
@@ -21,11 +21,11 @@ use crate::weights::Source;
 #[derive(Debug)]
 pub struct Decoder {
     config: Config,
-    embedding: Tensor,         // (vocab, hidden)
+    embedding: Weight,         // (vocab, hidden)
     positions: Option<Tensor>, // (positions, hidden)
     blocks: Vec<Block>,
     norm: Norm,
-    head: Tensor,                // (vocab, hidden); the embedding itself when tied
+    head: Weight,                // (vocab, hidden); the embedding itself when tied
     head_bias: Option<Tensor>,   // (vocab)
     soft_prompt: Option<Tensor>, // (rows, hidden)
     ropes: Vec<RopeTable>,
@@ -79,11 +79,11 @@ impl Decoder {
         let device = source.device();
         let mut loader = Loader::new(source, &config);
         let (names, width) = (config.names, config.hidden_size);
-        let mut table = |name: &str, rows| loader.get(format!("{name}.weight"), &[rows, width]);
-        let embedding = table(names.embedding, config.vocab_size)?;
+        let embedding = loader.table(names.embedding, (config.vocab_size, width))?;
+        let position_count = config.position_offset + config.position_count;
         let positions = names
             .positions
-            .map(|name| table(name, config.position_offset + config.position_count))
+            .map(|name| loader.get(format!("{name}.weight"), &[position_count, width]))
             .transpose()?;
         let blocks = (0..config.layer_count())
             .map(|layer| Block::load(&mut loader, layer, &config))
@@ -92,7 +92,7 @@ impl Decoder {
         let head = if config.tied {
             embedding.clone()
         } else {
-            loader.get(format!("{}.weight", names.head), &[config.vocab_size, width])?
+            loader.table(names.head, (config.vocab_size, width))?
         };
         let head_bias = config
             .head_bias
@@ -146,14 +146,15 @@ impl Decoder {
         &self.device
     }
 
-    /// How logits come out of the final norm's output.
-    pub fn head(&self) -> Head<'_> {
-        Head {
-            weight: &self.head,
+    /// How logits come out of the final norm's output; not of a head that stays as it is stored.
+    pub fn head(&self) -> candle_core::Result<Head<'_>> {
+        let stored = || candle_core::Error::Msg("a head as it is stored has no gradient".into());
+        Ok(Head {
+            weight: self.head.tensor().ok_or_else(stored)?,
             bias: self.head_bias.as_ref(),
             scale: self.config.logit_divisor.map(|divisor| 1.0 / divisor),
             softcap: self.config.logit_softcap,
-        }
+        })
     }
 
     /// The type activations are computed and given in.
@@ -310,7 +311,7 @@ impl Decoder {
         let first = self.config.vocab_size as u32;
         let (soft, own): (Vec<usize>, Vec<usize>) = (0..ids.len()).partition(|&at| ids[at] >= first);
         let Some(table) = self.soft_prompt.as_ref().filter(|_| !soft.is_empty()) else {
-            return Ok(ops::embedding(tape, &self.embedding, ids)?);
+            return Ok(self.embedding.rows(tape, ids, self.dtype)?);
         };
         let soft_ids: Vec<u32> = soft.iter().map(|&at| ids[at] - first).collect();
         let learned = ops::embedding(tape, table, &soft_ids)?;
@@ -318,14 +319,14 @@ impl Decoder {
             return Ok(learned);
         }
         let own_ids: Vec<u32> = own.iter().map(|&at| ids[at]).collect();
-        let known = ops::embedding(tape, &self.embedding, &own_ids)?;
+        let known = self.embedding.rows(tape, &own_ids, self.dtype)?;
         Ok(ops::interleave(tape, [&known, &learned], [&own, &soft])?)
     }
 
     /// Next-token scores (rows, vocab) of rows that `forward` gave; choose them first (`index_select`), for a
     /// vocabulary is wide.
     pub fn logits(&self, tape: &Tape, normed: &Tensor) -> Result<Tensor> {
-        let mut logits = ops::linear(tape, normed, &self.head, self.head_bias.as_ref())?;
+        let mut logits = self.head.multiply(tape, normed, self.head_bias.as_ref())?;
         if let Some(divisor) = self.config.logit_divisor {
             logits = ops::scale(tape, &logits, 1.0 / divisor)?;
         }

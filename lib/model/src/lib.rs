@@ -118,7 +118,7 @@ pub use candle_core::{DType, Device, Tensor};
 #[cfg(feature = "decoder")]
 pub use checkpoint::{Checkpoint, Options};
 #[cfg(feature = "decoder")]
-pub use compute::{Compute, Precision, Weights};
+pub use compute::{Compute, Precision};
 #[cfg(feature = "decoder")]
 pub use config::Config;
 #[cfg(feature = "decoder")]
@@ -143,4 +143,4 @@ pub use taps::{Patch, Point, Probe, ProbeResult, Site, Taps};
 pub use template::{Template, Turn};
 pub use tokenizer::{Bos, Tokenizer};
 #[cfg(feature = "decoder")]
-pub use weights::Source;
+pub use weights::{Source, Weights};

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use candle_core::quantized::QTensor;
-use candle_core::{DType, Error, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use crate::config::{self, Config};
 use crate::error;
 use crate::ops::{self, Tape};
-use crate::weights::Source;
+use crate::weights::{Matrix, Source};
 
 /// A learnable tensor of the decoder, as it is used, and how its file spells it.
 #[derive(Clone, Debug)]
@@ -36,7 +35,7 @@ pub(crate) struct Loader<'a> {
     source: &'a dyn Source,
     config: &'a Config,
     pub parameters: Vec<Parameter>,
-    /// Matrices that are multiplied as they are stored, which are no parameters.
+    /// Matrices that stay as they are stored, which are no parameters.
     pub kept: Vec<String>,
 }
 
@@ -86,13 +85,27 @@ impl<'a> Loader<'a> {
     }
 
     fn weight(&mut self, name: String, shape: (usize, usize)) -> error::Result<Weight> {
-        match self.source.blocks(&name, shape.into())? {
+        match self.stored(&name, shape)? {
             None => self.matrix(name, shape).map(Weight::Numbers),
-            Some(blocks) => {
-                self.kept.push(name);
-                Ok(Weight::Blocks(blocks))
-            }
+            Some(stored) => Ok(stored),
         }
+    }
+
+    /// A matrix with a row for each token.
+    pub fn table(&mut self, name: &str, shape: (usize, usize)) -> error::Result<Weight> {
+        let name = format!("{name}.weight");
+        match self.stored(&name, shape)? {
+            None => self.get(name, &[shape.0, shape.1]).map(Weight::Numbers),
+            Some(stored) => Ok(stored),
+        }
+    }
+
+    fn stored(&mut self, name: &str, shape: (usize, usize)) -> error::Result<Option<Weight>> {
+        let matrix = self.source.matrix(name, shape.into())?;
+        if matrix.is_some() {
+            self.kept.push(name.to_owned());
+        }
+        Ok(matrix.map(Weight::Stored))
     }
 
     pub fn linear(&mut self, name: &str, (output, input): (usize, usize), bias: bool) -> error::Result<Linear> {
@@ -120,11 +133,36 @@ impl<'a> Loader<'a> {
 }
 
 /// A matrix (out, in).
-#[derive(Debug)]
-enum Weight {
+#[derive(Clone, Debug)]
+pub(crate) enum Weight {
     Numbers(Tensor),
-    /// As a file stores it; it does not learn.
-    Blocks(Arc<QTensor>),
+    Stored(Arc<dyn Matrix>),
+}
+
+impl Weight {
+    /// What may learn.
+    pub fn tensor(&self) -> Option<&Tensor> {
+        match self {
+            Self::Numbers(weight) => Some(weight),
+            Self::Stored(_) => None,
+        }
+    }
+
+    /// `x · weightᵀ + bias`.
+    pub fn multiply(&self, tape: &Tape, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        match self {
+            Self::Numbers(weight) => ops::linear(tape, x, weight, bias),
+            Self::Stored(weight) => ops::linear_stored(tape, x, &**weight, bias),
+        }
+    }
+
+    /// The rows of ids.
+    pub fn rows(&self, tape: &Tape, ids: &[u32], dtype: DType) -> Result<Tensor> {
+        match self {
+            Self::Numbers(weight) => ops::embedding(tape, weight, ids),
+            Self::Stored(weight) => ops::embedding_stored(&**weight, ids, dtype),
+        }
+    }
 }
 
 /// `x · weightᵀ + bias`.
@@ -137,28 +175,11 @@ pub(crate) struct Linear {
 impl Linear {
     /// What may learn.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        let weight = match &self.weight {
-            Weight::Numbers(weight) => Some(weight),
-            Weight::Blocks(_) => None,
-        };
-        weight.into_iter().chain(&self.bias)
+        self.weight.tensor().into_iter().chain(&self.bias)
     }
 
     pub fn forward(&self, tape: &Tape, x: &Tensor) -> Result<Tensor> {
-        match &self.weight {
-            Weight::Numbers(weight) => ops::linear(tape, x, weight, self.bias.as_ref()),
-            Weight::Blocks(_) if tape.is_recording() => {
-                Err(Error::Msg("blocks as they are stored have no gradient".into()))
-            }
-            Weight::Blocks(blocks) => {
-                let product = x.to_dtype(DType::F32)?.contiguous()?.apply_op1_no_bwd(&**blocks)?;
-                let product = match &self.bias {
-                    None => product,
-                    Some(bias) => product.broadcast_add(&bias.to_dtype(DType::F32)?)?,
-                };
-                product.to_dtype(x.dtype())
-            }
-        }
+        self.weight.multiply(tape, x, self.bias.as_ref())
     }
 }
 

@@ -1,11 +1,28 @@
 //! Where a decoder gets its parameters, whatever the format they are kept in.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
-use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
+use half::bf16;
+use products::Rows;
 
 use crate::error::Result;
+
+/// How matrices are held that are stored in fewer bits than are computed in. No bit of a result depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weights {
+    /// As numbers of the type that is computed in.
+    #[default]
+    Dequantised,
+    /// As they are stored.
+    AsStored,
+}
+
+/// A matrix (out, in) that stays as it is stored: its rows become numbers as they are multiplied. It does not learn.
+pub trait Matrix: Rows<f32> + Rows<bf16> + Debug + Send {}
+
+impl<M: Rows<f32> + Rows<bf16> + Debug + Send> Matrix for M {}
 
 /// Names and shapes → tensors: the files of a checkpoint, another format, one source laid over another, or numbers made on the
 /// spot.
@@ -13,8 +30,8 @@ pub trait Source {
     /// The tensor `name`, which must have this shape, in `dtype` on `device`.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor>;
 
-    /// The matrix `name` (out, in) in the blocks that it is stored in, where these are to be multiplied as they are.
-    fn blocks(&self, _name: &str, _shape: [usize; 2]) -> Result<Option<Arc<QTensor>>> {
+    /// The matrix `name` (out, in) as it is stored, where it is to stay so.
+    fn matrix(&self, _name: &str, _shape: [usize; 2]) -> Result<Option<Arc<dyn Matrix>>> {
         Ok(None)
     }
 

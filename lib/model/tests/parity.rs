@@ -263,7 +263,14 @@ fn gradients(case: &Case, checkpointing: bool) -> (f64, Gradients) {
         weight: 1.0 / rows.len() as f64,
     };
     let mut gradients = Gradients::default();
-    let found = cross_entropy(&tape, &normed, case.decoder.head(), targets, Some(&mut gradients)).unwrap();
+    let found = cross_entropy(
+        &tape,
+        &normed,
+        case.decoder.head().unwrap(),
+        targets,
+        Some(&mut gradients),
+    )
+    .unwrap();
     let seeds = vec![(normed, found.hidden_gradient.unwrap())];
     tape.backward(seeds, &mut gradients).unwrap();
     let sum: f64 = found.row_nats.iter().map(|nats| f64::from(*nats)).sum();

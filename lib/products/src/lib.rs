@@ -1,8 +1,8 @@
 //! Matrix products, and loops on the widest registers the processor has: what more than one library multiplies with.
 //!
-//! [`Product`] is the general one, of matrices in any orientation. [`by_rows`] is `x · wᵀ` by kernels of our own, where the
-//! processor has one; one more kernel is a file in `kernels/` and a line in its list. [`wide!`] compiles an ordinary loop for
-//! each instruction set. Which of them runs is decided when the program runs, by the processor alone: no environment variable
+//! [`Product`] is the general one, of matrices in any orientation. [`MixedProduct`] is `x · wᵀ` by kernels of our own, where the
+//! processor has one; one more kernel is a file in `kernels/` and a line in its list. Its `w` may be [`Rows`] that are made while they
+//! are multiplied. [`wide!`] compiles an ordinary loop for each instruction set. Which of them runs is decided when the program runs, by the processor alone: no environment variable
 //! is read, and [`family`] names the choice.
 
 mod dense;
@@ -11,6 +11,7 @@ mod mixed;
 mod precision;
 mod registers;
 mod rounding;
+mod rows;
 
 pub use dense::{Product, Real, Target, matrix, strided, strided_mut};
 pub use kernels::{Operand, STEADY_ROWS, Unit, family};
@@ -18,6 +19,7 @@ pub use mixed::MixedProduct;
 pub use precision::{How, Precision};
 pub use registers::{Lanes, sum_of};
 pub use rounding::{narrow, narrowed, widen, widened};
+pub use rows::Rows;
 
 pub use ndarray::ArrayView2;
 #[doc(hidden)]

@@ -6,12 +6,13 @@ use rayon::prelude::*;
 use crate::dense::{Product, Target};
 use crate::kernels::{Operand, Place, by_rows, by_tiles};
 use crate::precision::How;
+use crate::rows::{Right, Rows};
 
 /// left · right + bias, on all threads, not yet computed.
 #[derive(Clone, Copy)]
 pub struct MixedProduct<'a, T> {
     left: ArrayView2<'a, T>,
-    right: ArrayView2<'a, T>,
+    right: Right<'a, T>,
     bias: Option<&'a [f32]>,
     how: How,
 }
@@ -20,7 +21,19 @@ impl<'a, T: Operand> MixedProduct<'a, T> {
     /// # Panics
     /// If the inner sizes differ.
     pub fn of(left: ArrayView2<'a, T>, right: ArrayView2<'a, T>, how: How) -> Self {
-        assert_eq!(left.ncols(), right.nrows(), "inner sizes differ");
+        Self::by(left, Right::Lies(right), how)
+    }
+
+    /// left · wᵀ, with the rows of w made as they are multiplied: to the bit what [`MixedProduct::of`] gives for the same numbers.
+    ///
+    /// # Panics
+    /// If the inner sizes differ.
+    pub fn of_rows(left: ArrayView2<'a, T>, w: &'a dyn Rows<T>, how: How) -> Self {
+        Self::by(left, Right::Made(w), how)
+    }
+
+    fn by(left: ArrayView2<'a, T>, right: Right<'a, T>, how: How) -> Self {
+        assert_eq!(left.ncols(), right.dim().0, "inner sizes differ");
         Self {
             left,
             right,
@@ -35,7 +48,7 @@ impl<'a, T: Operand> MixedProduct<'a, T> {
     /// If they are not as many as the columns.
     pub fn with_bias(self, bias: Option<&'a [f32]>) -> Self {
         assert!(
-            bias.is_none_or(|bias| bias.len() == self.right.ncols()),
+            bias.is_none_or(|bias| bias.len() == self.right.dim().1),
             "a bias for each column"
         );
         Self { bias, ..self }
@@ -43,7 +56,7 @@ impl<'a, T: Operand> MixedProduct<'a, T> {
 
     /// (rows, columns) of the product.
     pub fn dim(&self) -> (usize, usize) {
-        (self.left.nrows(), self.right.ncols())
+        (self.left.nrows(), self.right.dim().1)
     }
 
     /// The product row by row, rounded to the type that is multiplied.
@@ -68,7 +81,7 @@ impl<'a, T: Operand> MixedProduct<'a, T> {
         if unsafe { self.run_tiles(Target::new(numbers, column_count), add) } {
             return;
         }
-        let (left, right) = (T::wide(self.left), T::wide(self.right));
+        let (left, right) = (T::wide(self.left), self.right.wide());
         let product = Product::of(left.view(), right.view()).in_parallel();
         match add {
             true => product.add_to(out.view_mut()),
@@ -99,23 +112,14 @@ impl<'a, T: Operand> MixedProduct<'a, T> {
     unsafe fn run_tiles<O: Operand>(&self, target: Target<O>, add: bool) -> bool {
         let (bias, precision) = (self.bias, self.how.precision);
         // SAFETY: passed on.
-        unsafe {
-            by_tiles(
-                self.left,
-                self.right.reversed_axes(),
-                precision,
-                Place { target, bias, add },
-            )
-        }
+        unsafe { by_tiles(self.left, self.right, precision, Place { target, bias, add }) }
     }
 
     fn by_other_kernels(&self) -> Vec<f32> {
-        let own = match (self.left.to_slice(), self.right.reversed_axes().to_slice()) {
-            (Some(x), Some(w)) => by_rows(x, w, self.left.ncols(), self.how.steady),
-            _ => None,
-        };
+        let own = self.left.to_slice();
+        let own = own.and_then(|x| by_rows(x, self.right, self.how.steady));
         let mut sums = own.unwrap_or_else(|| {
-            let (left, right) = (T::wide(self.left), T::wide(self.right));
+            let (left, right) = (T::wide(self.left), self.right.wide());
             Product::of(left.view(), right.view()).in_parallel().to_vec()
         });
         if let Some(bias) = self.bias.filter(|bias| !bias.is_empty()) {

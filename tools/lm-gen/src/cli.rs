@@ -113,8 +113,8 @@ pub struct Args {
     #[command(flatten)]
     pub precision: process::PrecisionFlag,
 
-    /// What the matrices of blocks are multiplied as: numbers, or what a GGUF file stores, by activations rounded to 8 bits: on the CPU,
-    /// slower, with less memory.
+    /// How matrices are held that a GGUF file stores in fewer bits than are computed in: as numbers, or as stored, to become numbers
+    /// as they are multiplied. The output is the same; as stored they take less memory, on the CPU alone.
     #[arg(long, value_enum, default_value_t = WeightsFlag::Dequantised, value_name = "HOW")]
     pub weights: WeightsFlag,
 

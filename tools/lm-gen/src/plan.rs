@@ -244,6 +244,9 @@ fn first_options(args: &Args) -> Result<Options> {
         if args.device != "cpu" {
             return refuse("only the CPU multiplies them here");
         }
+        if args.dtype == "f16" {
+            return refuse("they are multiplied in f32 or bf16");
+        }
     }
     Ok(Options {
         weights,

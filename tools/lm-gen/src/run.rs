@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use model::{Config, Steering, Weights};
+use model::{Config, Steering};
 use process::{Error, Manifest, Outcome, Progress, Result, ResultExt, Shard};
 use records::{Begin, Completion, Finish, Writer};
 use serde::Serialize;
@@ -163,9 +163,7 @@ impl<'r> Run<'r> {
             speech,
             engine: Engine::new(first, second, &opened.tokenizer, choice, ends, capacity),
             scorer: Scorer::new(first.decoder, first.steering),
-            shares: second.is_none()
-                && plan.compute.weights == Weights::Dequantised
-                && prefix::is_allowed(first.decoder, first.steering),
+            shares: second.is_none() && prefix::is_allowed(first.decoder, first.steering),
             orders: units.iter().map(|unit| (unit.item, unit.attempt_index)).collect(),
             items: &opened.input.items,
         }

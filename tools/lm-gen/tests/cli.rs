@@ -603,19 +603,18 @@ fn stored() -> PathBuf {
 }
 
 #[test]
-fn blocks_multiplied_as_stored_are_said_in_compute() {
+fn how_matrices_are_held_changes_no_byte() {
     let input = ["a cat", "the dog is here", "q", "what is it?"]
         .map(|prompt| json!({"prompt": prompt, "choices": ["is it", "no"]}).to_string() + "\n")
         .concat();
     let run = |more: &[&str]| greedy(&stored(), &[&["--raw"], more].concat(), &input);
-    let begin =
-        |bytes: &[u8]| -> Value { serde_json::from_slice(bytes.split(|byte| *byte == b'\n').next().unwrap()).unwrap() };
-    let (plain, as_stored) = (run(&[]), run(&["--weights", "as-stored"]));
-    assert_eq!(begin(&as_stored)["compute"]["weights"], "as-stored");
-    assert!(begin(&plain)["compute"].get("weights").is_none());
-    assert_ne!(begin(&plain)["plan_digest"], begin(&as_stored)["plan_digest"]);
-    let alone = run(&["--weights", "as-stored", "--batch", "2"]);
-    assert!(as_stored == alone, "the batch changes a bit");
+    for dtype in ["f32", "bf16"] {
+        let plain = run(&["--dtype", dtype]);
+        for more in [&["--threads", "1"][..], &["--threads", "2", "--batch", "2"]] {
+            let as_stored = run(&[&["--dtype", dtype, "--weights", "as-stored"], more].concat());
+            assert!(as_stored == plain, "{dtype} {more:?}");
+        }
+    }
 }
 
 #[test]
@@ -630,8 +629,10 @@ fn only_a_gguf_file_without_adapters_is_multiplied_as_stored() {
     };
     let refused = done(dir.path(), &[]).expect(3);
     assert!(refused.stderr.contains("is no GGUF file"), "{}", refused.stderr);
-    let refused = done(&stored(), &["--adapter", "somewhere"]).expect(2);
-    assert!(refused.stderr.contains("--weights as-stored"), "{}", refused.stderr);
+    for more in [["--adapter", "somewhere"], ["--dtype", "f16"]] {
+        let refused = done(&stored(), &more).expect(2);
+        assert!(refused.stderr.contains("--weights as-stored"), "{}", refused.stderr);
+    }
 }
 
 /// As many prompts, of which every two neighbours begin alike for longer than a block of attention.

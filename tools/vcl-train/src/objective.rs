@@ -48,7 +48,7 @@ impl Objective for Supervised {
             token_ids: &pass.micro.targets,
             weight,
         };
-        let found = cross_entropy(pass.tape, pass.hidden, pass.decoder.head(), targets, gradients)?;
+        let found = cross_entropy(pass.tape, pass.hidden, pass.decoder.head()?, targets, gradients)?;
         Ok(Score {
             loss_sum: sum(&found.row_nats),
             lse_sum: sum(&found.row_lse),

@@ -149,6 +149,20 @@ impl Stored {
     }
 }
 
+impl Stored {
+    /// The numbers of so many bytes, which are whole blocks.
+    pub fn count_in(self, byte_count: usize) -> usize {
+        let (block, block_bytes) = self.block();
+        byte_count / block_bytes * block
+    }
+
+    /// The bytes of so many numbers, which are whole blocks.
+    pub fn bytes_of(self, count: usize) -> usize {
+        let (block, block_bytes) = self.block();
+        count / block * block_bytes
+    }
+}
+
 /// A tensor of the file.
 #[derive(Clone, Debug)]
 pub struct Entry {

@@ -93,7 +93,7 @@ impl<'f> Keys<'f> {
         let Some(entry) = self.file.entries().get(name) else {
             return Ok(None);
         };
-        let factors = blocks::dequantise(self.file.bytes_of(entry), entry.stored)?;
+        let factors = blocks::dequantised(self.file.bytes_of(entry), entry.stored);
         match factors.iter().all(|factor| factor.is_finite() && *factor > 0.0) {
             true => Ok(Some(factors)),
             false => Err(Error::tensor(name, "holds a factor that is not above 0")),

@@ -7,26 +7,26 @@ mod blocks;
 mod config;
 mod file;
 mod keys;
+mod matrix;
 mod vocabulary;
 mod words;
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::quantized::{QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::weights::Source;
+use crate::weights::{Matrix, Source};
 use architecture::{Architecture, Change, Place};
-use file::{Entry, File, Stored, Value};
+use file::{Entry, File, Value};
 
 /// A mapped GGUF file as a model.
 pub struct Gguf {
-    file: File,
+    file: Arc<File>,
     architecture: &'static Architecture,
     dtype: DType,
     device: Device,
@@ -40,7 +40,7 @@ impl Gguf {
     }
 
     pub fn open(path: &Path, dtype: DType, device: &Device) -> Result<Self> {
-        let file = File::open(path)?;
+        let file = Arc::new(File::open(path)?);
         let refuse = |cause: &str| Err(Error::file("", cause));
         match file.metadata().get("general.type") {
             None => {}
@@ -65,7 +65,7 @@ impl Gguf {
         })
     }
 
-    /// The matrices of blocks will be multiplied as they are stored.
+    /// Matrices will stay as they are stored.
     pub fn keeping_blocks(self) -> Self {
         Self {
             as_stored: true,
@@ -89,9 +89,9 @@ impl Gguf {
         Ok((entry, place))
     }
 
-    /// The stored bytes of a tensor, which must have this shape.
-    fn bytes_of(&self, name: &str, entry: &Entry, place: &Place, shape: &[usize]) -> Result<&[u8]> {
-        let bytes = self.file.bytes_of(entry);
+    /// Which bytes of the file are a tensor's, which must have this shape.
+    fn place_of(&self, name: &str, entry: &Entry, place: &Place, shape: &[usize]) -> Result<Range<usize>> {
+        let bytes = entry.bytes.clone();
         let Some(elements) = &place.elements else {
             let mut own_shape = entry.shape.clone();
             if place.change == Change::Turned {
@@ -105,56 +105,59 @@ impl Gguf {
                 )),
             };
         };
-        let (block, block_bytes) = entry.stored.block();
-        let is_shaped = elements.len() == shape.iter().product::<usize>()
-            && (shape.len() == 1 || entry.shape.last() == shape.last());
-        let at = |element: usize| element.is_multiple_of(block).then_some(element / block * block_bytes);
-        let part = at(elements.start).zip(at(elements.end)).filter(|_| is_shaped);
-        part.and_then(|(start, end)| bytes.get(start..end)).ok_or_else(|| {
-            let whole = &entry.shape;
-            Error::tensor(
+        let (stored, whole) = (entry.stored, &entry.shape);
+        let is_part = elements.len() == shape.iter().product::<usize>()
+            && elements.end <= whole.iter().product()
+            && (shape.len() == 1 || whole.last() == shape.last())
+            && [elements.start, elements.end]
+                .iter()
+                .all(|at| at.is_multiple_of(stored.block().0));
+        match is_part {
+            true => Ok(bytes.start + stored.bytes_of(elements.start)..bytes.start + stored.bytes_of(elements.end)),
+            false => Err(Error::tensor(
                 name,
                 format!("is no part {shape:?} of {}, which has shape {whole:?}", place.name),
-            )
-        })
+            )),
+        }
     }
 }
 
 impl Source for Gguf {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let (entry, place) = self.entry(name)?;
-        let bytes = self.bytes_of(name, entry, &place, shape)?;
-        let values = finite(name, bytes, entry.stored)?;
+        let bytes = &self.file.bytes()[self.place_of(name, entry, &place, shape)?];
+        let values = blocks::dequantised(bytes, entry.stored);
+        let found = values.par_iter().position_first(|value| !value.is_finite());
+        refuse_infinite(name, found.map(|at| (at, values[at])))?;
         let stored_shape = if place.elements.is_some() { shape } else { &entry.shape };
         let tensor = Tensor::from_vec(values, stored_shape, &Device::Cpu)?;
         let tensor = undo(tensor, place.change).map_err(|cause| Error::tensor(name, cause))?;
         Ok(tensor.to_dtype(self.dtype)?.to_device(&self.device)?)
     }
 
-    fn blocks(&self, name: &str, shape: [usize; 2]) -> Result<Option<Arc<QTensor>>> {
-        if !self.as_stored {
+    fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Option<Arc<dyn Matrix>>> {
+        let (entry, place) = self.entry(name)?;
+        let is_smaller = entry.stored.bytes_of(shape[1]) < shape[1] * self.dtype.size_in_bytes();
+        if !self.as_stored || !is_smaller {
             return Ok(None);
         }
-        let (entry, place) = self.entry(name)?;
-        let Some(kind) = blocks::multiplied(entry.stored) else {
-            return Ok(None);
-        };
         let own_shape = match place.change {
             Change::Turned => [shape[1], shape[0]],
             _ => shape,
         };
-        let bytes = self.bytes_of(name, entry, &place, &own_shape)?;
-        finite(name, bytes, entry.stored)?;
-        let bytes = match order(place.change, shape[0]).map_err(|cause| Error::tensor(name, cause))? {
-            None => Cow::Borrowed(bytes),
-            Some(order) => {
-                let row = bytes.len() / shape[0];
-                let rows = order.iter().map(|&at| &bytes[at as usize * row..][..row]);
-                Cow::Owned(rows.collect::<Vec<_>>().concat())
-            }
+        let bytes = self.place_of(name, entry, &place, &own_shape)?;
+        refuse_infinite(
+            name,
+            blocks::first_infinite(&self.file.bytes()[bytes.clone()], entry.stored),
+        )?;
+        let matrix = matrix::Matrix {
+            file: self.file.clone(),
+            bytes,
+            stored: entry.stored,
+            shape: shape.into(),
+            order: order(place.change, shape[0]).map_err(|cause| Error::tensor(name, cause))?,
         };
-        let storage = QStorage::from_data(bytes, &self.device, kind)?;
-        Ok(Some(Arc::new(QTensor::new(storage, (shape[0], shape[1]))?)))
+        Ok(Some(Arc::new(matrix)))
     }
 
     fn dtype(&self) -> DType {
@@ -188,12 +191,10 @@ impl Source for Gguf {
     }
 }
 
-/// The numbers of blocks, which must all be finite.
-fn finite(name: &str, bytes: &[u8], stored: Stored) -> Result<Vec<f32>> {
-    let values = blocks::dequantise(bytes, stored)?;
-    match values.par_iter().position_first(|value| !value.is_finite()) {
-        None => Ok(values),
-        Some(at) => Err(Error::tensor(name, format!("holds {} at element {at}", values[at]))),
+fn refuse_infinite(name: &str, found: Option<(usize, f32)>) -> Result<()> {
+    match found {
+        None => Ok(()),
+        Some((at, number)) => Err(Error::tensor(name, format!("holds {number} at element {at}"))),
     }
 }
 

@@ -1,9 +1,13 @@
 //! What connects the other operations: rows of a table, sums, scaling, views.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
+use half::bf16;
+use products::Rows;
 
+use super::cpu::Number;
 use super::tape::Place;
 use super::{Tape, cpu};
+use crate::weights::Matrix;
 
 /// The rows `token_ids` of `table` (vocabulary, hidden) → (rows, hidden). The caller has checked the ids.
 pub fn embedding(tape: &Tape, table: &Tensor, token_ids: &[u32]) -> Result<Tensor> {
@@ -30,6 +34,23 @@ pub fn embedding(tape: &Tape, table: &Tensor, token_ids: &[u32]) -> Result<Tenso
         });
     }
     Ok(output)
+}
+
+/// The same of a table that stays as it is stored.
+pub(crate) fn embedding_stored(table: &dyn Matrix, token_ids: &[u32], dtype: DType) -> Result<Tensor> {
+    match dtype {
+        DType::BF16 => rows_of::<bf16>(table, token_ids),
+        _ => rows_of::<f32>(table, token_ids)?.to_dtype(dtype),
+    }
+}
+
+fn rows_of<T: Number>(table: &dyn Rows<T>, ids: &[u32]) -> Result<Tensor> {
+    let width = table.dim().1;
+    let mut rows = vec![T::of(0.0); ids.len() * width];
+    for (&id, row) in ids.iter().zip(rows.chunks_exact_mut(width)) {
+        table.write(id as usize..id as usize + 1, row);
+    }
+    Tensor::from_vec(rows, (ids.len(), width), &Device::Cpu)
 }
 
 /// The rows of two matrices in one: row i of a part becomes row `places[i]`. The places name every row of the whole once.

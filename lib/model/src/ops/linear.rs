@@ -3,11 +3,12 @@
 use candle_core::{DType, Device, Error, Result, Tensor};
 use half::bf16;
 pub use products::STEADY_ROWS;
-use products::{ArrayView2, How, MixedProduct, matrix, strided_mut};
+use products::{ArrayView2, How, MixedProduct, Rows, matrix, strided_mut};
 
 use super::cpu::Number;
 use super::tape::Place;
 use super::{Gradients, Tape, add, cpu, scale};
+use crate::weights::Matrix;
 
 /// `x · wᵀ + bias`; x (rows, in), w (out, in), bias (out) → (rows, out). An adapter that the tape holds for `w` is added.
 /// A frozen weight costs no gradient and no memory.
@@ -59,6 +60,33 @@ fn forward(tape: &Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result
     let bias = bias.map(cpu::wide).transpose()?;
     let bias = bias.as_deref().map(cpu::view).transpose()?;
     multiply(x, Side::Turned(w), bias.as_deref(), tape.how())
+}
+
+/// [`linear`] of a weight that stays as it is stored: the bits are those of its numbers. No gradient passes.
+pub(crate) fn linear_stored(tape: &Tape, x: &Tensor, w: &dyn Matrix, bias: Option<&Tensor>) -> Result<Tensor> {
+    if tape.is_recording() {
+        return Err(Error::Msg("a weight as it is stored has no gradient".into()));
+    }
+    let bias = bias.map(cpu::wide).transpose()?;
+    let bias = bias.as_deref().map(cpu::view).transpose()?;
+    let x = x.contiguous()?;
+    match x.dtype() {
+        DType::F32 => product_of_rows::<f32>(&x, w, bias.as_deref(), tape.how()),
+        DType::BF16 => product_of_rows::<bf16>(&x, w, bias.as_deref(), tape.how()),
+        dtype => Err(Error::Msg(format!(
+            "a weight as it is stored is not multiplied in {dtype:?}"
+        ))),
+    }
+}
+
+fn product_of_rows<T: Number>(x: &Tensor, w: &dyn Rows<T>, bias: Option<&[f32]>, how: How) -> Result<Tensor> {
+    let (rows, k) = x.dims2()?;
+    if k != w.dim().1 {
+        return Err(Error::Msg(format!("linear of {:?} by {:?}", x.shape(), w.dim())));
+    }
+    let x = cpu::view_of::<T>(x)?;
+    let product = MixedProduct::of_rows(matrix(&x, rows, k), w, how).with_bias(bias);
+    Tensor::from_vec(product.to_vec(), product.dim(), &Device::Cpu)
 }
 
 /// The right side of a product.

@@ -33,9 +33,11 @@ pub use attention::{Attention, attention, attention_cached, largest_scores};
 #[doc(hidden)]
 pub use cpu::through_candle;
 pub(crate) use cpu::{is_host, update as update_in_place};
+pub(crate) use elementwise::embedding_stored;
 pub use elementwise::{add, clamp, embedding, interleave, narrow, reshape, scale};
 pub use experts::{expert_weights, experts, largest};
 pub use gradients::{Gradient, Gradients};
+pub(crate) use linear::linear_stored;
 pub use linear::{STEADY_ROWS, linear};
 pub use loss::{CrossEntropy, Head, Targets, cross_entropy};
 pub use norm::{layer_norm, rms_norm};

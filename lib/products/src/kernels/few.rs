@@ -64,10 +64,18 @@ fn has_avx2() -> bool {
 /// # Safety
 /// As `Kernel::multiply`; the processor has such registers, and multiplies pairs if they stay whole.
 unsafe fn multiply(of: Operands<'_>, y: Target<f32>, registers: Registers) {
-    let Operands { unit, x, w, k } = of;
-    w.par_chunks(TASK * k).enumerate().for_each(|(task, w)| {
-        for (tile, w) in w.chunks(COLUMNS * k).enumerate() {
-            let column = task * TASK + tile * COLUMNS;
+    let Operands {
+        unit,
+        x,
+        k,
+        column_count,
+        ..
+    } = of;
+    let tasks = (0..column_count.div_ceil(TASK)).into_par_iter();
+    tasks.for_each_init(Vec::new, |room, task| {
+        let columns = task * TASK..((task + 1) * TASK).min(column_count);
+        for column in columns.clone().step_by(COLUMNS) {
+            let w = of.w(column..(column + COLUMNS).min(columns.end), room);
             for (group, x) in x.chunks(ROWS * k).enumerate() {
                 let tile = Tile {
                     x: x.as_ptr(),

@@ -12,12 +12,15 @@ mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod transpose;
 
+use std::ops::Range;
+
 use half::bf16;
 use ndarray::{Array2, ArrayView2, CowArray, Ix2};
 
 use crate::dense::Target;
 use crate::precision::Precision;
-use crate::rounding::{narrow, widen};
+use crate::rounding::{narrow, narrowed, widen};
+use crate::rows::{Right, Rows};
 
 /// Up to this many rows under `steady`, a row's bits do not depend on the rows beside it on any x86-64 processor with AVX2; with
 /// AVX-512 they never do.
@@ -54,33 +57,75 @@ pub enum Unit {
 struct Operands<'a> {
     unit: Unit,
     x: &'a [u32],
-    w: &'a [u32],
+    w: Weight<'a>,
     k: usize,
+    column_count: usize,
+}
+
+/// The rows of w, in units.
+#[derive(Clone, Copy)]
+enum Weight<'a> {
+    Lies(&'a [u32]),
+    Made(&'a dyn Rows<u32>),
+}
+
+/// Rows of numbers as rows of units.
+struct InUnits<'a, T>(&'a dyn Rows<T>);
+
+impl<T: Operand> Rows<u32> for InUnits<'_, T> {
+    fn dim(&self) -> (usize, usize) {
+        let (rows, k) = self.0.dim();
+        (rows, k / T::PER_UNIT)
+    }
+
+    fn write(&self, rows: Range<usize>, into: &mut [u32]) {
+        self.0.write(rows, bytemuck::cast_slice_mut(into));
+    }
 }
 
 impl<'a> Operands<'a> {
-    fn new(unit: Unit, x: &'a [u32], w: &'a [u32], k: usize) -> Self {
-        assert!(
-            k > 0 && x.len().is_multiple_of(k) && w.len().is_multiple_of(k),
-            "whole rows of the same length"
-        );
-        Self { unit, x, w, k }
+    fn new(unit: Unit, x: &'a [u32], w: Weight<'a>, k: usize) -> Self {
+        let is_whole = |len: usize| k > 0 && len.is_multiple_of(k);
+        let column_count = match w {
+            Weight::Lies(w) if is_whole(w.len()) => Some(w.len() / k),
+            Weight::Made(w) if w.dim().1 == k => Some(w.dim().0),
+            _ => None,
+        };
+        let column_count = column_count.filter(|_| is_whole(x.len()));
+        Self {
+            unit,
+            x,
+            w,
+            k,
+            column_count: column_count.expect("whole rows of the same length"),
+        }
     }
 
     fn row_count(&self) -> usize {
         self.x.len() / self.k
     }
 
-    fn column_count(&self) -> usize {
-        self.w.len() / self.k
+    /// Some rows of w: where they lie, or made in `room`.
+    fn w<'r>(&self, rows: Range<usize>, room: &'r mut Vec<u32>) -> &'r [u32]
+    where
+        'a: 'r,
+    {
+        match self.w {
+            Weight::Lies(w) => &w[rows.start * self.k..rows.end * self.k],
+            Weight::Made(w) => {
+                room.resize(rows.len() * self.k, 0);
+                w.write(rows, room);
+                room
+            }
+        }
     }
 
     /// # Safety
     /// The kernel has a family for the unit.
     unsafe fn multiplied_by(self, kernel: &Kernel) -> Vec<f32> {
-        let len = self.row_count() * self.column_count();
+        let len = self.row_count() * self.column_count;
         let mut y = Vec::with_capacity(len);
-        let target = Target::uninitialised(&mut y.spare_capacity_mut()[..len], self.column_count());
+        let target = Target::uninitialised(&mut y.spare_capacity_mut()[..len], self.column_count);
         // SAFETY: the target is a new buffer of the product's size, of which the kernel writes every number.
         unsafe {
             (kernel.multiply)(self, target);
@@ -104,12 +149,20 @@ impl<T> Tiled for T {}
 /// A number type that is multiplied here; sealed, because the kernels know these two.
 pub trait Operand: bytemuck::Pod + Send + Sync + Tiled {
     const UNIT: Unit;
+    const PER_UNIT: usize = size_of::<u32>() / size_of::<Self>();
+    /// To nearest.
+    fn of(number: f32) -> Self;
     fn wide(numbers: ArrayView2<'_, Self>) -> CowArray<'_, f32, Ix2>;
     fn rounded(sums: Vec<f32>) -> Vec<Self>;
 }
 
 impl Operand for f32 {
     const UNIT: Unit = Unit::F32;
+
+    #[inline(always)]
+    fn of(number: f32) -> Self {
+        number
+    }
 
     fn wide(numbers: ArrayView2<'_, Self>) -> CowArray<'_, f32, Ix2> {
         numbers.into()
@@ -122,6 +175,11 @@ impl Operand for f32 {
 
 impl Operand for bf16 {
     const UNIT: Unit = Unit::Bf16Pair;
+
+    #[inline(always)]
+    fn of(number: f32) -> Self {
+        narrowed(number)
+    }
 
     fn wide(numbers: ArrayView2<'_, Self>) -> CowArray<'_, f32, Ix2> {
         let rows = |view: &ArrayView2<'_, Self>| {
@@ -147,7 +205,7 @@ pub(crate) struct Place<'a, O> {
     pub add: bool,
 }
 
-/// left (rows, k) · right (columns, k)ᵀ into its place by the tile unit. False where there is none for such numbers at this
+/// left (rows, k) · right (k, columns) into its place by the tile unit. False where there is none for such numbers at this
 /// precision, and nothing is written.
 ///
 /// # Safety
@@ -155,7 +213,7 @@ pub(crate) struct Place<'a, O> {
 #[cfg(target_arch = "x86_64")]
 pub(crate) unsafe fn by_tiles<T: Operand, O: Operand>(
     left: ArrayView2<'_, T>,
-    right: ArrayView2<'_, T>,
+    right: Right<'_, T>,
     precision: Precision,
     place: Place<'_, O>,
 ) -> bool {
@@ -168,7 +226,7 @@ pub(crate) unsafe fn by_tiles<T: Operand, O: Operand>(
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) unsafe fn by_tiles<T: Operand, O: Operand>(
     _: ArrayView2<'_, T>,
-    _: ArrayView2<'_, T>,
+    _: Right<'_, T>,
     _: Precision,
     _: Place<'_, O>,
 ) -> bool {
@@ -190,15 +248,24 @@ fn tile_family(_: Unit, _: Precision) -> Option<&'static str> {
     None
 }
 
-/// x (rows, k) · w (columns, k)ᵀ, row by row. `None` where this processor has no kernel for such numbers, or where pairs of them
-/// do not begin at whole units. With `steady`, up to [`STEADY_ROWS`] rows have the bits that each has alone.
-pub(crate) fn by_rows<T: Operand>(x: &[T], w: &[T], k: usize, steady: bool) -> Option<Vec<f32>> {
-    let per_unit = size_of::<u32>() / size_of::<T>();
-    if k == 0 || !k.is_multiple_of(per_unit) {
+/// x (rows, k) · right (k, columns), row by row. `None` where this processor has no kernel for such numbers, where the columns of
+/// `right` are no rows in memory, or where pairs of numbers do not begin at whole units. With `steady`, up to [`STEADY_ROWS`] rows have the
+/// bits that each has alone.
+pub(crate) fn by_rows<T: Operand>(x: &[T], right: Right<'_, T>, steady: bool) -> Option<Vec<f32>> {
+    let k = right.dim().0;
+    if k == 0 || !k.is_multiple_of(T::PER_UNIT) {
         return None;
     }
     let units = |numbers| bytemuck::try_cast_slice(numbers).ok();
-    let operands = Operands::new(T::UNIT, units(x)?, units(w)?, k / per_unit);
+    let made;
+    let w = match right {
+        Right::Lies(view) => Weight::Lies(units(view.reversed_axes().to_slice()?)?),
+        Right::Made(rows) => {
+            made = InUnits(rows);
+            Weight::Made(&made)
+        }
+    };
+    let operands = Operands::new(T::UNIT, units(x)?, w, k / T::PER_UNIT);
     let has = |kernel: &&Kernel| (kernel.family)(T::UNIT).is_some() && (kernel.takes)(operands.row_count(), steady);
     let kernel = KERNELS.iter().find(has)?;
     // SAFETY: the kernel has a family for the unit.
@@ -223,6 +290,12 @@ pub fn family<T: Operand>(precision: Precision) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dense::matrix;
+
+    /// Rows of k numbers as the columns of a right side.
+    fn turned<T>(w: &[T], k: usize) -> Right<'_, T> {
+        Right::Lies(matrix(w, w.len() / k, k).reversed_axes())
+    }
 
     /// (rows, columns, k).
     pub type Shape = (usize, usize, usize);
@@ -268,7 +341,7 @@ mod tests {
 
     fn product(kernel: &Kernel, unit: Unit, x: &[u32], w: &[u32], k: usize) -> Vec<f32> {
         // SAFETY: callers ask `lacks` first.
-        unsafe { Operands::new(unit, x, w, k).multiplied_by(kernel) }
+        unsafe { Operands::new(unit, x, Weight::Lies(w), k).multiplied_by(kernel) }
     }
 
     #[track_caller]
@@ -325,25 +398,28 @@ mod tests {
     fn the_kernel_chosen_multiplies_and_numbers_that_are_no_whole_units_are_left_to_others() {
         let (x, w) = (values(3 * 10, 1), values(7 * 10, 2));
         let has_kernel = family::<f32>(Precision::Full) != "portable" && family::<f32>(Precision::Full) != "neon";
-        let found = by_rows(&x, &w, 10, false);
+        let found = by_rows(&x, turned(&w, 10), false);
         assert_eq!(found.is_some(), has_kernel);
         if let Some(found) = found {
             close(&found, &x, &w, (3, 7, 10));
         }
         let narrow: Vec<bf16> = x.iter().map(|&x| bf16::from_f32(x)).collect();
-        assert_eq!(by_rows(&narrow[..15], &narrow, 5, false), None);
-        assert_eq!(by_rows(&x[..0], &w[..0], 0, false), None);
+        assert_eq!(by_rows(&narrow[..15], turned(&narrow, 5), false), None);
+        assert_eq!(by_rows(&x[..0], Right::Lies(matrix(&w, 0, 0)), false), None);
     }
 
     #[test]
     fn steady_rows_have_the_bits_that_each_has_alone() {
         let (n, k) = (50, 70);
         let (x, w) = (values(STEADY_ROWS * k, 1), values(n * k, 2));
-        let Some(whole) = by_rows(&x, &w, k, true) else {
+        let Some(whole) = by_rows(&x, turned(&w, k), true) else {
             return harness::skip("avx2", "no kernel here");
         };
         for (x, whole) in x.chunks(k).zip(whole.chunks(n)) {
-            assert_eq!(by_rows(x, &w, k, true).map(|alone| bits(&alone)), Some(bits(whole)));
+            assert_eq!(
+                by_rows(x, turned(&w, k), true).map(|alone| bits(&alone)),
+                Some(bits(whole))
+            );
         }
     }
 }

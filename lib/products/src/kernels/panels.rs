@@ -79,7 +79,7 @@ fn pairs_are_fast() -> bool {
 /// # Safety
 /// As `Kernel::multiply`.
 unsafe fn multiply(of: Operands<'_>, y: Target<f32>, pairs: Pairs) {
-    let (rows, panels) = (of.row_count(), of.column_count().div_ceil(PANEL));
+    let (rows, panels) = (of.row_count(), of.column_count.div_ceil(PANEL));
     // few panels for many threads: first they are packed alone, then rows are split too, at the price of packing more than once
     let tasks = 4 * rayon::current_num_threads();
     let together = (panels / tasks).clamp(1, TOGETHER);
@@ -87,8 +87,8 @@ unsafe fn multiply(of: Operands<'_>, y: Target<f32>, pairs: Pairs) {
     let row_parts = tasks.div_ceil(groups).clamp(1, rows.div_ceil(8 * TILE).max(1));
     let part_rows = rows.div_ceil(row_parts).next_multiple_of(TILE);
     (0..groups * row_parts).into_par_iter().with_max_len(1).for_each_init(
-        || vec![0u32; together * PANEL * DEPTH + 16],
-        |buffer, task| {
+        || (vec![0u32; together * PANEL * DEPTH + 16], Vec::new()),
+        |(buffer, room), task| {
             let (group, part) = (task % groups, task / groups);
             let part = (part * part_rows).min(rows)..((part + 1) * part_rows).min(rows);
             let group = group * together..((group + 1) * together).min(panels);
@@ -102,6 +102,7 @@ unsafe fn multiply(of: Operands<'_>, y: Target<f32>, pairs: Pairs) {
                     part,
                     group,
                     &mut buffer[skip..skip + together * PANEL * DEPTH],
+                    room,
                 )
             };
         },
@@ -109,22 +110,24 @@ unsafe fn multiply(of: Operands<'_>, y: Target<f32>, pairs: Pairs) {
 }
 
 /// # Safety
-/// As `Kernel::multiply`, for these rows and the columns of these panels; `packed` has room for as many of a whole depth.
+/// As `Kernel::multiply`, for these rows and the columns of these panels; `packed` has room for as many of a whole depth, `room` is for
+/// rows of w that are made.
 unsafe fn multiply_panels(
     (of, pairs): (Operands<'_>, Pairs),
     y: Target<f32>,
     rows: Range<usize>,
     panels: Range<usize>,
     packed: &mut [u32],
+    room: &mut Vec<u32>,
 ) {
     let k = of.k;
-    let columns = |panel: usize| panel * PANEL..((panel + 1) * PANEL).min(of.column_count());
+    let columns = |panel: usize| panel * PANEL..((panel + 1) * PANEL).min(of.column_count);
+    let w = of.w(columns(panels.start).start..columns(panels.end - 1).end, room);
     for start in (0..k).step_by(DEPTH) {
         let depth = DEPTH.min(k - start);
-        for (panel, packed) in panels.clone().zip(packed.chunks_exact_mut(PANEL * DEPTH)) {
-            let columns = columns(panel);
+        for (w, packed) in w.chunks(PANEL * k).zip(packed.chunks_exact_mut(PANEL * DEPTH)) {
             // SAFETY: the processor has AVX-512, by the caller's promise; these rows of w have `depth` units from `start` on.
-            unsafe { pack(&of.w[columns.start * k..columns.end * k], k, start, depth, packed) };
+            unsafe { pack(w, k, start, depth, packed) };
         }
         for first in rows.clone().step_by(ROWS) {
             let rows = first..(first + ROWS).min(rows.end);

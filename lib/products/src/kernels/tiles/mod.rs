@@ -18,10 +18,11 @@ use rayon::prelude::*;
 
 use super::Place;
 use super::transpose::transpose;
+use crate::rows::{Right, Rows};
 pub use pack::Number;
 use pack::{Lines, Operand};
 pub use unit::is_permitted;
-use unit::{BLOCK, LeftTiles, Line, SIDE, Sums, Tiles};
+use unit::{BLOCK, LeftTiles, Line, SIDE, STEP, Sums, Tiles};
 
 /// Bytes of a packed strip of the right side: it stays in the second-level cache while rows stream by.
 const STRIP_BYTES: usize = 1 << 20;
@@ -36,22 +37,22 @@ const ROWS_MIN: usize = 8;
 /// Rows up to which the right side is not packed where it can be loaded.
 const FEW_ROWS: usize = 4 * BLOCK;
 
-/// left (rows, k) · right (columns, k)ᵀ into its place. False where neighbours in memory are neighbours in neither direction of a
+/// left (rows, k) · right (k, columns) into its place. False where neighbours in memory are neighbours in neither direction of a
 /// matrix, and nothing is written.
 ///
 /// # Safety
 /// The unit is permitted, and nobody else touches the place, which is as large as the product.
 pub(super) unsafe fn multiply<T: Number, O: Output>(
     left: ArrayView2<'_, T>,
-    right: ArrayView2<'_, T>,
+    right: Right<'_, T>,
     place: Place<'_, O>,
 ) -> bool {
-    let (Some(left), Some(right)) = (Lines::new(left), Lines::new(right)) else {
+    let (Some(left), Some(right)) = (Lines::new(left), Strips::new(right)) else {
         return false;
     };
     // SAFETY: passed on.
     unsafe {
-        let turned = left.count() <= FEW_ROWS && right.loadable(0).is_some();
+        let turned = left.count() <= FEW_ROWS && right.is_loadable();
         let packed = pack_all(&left, if turned { Operand::Right } else { Operand::Left });
         let product = Blocks {
             left,
@@ -65,6 +66,55 @@ pub(super) unsafe fn multiply<T: Number, O: Output>(
         }
     }
     true
+}
+
+/// The lines of the right side.
+#[derive(Clone, Copy)]
+enum Strips<'a, T> {
+    Lie(Lines<'a, T>),
+    Made(&'a dyn Rows<T>),
+}
+
+impl<'a, T: Number> Strips<'a, T> {
+    /// `None` as of [`Lines::new`].
+    fn new<'b: 'a>(right: Right<'b, T>) -> Option<Self> {
+        Some(match right {
+            Right::Lies(view) => Self::Lie(Lines::new(view.reversed_axes().reborrow())?),
+            Right::Made(rows) => Self::Made(rows),
+        })
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::Lie(lines) => lines.count(),
+            Self::Made(rows) => rows.dim().0,
+        }
+    }
+
+    /// Whether whole blocks are [`Lines::loadable`].
+    fn is_loadable(&self) -> bool {
+        match self {
+            Self::Lie(lines) => lines.loadable(0).is_some(),
+            Self::Made(rows) => T::PARTS == 1 && rows.dim().1.is_multiple_of(STEP),
+        }
+    }
+
+    /// The lines of some blocks: where they lie, or made in `room`.
+    fn blocks<'r>(&self, blocks: Range<usize>, room: &'r mut Vec<T>) -> Lines<'r, T>
+    where
+        'a: 'r,
+    {
+        let lines = blocks.start * BLOCK..(blocks.end * BLOCK).min(self.count());
+        match *self {
+            Self::Lie(all) => all.part(lines),
+            Self::Made(rows) => {
+                let k = rows.dim().1;
+                room.resize(lines.len() * k, T::zeroed());
+                rows.write(lines, room);
+                Lines::of(room, k)
+            }
+        }
+    }
 }
 
 /// How the product is cut into tasks, in blocks: strips of columns, and where they are few for the threads, parts of rows. No bit
@@ -82,7 +132,7 @@ impl Cut {
             product.left.count().div_ceil(BLOCK),
             product.right.count().div_ceil(BLOCK),
         );
-        let wide = (STRIP_BYTES / (product.right.block_len() * size_of::<Line>())).clamp(1, STRIP_MAX);
+        let wide = (STRIP_BYTES / (product.left.block_len() * size_of::<Line>())).clamp(1, STRIP_MAX);
         let narrow = if rows < ROWS_MIN { 1 } else { STRIP_MIN.min(wide) };
         let strip = columns.div_ceil(2 * threads).clamp(narrow, wide);
         let parts = (2 * threads)
@@ -133,15 +183,17 @@ unsafe fn pack_all<T: Number>(side: &Lines<'_, T>, operand: Operand) -> Packed {
     packed
 }
 
-/// What a task works in: its strip of the right side, packed, and the sums of a block of rows.
-struct Room {
+/// What a task works in: its strip of the right side, made and packed, and the sums of a block of rows.
+struct Room<T> {
+    made: Vec<T>,
     strip: Packed,
     sums: Vec<Sums>,
 }
 
-impl Room {
+impl<T> Room<T> {
     fn new(cut: &Cut, block_len: usize) -> Self {
         Self {
+            made: Vec::new(),
             strip: Box::<[Line]>::new_uninit_slice(cut.strip * block_len),
             sums: vec![Sums::ZERO; cut.strip],
         }
@@ -153,7 +205,7 @@ struct Blocks<'a, T, O> {
     left: Lines<'a, T>,
     /// The left side's tiles, of whichever operand it is.
     packed: &'a [MaybeUninit<Line>],
-    right: Lines<'a, T>,
+    right: Strips<'a, T>,
     place: Place<'a, O>,
 }
 
@@ -166,7 +218,7 @@ impl<T: Number, O: Output> Blocks<'_, T, O> {
             .into_par_iter()
             .with_max_len(1)
             .for_each_init(
-                || Room::new(&cut, self.right.block_len()),
+                || Room::new(&cut, self.left.block_len()),
                 |room, task| {
                     let (columns, rows) = cut.task(task);
                     // SAFETY: passed on; no two tasks have a block in common.
@@ -184,9 +236,9 @@ impl<T: Number, O: Output> Blocks<'_, T, O> {
         columns.par_chunks(STRIP_MAX).for_each(|columns| {
             // SAFETY: passed on; no two tasks have a block in common.
             unsafe {
-                let tiles = Tiles::new();
+                let (tiles, mut made) = (Tiles::new(), Vec::new());
                 for &column in columns {
-                    self.multiply_column(&tiles, column);
+                    self.multiply_column(&tiles, column, &mut made);
                 }
             }
         });
@@ -194,21 +246,22 @@ impl<T: Number, O: Output> Blocks<'_, T, O> {
 
     /// # Safety
     /// As of [`Self::multiply_turned`], of one block of columns.
-    unsafe fn multiply_column(&self, tiles: &Tiles, column: usize) {
+    unsafe fn multiply_column(&self, tiles: &Tiles, column: usize, made: &mut Vec<T>) {
+        let right = self.right.blocks(column..column + 1, made);
         let mut room;
         // SAFETY: passed on; a block has as many steps on either side, and the room is for one block.
         unsafe {
-            let lines = match self.right.loadable(column) {
+            let lines = match right.loadable(0) {
                 Some(lines) => lines,
                 None => {
-                    room = Box::<[Line]>::new_uninit_slice(self.right.block_len());
-                    self.right.pack(column, Operand::Left, room.as_mut_ptr().cast());
+                    room = Box::<[Line]>::new_uninit_slice(right.block_len());
+                    right.pack(0, Operand::Left, room.as_mut_ptr().cast());
                     LeftTiles::packed(room.as_ptr().cast())
                 }
             };
             for (row, packed) in self.packed.chunks_exact(self.left.block_len()).enumerate() {
                 let mut sums = Sums::ZERO;
-                tiles.multiply(lines, packed.as_ptr().cast(), self.right.steps(), &mut sums);
+                tiles.multiply(lines, packed.as_ptr().cast(), right.steps(), &mut sums);
                 self.store(row, column, &turned(&sums));
             }
         }
@@ -216,19 +269,20 @@ impl<T: Number, O: Output> Blocks<'_, T, O> {
 
     /// # Safety
     /// The unit is permitted, and nobody else touches these blocks of the place; the room is for as many columns.
-    unsafe fn multiply_strip(&self, room: &mut Room, columns: Range<usize>, rows: Range<usize>) {
-        let (steps, depth) = (self.right.steps(), DEPTH / T::PARTS);
+    unsafe fn multiply_strip(&self, room: &mut Room<T>, columns: Range<usize>, rows: Range<usize>) {
+        let right = self.right.blocks(columns.clone(), &mut room.made);
+        let (steps, depth) = (right.steps(), DEPTH / T::PARTS);
         // SAFETY: passed on; the strip's blocks lie one after the other, and `depth` steps at most are there from `start` on.
         unsafe {
-            for (block, tiles) in columns.clone().zip(room.strip.chunks_exact_mut(self.right.block_len())) {
-                self.right.pack(block, Operand::Right, tiles.as_mut_ptr().cast());
+            for (block, tiles) in (0..columns.len()).zip(room.strip.chunks_exact_mut(right.block_len())) {
+                right.pack(block, Operand::Right, tiles.as_mut_ptr().cast());
             }
             let tiles = Tiles::new();
             for row in rows {
                 let left = &self.packed[row * self.left.block_len()..];
                 room.sums.fill(Sums::ZERO);
                 for start in (0..steps).step_by(depth) {
-                    let strip = room.strip.chunks_exact(self.right.block_len());
+                    let strip = room.strip.chunks_exact(right.block_len());
                     for (right, sums) in strip.zip(&mut room.sums).take(columns.len()) {
                         let [left, right] =
                             [left, right].map(|side| side[start * T::PARTS * 2 * SIDE..].as_ptr().cast());
@@ -352,7 +406,10 @@ mod tests {
         };
         // SAFETY: the unit is permitted, and the target a new buffer of the product's size, of which every number is written.
         unsafe {
-            assert!(multiply(left, right, place), "a side lies along one of its directions");
+            assert!(
+                multiply(left, Right::Lies(right.reversed_axes()), place),
+                "a side lies along one of its directions"
+            );
             sums.set_len(len);
         }
         Some(sums)

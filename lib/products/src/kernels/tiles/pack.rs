@@ -4,12 +4,14 @@
 //! transposed. What reaches beyond the matrix is zero.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use half::bf16;
-use ndarray::{ArrayView2, Axis};
+use ndarray::{ArrayView2, Axis, s};
 
 use super::super::transpose::transpose;
 use super::unit::{BLOCK, LeftTiles, Line, SIDE, STEP};
+use crate::dense::matrix;
 
 /// Which operand of the unit's instruction a matrix is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,27 @@ impl<'a, T: Number> Lines<'a, T> {
             line_stride,
             k_stride,
         })
+    }
+
+    /// Lines of k numbers, one after the other.
+    pub fn of(numbers: &'a [T], k: usize) -> Self {
+        Self {
+            view: matrix(numbers, numbers.len() / k, k),
+            line_stride: k,
+            k_stride: 1,
+        }
+    }
+
+    /// Some of the lines.
+    pub fn part<'r>(self, lines: Range<usize>) -> Lines<'r, T>
+    where
+        'a: 'r,
+    {
+        Lines {
+            view: self.view.slice_move(s![lines, ..]).reborrow(),
+            line_stride: self.line_stride,
+            k_stride: self.k_stride,
+        }
     }
 
     pub fn count(&self) -> usize {
@@ -130,7 +153,7 @@ impl<'a, T: Number> Lines<'a, T> {
 }
 
 /// A number type that is multiplied in one part of bf16 or in two.
-pub trait Number: Copy + Send + Sync {
+pub trait Number: bytemuck::Pod + Send + Sync {
     const PARTS: usize;
 
     /// A part of up to 32 neighbours along k, as 16 units.
