@@ -104,12 +104,12 @@ $(OUT)/claims.jsonl: $(OUT)/entropy/safety.jsonl $(OUT)/entropy/general.jsonl $(
 # Why, in part: how large the loss's gradient is beside the data's. One step from the base model and from the plain one for each gamma, kept as its
 # record alone. Without the loss it is the data's gradient, and with a gamma of a million the loss's.
 GRADIENT_GAMMAS := 0 $(GAMMAS) 1e6
+one-step = $(subst --eval $(HELD_OUT),,$(subst --model $(START),--model $$start,$(call train,$(CURE),$(FIRST),$(GENERAL),$(TRAIN)))) --steps 1
+told-of-step := select(.type == "metric" and .grad_norm) | {start: $$start, gamma: .aux.vcl.gamma, loss, loss_total, grad_norm, c_k: .aux.vcl.c_k}
 $(OUT)/gradients.jsonl: $(START)/config.json $(OUT)/models/$(UNCURED)/config.json $(OUT)/chosen/rate
 	for start in $(dir $(wordlist 1,2,$^)); do for gamma in $(GRADIENT_GAMMAS); do \
-	    $(subst --model $(START),--model $$start,$(call train,$(CURE),$(FIRST),$(GENERAL),$(TRAIN))) --steps 1 --device $(DEVICE) \
-	        --aux vcl:k=$(K)$(,)gamma=$$gamma$(,)window=$(WINDOW)$(,)sign=spread --force -o $(OUT)/one-step | \
-	        jq -c --arg start $$(basename $$start) 'select(.type == "metric" and .grad_norm) | \
-	            {start: $$start, gamma: .aux.vcl.gamma, loss, loss_total, grad_norm, c_k: .aux.vcl.c_k}'; \
+	    $(one-step) --device $(DEVICE) --aux vcl:$(call point,$(K),$$gamma,$(WINDOW))$(,)sign=spread --force -o $(OUT)/one-step | \
+	        jq -c --arg start $$(basename $$start) '$(told-of-step)'; \
 	done; done > $@.part
 	rm -rf $(OUT)/one-step
 	mv $@.part $@

@@ -60,7 +60,7 @@ METHOD_surgical = --steer $(OUT)/steer/surgical-$(1).acts
 # Prompts from which directions are found.
 BENCH_harmful ?= $(DATA)/refusal-prompts/dataset/splits/harmful_train.json --map prompt=instruction,label=unsafe
 BENCH_harmless ?= $(DATA)/refusal-prompts/dataset/splits/harmless_train.json --map prompt=instruction,label=safe
-SEARCH ?= --train 64 --validation 32
+SEARCH ?= --train 64 --validation 32 --dtype bf16
 # The learned system message: the paper's numbers, but for what sampling costs. 25 questions of each kind instead of 100, and 10 answers to each
 # instead of 25, of which the longest four fifths count as there; a batch is a quarter of the questions as there, so that there are as many steps (160).
 DRO_PROMPTS ?= --per-kind 25 --seed 42

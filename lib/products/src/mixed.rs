@@ -4,7 +4,7 @@ use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
 use crate::dense::{Product, Target};
-use crate::kernels::{Operand, Place, by_rows, by_tiles};
+use crate::kernels::{Operand, Place, by_rows, by_tiles, wide};
 use crate::precision::How;
 use crate::rows::{Right, Rows};
 
@@ -81,7 +81,7 @@ impl<'a, T: Operand> MixedProduct<'a, T> {
         if unsafe { self.run_tiles(Target::new(numbers, column_count), add) } {
             return;
         }
-        let (left, right) = (T::wide(self.left), self.right.wide());
+        let (left, right) = (T::wide(self.left), wide(self.right));
         let product = Product::of(left.view(), right.view()).in_parallel();
         match add {
             true => product.add_to(out.view_mut()),
@@ -119,7 +119,7 @@ impl<'a, T: Operand> MixedProduct<'a, T> {
         let own = self.left.to_slice();
         let own = own.and_then(|x| by_rows(x, self.right, self.how.steady));
         let mut sums = own.unwrap_or_else(|| {
-            let (left, right) = (T::wide(self.left), self.right.wide());
+            let (left, right) = (T::wide(self.left), wide(self.right));
             Product::of(left.view(), right.view()).in_parallel().to_vec()
         });
         if let Some(bias) = self.bias.filter(|bias| !bias.is_empty()) {

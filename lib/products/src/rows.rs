@@ -2,9 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, CowArray, Ix2};
-
-use crate::kernels::Operand;
+use ndarray::ArrayView2;
 
 /// The rows of a matrix that is kept in another form, such as a weight in four bits. A product asks for few of them at a time, in each of
 /// its tasks, so that the matrix never stands whole; its bits are those of a product with the same numbers in memory.
@@ -24,7 +22,7 @@ pub(crate) enum Right<'a, T> {
     Made(&'a dyn Rows<T>),
 }
 
-impl<T: Operand> Right<'_, T> {
+impl<T> Right<'_, T> {
     /// (k, columns).
     pub fn dim(&self) -> (usize, usize) {
         match self {
@@ -35,19 +33,6 @@ impl<T: Operand> Right<'_, T> {
             }
         }
     }
-
-    /// All of it, for kernels that are not of this crate.
-    pub fn wide(&self) -> CowArray<'_, f32, Ix2> {
-        match self {
-            Self::Lies(view) => T::wide(*view),
-            Self::Made(rows) => {
-                let (columns, k) = rows.dim();
-                let mut made = Array2::from_elem((columns, k), T::zeroed());
-                rows.write(0..columns, made.as_slice_mut().expect("a matrix without gaps"));
-                T::wide(made.view()).into_owned().reversed_axes().into()
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -55,7 +40,7 @@ mod tests {
     use half::bf16;
 
     use super::*;
-    use crate::{How, MixedProduct, Precision, matrix, narrow};
+    use crate::{How, MixedProduct, Operand, Precision, matrix, narrow};
 
     /// Rows that lie, given when they are asked for.
     struct Copied<'a, T>(ArrayView2<'a, T>);

@@ -1,7 +1,7 @@
 //! Plain rows of a file, all at once: for what passes between two tools of one run.
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Read};
 use std::path::Path;
 
 use serde::Serialize;
@@ -22,8 +22,19 @@ pub fn write_rows(path: &Path, rows: &[impl Serialize]) -> Result<()> {
 
 /// Reads every `T` of a file; a partial stream is refused.
 pub fn read_rows<T: Record>(path: &Path) -> Result<Vec<T>> {
-    let file = File::open(path).map_err(|error| Fault::Io(error).whole())?;
-    let mut reader = Reader::new(file);
+    all(File::open(path).map_err(|error| Fault::Io(error).whole())?)
+}
+
+/// Every `T` of a container's table of rows, which is empty in a shard without any.
+pub fn table_rows<T: Record>(table: &[u8]) -> Result<Vec<T>> {
+    match table.is_empty() {
+        true => Ok(Vec::new()),
+        false => all(table),
+    }
+}
+
+fn all<T: Record>(input: impl Read) -> Result<Vec<T>> {
+    let mut reader = Reader::new(input);
     let mut rows = Vec::new();
     while let Some(row) = reader.next_record()? {
         rows.push(row);

@@ -29,7 +29,7 @@ mod record;
 mod stream;
 
 pub use error::{Error, Fault, Place, Result};
-pub use file::{read_rows, write_rows};
+pub use file::{read_rows, table_rows, write_rows};
 pub use identity::{Index, JoinKey, bucket, id_of, text_digest};
 pub use json::KeyName;
 pub use limits::Limits;

@@ -2,4 +2,3 @@
 
 pub mod fit;
 pub mod measure;
-pub mod merge;

@@ -5,6 +5,7 @@ mod measure;
 mod merge;
 
 use crate::cli::{Args, Command};
+use crate::part::Merge;
 use crate::plan;
 use process::{Outcome, Result};
 
@@ -18,10 +19,10 @@ pub fn run(args: Args) -> Result<Outcome> {
             }
         }
         Some(Command::Merge(flags)) => {
-            let (plan, opened) = plan::merge::open(flags)?;
+            let merge = Merge::of(&flags.inputs)?;
             match args.common.plan {
-                true => process::plan::print(&plan),
-                false => merge::run(opened),
+                true => process::plan::print(merge.plan()),
+                false => merge::run(merge, flags.format.resolve(None)),
             }
         }
         None => {

@@ -261,7 +261,8 @@ fn shards(place: &Place, dtype: Dtype) -> Vec<PathBuf> {
 fn parts(place: &Place, shards: &[PathBuf], flags: &[&str]) -> Vec<PathBuf> {
     let part = |(index, shard): (usize, &PathBuf)| {
         let path = place.0.path().join(format!("part-{index}.jsonl"));
-        std::fs::write(&path, bytes(act_stats().arg("--part").arg(shard).args(flags))).unwrap();
+        let part = act_stats().arg("--part").arg(shard).args(flags).output().expect(0);
+        std::fs::write(&path, part.stdout).unwrap();
         path
     };
     shards.iter().enumerate().map(part).collect()
@@ -280,15 +281,12 @@ fn parts_measured_apart_merge_to_the_bytes_of_the_whole() {
     ] {
         let flags: Vec<&str> = flags.split_whitespace().collect();
         let shards = shards(&place, dtype);
-        let expected = bytes(act_stats().args(&shards).args(&flags));
+        let expected = act_stats().args(&shards).args(&flags).output().expect(0).stdout;
         let mut parts = parts(&place, &shards, &flags);
-        assert_eq!(
-            bytes(act_stats().arg("merge").args(&parts)),
-            expected,
-            "{dtype:?} {flags:?}"
-        );
+        let merged = |parts: &[PathBuf]| act_stats().arg("merge").args(parts).output().expect(0).stdout;
+        assert_eq!(merged(&parts), expected, "{dtype:?} {flags:?}");
         parts.reverse();
-        assert_eq!(bytes(act_stats().arg("merge").args(&parts)), expected);
+        assert_eq!(merged(&parts), expected);
     }
 }
 
@@ -302,9 +300,10 @@ fn parts_that_are_not_all_of_one_run_are_refused() {
     merge(&[written[0].clone(), written[0].clone()]).refused(3, "is shard 2, as");
     merge(&shards).refused(3, "2.acts");
     let other = place.0.path().join("other.jsonl");
+    let flags = ["--part", "--top", "3"];
     std::fs::write(
         &other,
-        bytes(act_stats().arg("--part").arg(&shards[1]).args(["--top", "3"])),
+        act_stats().args(flags).arg(&shards[1]).output().expect(0).stdout,
     )
     .unwrap();
     merge(&[written[0].clone(), other]).refused(3, "with other flags");

@@ -86,17 +86,7 @@ pub fn samples(source: &Source, tensor: usize) -> Result<Vec<records::Sample>> {
         .file
         .to_bytes(tensor, 0..source.file.row_count(tensor))
         .at(&source.name)?;
-    let mut samples = Vec::new();
-    // A small shard may own no sample.
-    if text.is_empty() {
-        return Ok(samples);
-    }
-    let mut reader = records::Reader::new(text.as_slice());
-    let place = format!("{} samples", source.name);
-    while let Some(sample) = reader.next_record().at(&place)? {
-        samples.push(sample);
-    }
-    Ok(samples)
+    records::table_rows(&text).at(format!("{} samples", source.name))
 }
 
 /// The elements as they are stored, without their compression.

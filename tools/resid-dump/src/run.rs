@@ -93,12 +93,9 @@ impl Run<'_> {
         let mut massive = Vec::new();
         if !self.plan.moments {
             let samples = file.tensor("samples").at(&shown)?;
-            let lines = file.to_bytes(samples, 0..file.row_count(samples)).at(&shown)?;
-            for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let mut record: records::Sample =
-                    serde_json::from_slice(line).map_err(|cause| Error::input(&shown, cause))?;
-                record.rest.remove("type"); // the tag is written again
-                records.row(&record)?;
+            let table = file.to_bytes(samples, 0..file.row_count(samples)).at(&shown)?;
+            for sample in records::table_rows::<records::Sample>(&table).at(&shown)? {
+                records.row(&sample)?;
             }
             let (figures, summary) = figures_of(self.opened, &self.target.path)?;
             massive = self.tensors(&figures, &summary, &mut records)?;

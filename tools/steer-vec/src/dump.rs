@@ -184,10 +184,7 @@ impl Dump {
         let file = File::open(path, OpenOptions::default()).at(&name)?;
         let tensor = file.tensor("samples").at(&name)?;
         let bytes = file.to_bytes(tensor, 0..file.row_count(tensor)).at(&name)?;
-        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let samples = lines
-            .map(|line| serde_json::from_slice(line).at(&name))
-            .collect::<Result<Vec<Sample>>>()?;
+        let samples: Vec<Sample> = records::table_rows(&bytes).at(&name)?;
         Ok(Dump { name, file, samples })
     }
 

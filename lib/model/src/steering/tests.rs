@@ -44,7 +44,10 @@ fn tensor(rows: &[Vec<f64>], dtype: DType) -> Tensor {
 
 fn apply_in(dtype: DType, step: Step, rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let placed = Placed {
-        edit: step.edit.place(Point::new(Site::ResidPost, 0), rows[0].len(), &Device::Cpu).unwrap(),
+        edit: step
+            .edit
+            .place(Point::new(Site::ResidPost, 0), rows[0].len(), &Device::Cpu)
+            .unwrap(),
         gate: step.gate.map(|gate| gate.place(rows[0].len(), &Device::Cpu).unwrap()),
         positions: step.positions,
     };

@@ -196,6 +196,19 @@ impl Operand for bf16 {
     }
 }
 
+/// All of a right side in f32, for kernels that are not of this crate.
+pub(crate) fn wide<T: Operand>(right: Right<'_, T>) -> CowArray<'_, f32, Ix2> {
+    match right {
+        Right::Lies(view) => T::wide(view),
+        Right::Made(rows) => {
+            let (columns, k) = rows.dim();
+            let mut made = Array2::from_elem((columns, k), T::zeroed());
+            rows.write(0..columns, made.as_slice_mut().expect("a matrix without gaps"));
+            T::wide(made.view()).into_owned().reversed_axes().into()
+        }
+    }
+}
+
 /// Where a product goes, and what is added to it on the way.
 pub(crate) struct Place<'a, O> {
     pub target: Target<O>,

@@ -1,12 +1,12 @@
 //! `act-stats merge`: the report of a run whose shards were measured apart.
 
 use super::measure::write;
-use crate::plan::merge::Opened;
+use crate::part::Merge;
 use crate::report::Report;
-use process::{Outcome, Result};
+use process::{Format, Outcome, Result};
 
-pub fn run(opened: Opened) -> Result<Outcome> {
-    let (plan, subject, measured) = opened.merge.finish()?;
-    write(&plan, opened.format, &Report::new(&plan, &subject, &measured))?;
+pub fn run(merge: Merge, format: Format) -> Result<Outcome> {
+    let (plan, subject, measured) = merge.finish()?;
+    write(&plan, format, &Report::new(&plan, &subject, &measured))?;
     Ok(Outcome::Complete)
 }

@@ -58,11 +58,7 @@ fn samples(part: &Part) -> Result<Vec<Sample>> {
         .file
         .to_bytes(tensor, 0..part.file.row_count(tensor))
         .at(&part.name)?;
-    let mut reader = records::Reader::new(bytes.as_slice());
-    let mut samples = Vec::new();
-    while let Some(sample) = reader.next_record::<Sample>().at(format!("{}: samples", part.name))? {
-        samples.push(sample);
-    }
+    let mut samples: Vec<Sample> = records::table_rows(&bytes).at(format!("{}: samples", part.name))?;
     samples.sort_by_key(|sample| sample.row_start);
     Ok(samples)
 }

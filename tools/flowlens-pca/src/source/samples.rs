@@ -269,13 +269,5 @@ fn read_samples(part: &Part) -> Result<Vec<Sample>> {
         .file
         .to_bytes(tensor, 0..part.file.row_count(tensor))
         .at(&part.name)?;
-    let mut samples = Vec::new();
-    if bytes.is_empty() {
-        return Ok(samples);
-    }
-    let mut reader = records::Reader::new(bytes.as_slice());
-    while let Some(sample) = reader.next_record::<Sample>().at(format!("{}: samples", part.name))? {
-        samples.push(sample);
-    }
-    Ok(samples)
+    records::table_rows(&bytes).at(format!("{}: samples", part.name))
 }
