@@ -105,8 +105,8 @@ impl Source {
     /// What the numbers come from, whatever the shards: the plan of the run that made them (its input and model are in it), or the
     /// contents of the tensors.
     pub fn digest(&self) -> String {
-        let header = self.parts[0].file.header();
-        if let (Some(plan), false) = (&header.plan_digest, self.parts[0].runs.is_empty()) {
+        let first = &self.parts[0].file;
+        if let (Some(plan), Ok(_)) = (&first.header().plan_digest, first.tensor("samples")) {
             return plan.clone();
         }
         let contents = self.parts.iter().flat_map(|part| {

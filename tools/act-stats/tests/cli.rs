@@ -451,7 +451,7 @@ fn what_cannot_be_measured_is_refused() {
         std::fs::write(&path, writer.finish().unwrap().0).unwrap();
         path
     };
-    refused(&of_two_rows("none.acts", ""), &[], "samples: empty input");
+    refused(&of_two_rows("none.acts", ""), &[], "has 2 rows, its samples claim 0");
     let one = json!({"type": "sample", "id": "p", "sample_index": 0, "group": "", "text_digest": "", "token_count": 1,
         "row_start": 0, "row_count": 1});
     let unclaimed = of_two_rows("unclaimed.acts", &format!("{one}\n"));

@@ -202,7 +202,9 @@ impl Rule {
     /// interval excludes an effect of that size. Of what is claimed to stay, the interval decides alone.
     fn verdict(self, found: &Found, p_holm: Option<f64>) -> Verdict {
         let at = found.estimate;
-        let Interval { low, high } = found.interval.unwrap_or(Interval { low: at, high: at });
+        // A figure that is tested and has no interval, such as that of three runs, excludes nothing.
+        let (least, most) = found.p.map_or((at, at), |_| (f64::NEG_INFINITY, f64::INFINITY));
+        let Interval { low, high } = found.interval.unwrap_or(Interval { low: least, high: most });
         let (size, [least, middle, most]) = match self {
             Rule::Effect(size) | Rule::Within(size) if size < 0.0 => (-size, [-high, -at, -low]),
             Rule::Effect(size) | Rule::Within(size) => (size, [low, at, high]),
@@ -246,6 +248,24 @@ mod tests {
         assert_eq!(verdict(kept, [-0.01, 0.0, 0.03], 0.5), Confirmed);
         assert_eq!(verdict(kept, [-0.09, -0.06, -0.03], 0.5), NotConfirmed);
         assert_eq!(verdict(kept, [-0.03, 0.0, 0.03], 0.5), Undecided);
+    }
+
+    #[test]
+    fn without_an_interval_a_tested_figure_excludes_nothing_and_a_fact_is_what_it_is() {
+        let of = |estimate, p| {
+            let found = Found {
+                estimate,
+                interval: None,
+                p,
+                rest_holds: true,
+                run_count: 3,
+            };
+            Rule::Effect(0.5).verdict(&found, p)
+        };
+        assert_eq!(of(-1.0, Some(0.33)), Verdict::Undecided);
+        assert_eq!(of(1.0, Some(0.33)), Verdict::Undecided);
+        assert_eq!(of(1.0, Some(0.01)), Verdict::Confirmed);
+        assert_eq!(of(-1.0, None), Verdict::NotConfirmed);
     }
 
     #[test]
