@@ -87,7 +87,8 @@ impl Rule {
 /// p + α (p − q) where both contexts agree on the best token and on how sure they are of it, p − α (p − q) elsewhere; p with the system
 /// message, q without. Tokens that q finds unlikely are out.
 fn adapted(p: &[f32], q: &[f32], alpha: f64) -> Vec<f32> {
-    let rank = q.iter().filter(|&&x| x > q[largest(p)]).count();
+    let of_best = q[largest(p)];
+    let rank = q.iter().filter(|&&x| x > of_best).count();
     let (of_p, of_q) = (softmax(p), softmax(q));
     let surest = |of: &[f64]| of.iter().copied().fold(0.0, f64::max);
     let agrees = 1.0 / (1.0 + rank as f64) >= ADA_AGREEMENT && surest(&of_q) >= ADA_AGREEMENT * surest(&of_p);
