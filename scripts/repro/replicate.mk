@@ -125,3 +125,24 @@ $(OUT)/steer/dro-%.safetensors: $(OUT)/models/%/config.json $(OUT)/steer/dro-%.a
 	dro-train learn --model $(<D) --device $(DEVICE) $(DRO_LEARN) --verdicts $(word 3,$^) --force -o $@ $(word 2,$^) > $(@:safetensors=jsonl)
 
 plan: $(GENERAL) $(SAFETY) $(HELD_OUT) $(OUT)/prompts.jsonl $(START)/config.json
+
+# What the write-up is made from, in one archive: the records of every run, without texts that were asked.
+WRITE_UP := ../../docs/replication
+PUBLISHED := summaries settings refusals pairs verdicts geometry develop chosen entropy metrics scored paths stability.jsonl borders.jsonl gradients.jsonl claims.jsonl
+# Of a path, what claim 6 reads.
+told-of-path := select(.type == "trajectory" and .id and .component == "1") | \
+    {type, id, component, basis, layer_index: [], projection: [], center3: [], smoothness_ratio}
+.PHONY: publish
+publish: $(OUT)/claims.jsonl
+	rm -rf $(OUT)/published
+	mkdir -p $(OUT)/published/metrics
+	for run in $(notdir $(wildcard $(OUT)/models/*)); do cp $(OUT)/models/$$run/metrics.jsonl $(OUT)/published/metrics/$$run.jsonl; done
+	for rate in $(RATES); do cp $(OUT)/rate/$$rate/metrics.jsonl $(OUT)/published/metrics/$$rate.jsonl; done
+	cd $(OUT) && cp -r --parents $$(ls -d $(filter-out metrics scored paths,$(PUBLISHED)) 2> /dev/null) published
+	rm -f $(OUT)/published/*/*.answers* $(OUT)/published/*/*.run.json
+	mkdir -p $(OUT)/published/scored $(OUT)/published/paths
+	for file in $(OUT)/scored/*.jsonl; do jq -c 'select(.type == "completion") | {type, id, log_prob, token_count}' $$file > $(OUT)/published/scored/$${file##*/}; done
+	for file in $(wildcard $(OUT)/paths/*.jsonl); do jq -c '$(told-of-path)' $$file > $(OUT)/published/paths/$${file##*/}; done
+	jq -c 'del(.prompt)' $(OUT)/prompts.jsonl > $(OUT)/published/prompts.jsonl
+	tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C $(OUT)/published -c . | zstd -q -19 -f -o $(WRITE_UP)/records.tar.zst
+
