@@ -103,7 +103,7 @@ pub struct MeasureArgs {
 
     /// FILE is one shard of a run: write what is known of it, for act-stats merge. Scales of --int8 that follow from the whole run
     /// (max, a quantile) are then for containers of bf16 alone
-    #[arg(long)]
+    #[arg(long, conflicts_with = "format")]
     pub part: bool,
 
     /// Read files with pread instead of mapping them (network disks)

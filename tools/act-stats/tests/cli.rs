@@ -314,6 +314,8 @@ fn parts_that_are_not_all_of_one_run_are_refused() {
         .arg(&whole)
         .output()
         .refused(3, "is no shard of a run");
+    let table = act_stats().args(["--part", "--format", "table"]).arg(&shards[0]);
+    table.output().refused(2, "--format");
     act_stats()
         .arg("--part")
         .args(&shards)

@@ -67,6 +67,16 @@ pub struct DumpFlags {
     #[arg(long, value_name = "GROUP")]
     pub negative: Option<String>,
 
+    #[command(flatten)]
+    pub of: Of,
+
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+/// Which of the places that dumps hold.
+#[derive(clap::Args, Debug)]
+pub struct Of {
     /// Of one site only (default: all that the dumps hold).
     #[arg(long, value_name = "SITE")]
     pub site: Option<Site>,
@@ -74,9 +84,6 @@ pub struct DumpFlags {
     /// Of these layers only, such as 4-12, 3,5,7, -1 or 0.3-0.5.
     #[arg(long, value_name = "LAYERS", allow_hyphen_values = true)]
     pub layers: Option<Layers>,
-
-    #[command(flatten)]
-    pub output: OutputFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -343,13 +350,8 @@ pub struct ClipArgs {
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub margin: f64,
 
-    /// Of one site only (default: all that the dumps hold).
-    #[arg(long, value_name = "SITE")]
-    pub site: Option<Site>,
-
-    /// Of these layers only, such as 4-12, 3,5,7, -1 or 0.3-0.5.
-    #[arg(long, value_name = "LAYERS", allow_hyphen_values = true)]
-    pub layers: Option<Layers>,
+    #[command(flatten)]
+    pub of: Of,
 
     #[command(flatten)]
     pub output: OutputFlags,

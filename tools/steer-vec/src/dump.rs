@@ -10,7 +10,7 @@ use process::{Error, Layers, Result, ResultExt};
 use records::Sample;
 use steering::Made;
 
-use crate::cli::DumpFlags;
+use crate::cli::{DumpFlags, Of};
 
 struct Dump {
     name: String,
@@ -58,7 +58,7 @@ impl Groups {
             .map(|path| Dump::open(path))
             .collect::<Result<Vec<_>>>()?;
         let (positive, negative) = sides(&dumps, flags)?;
-        let places = places(&dumps, flags.site, flags.layers.as_ref())?;
+        let places = places(&dumps, &flags.of)?;
         let made = made(&dumps)?;
         Ok(Groups {
             dumps,
@@ -127,9 +127,9 @@ pub struct Tensors {
 }
 
 impl Tensors {
-    pub fn open(paths: &[std::path::PathBuf], site: Option<Site>, layers: Option<&Layers>) -> Result<Tensors> {
+    pub fn open(paths: &[std::path::PathBuf], of: &Of) -> Result<Tensors> {
         let dumps = paths.iter().map(|path| Dump::open(path)).collect::<Result<Vec<_>>>()?;
-        let places = places(&dumps, site, layers)?;
+        let places = places(&dumps, of)?;
         let made = made(&dumps)?;
         Ok(Tensors { dumps, places, made })
     }
@@ -247,13 +247,13 @@ fn sides(dumps: &[Dump], flags: &DumpFlags) -> Result<(Side, Side)> {
 }
 
 /// What every dump has, at the sites and layers that are asked for.
-fn places(dumps: &[Dump], site: Option<Site>, layers: Option<&Layers>) -> Result<Vec<Place>> {
+fn places(dumps: &[Dump], of: &Of) -> Result<Vec<Place>> {
     let name = &dumps[0].name;
     let count = layer_count(&dumps[0])?;
-    let layers = layers.unwrap_or(&Layers::All).of(count);
+    let layers = of.layers.as_ref().unwrap_or(&Layers::All).of(count);
     let layers = layers.map_err(|cause| Error::usage("--layers", cause))?;
     let all = dumps[0].places();
-    let is_meant = |place: &Place| site.is_none_or(|site| site == place.site) && layers.contains(&place.layer);
+    let is_meant = |place: &Place| of.site.is_none_or(|site| site == place.site) && layers.contains(&place.layer);
     let places: Vec<Place> = all.into_iter().filter(is_meant).collect();
     if places.is_empty() {
         return Err(Error::input(name, "has no activations of such a site and layer"));

@@ -160,7 +160,7 @@ fn clip(flags: &ClipArgs) -> Result<(Plan, Opened)> {
     if !(flags.margin > 0.0 && flags.margin.is_finite()) {
         return Err(Error::usage("--margin", "it is no number above 0"));
     }
-    let tensors = Tensors::open(&flags.dumps, flags.site, flags.layers.as_ref())?;
+    let tensors = Tensors::open(&flags.dumps, &flags.of)?;
     let places = tensors.places.iter().map(|place| json!(place.to_string()));
     let plan = Plan {
         command: "clip",
