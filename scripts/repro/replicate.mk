@@ -67,10 +67,16 @@ $(OUT)/steer/pseudo-harmful.jsonl: $(OUT)/bench/orbench.all | $(OUT)/steer/
 	mv $@.part $@
 PROMPTS_OF_SEARCH := $(OUT)/bench/harmful.all $(OUT)/bench/harmless.all $(OUT)/steer/pseudo-harmful.jsonl
 search = --model $(<D) --device $(DEVICE) --harmful $(OUT)/bench/harmful.all --harmless $(OUT)/bench/harmless.all $(SEARCH)
+# Where the rules discard every candidate (exit code 1) the records of the search stay, and the row is left out from then on.
+define direction
+steer-vec $(1) $(search) $(2) --force -o $@ > $(@:acts=searching) || { code=$$?; \
+    if [ $$code = 1 ]; then mv $(@:acts=searching) $(@:acts=none); echo "$(@:acts=none): no direction passes; make again leaves its row out" >&2; fi; exit $$code; }
+mv $(@:acts=searching) $(@:acts=jsonl)
+endef
 $(OUT)/steer/selected-%.acts: $(OUT)/models/%/config.json $(PROMPTS_OF_SEARCH) | $(OUT)/steer/
-	steer-vec select $(search) --force -o $@ > $(@:acts=jsonl)
+	$(call direction,select)
 $(OUT)/steer/surgical-%.acts: $(OUT)/models/%/config.json $(PROMPTS_OF_SEARCH) | $(OUT)/steer/
-	steer-vec surgical $(search) --pseudo-harmful $(OUT)/steer/pseudo-harmful.jsonl --force -o $@ > $(@:acts=jsonl)
+	$(call direction,surgical,--pseudo-harmful $(OUT)/steer/pseudo-harmful.jsonl)
 
 # What the base model itself says: the prompts with and without their last question mark, and how likely it finds a quarter of the answers.
 $(OUT)/acts/base-whole.acts $(OUT)/acts/base-cut.acts: $(START)/config.json $(OUT)/bench/xstest.jsonl | $(OUT)/acts/

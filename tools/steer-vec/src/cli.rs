@@ -418,7 +418,7 @@ SELECT
   block. Discarded is what is not finite (nan), lies in the last layers (layer), changes harmless answers (kl), or does not make the model
   refuse (induced); of the others the lowest refusal score wins. Layers that are discarded for their depth are not run.
   Surgical vectors are chosen alike, by the score of pseudo-harmful prompts, without the last rule.
-  Where everything is discarded, no plan is written, and the exit code is 1.
+  Where everything is discarded, no plan is written, a warning counts the rules that decided, and the exit code is 1.
 
 PLANE
   Candidates are the unit differences of the means of every site and layer in the dumps. The first vector is the candidate with the

@@ -257,7 +257,13 @@ fn where_every_candidate_is_discarded_the_answer_is_no() {
         ("--induced-min=99", "induced"),
         ("--depth-max=0.4", "layer"),
     ] {
-        let records = search(&dir, "select", &[flag]).expect(1).records();
+        let output = search(&dir, "select", &[flag]).expect(1);
+        let warning = &output.stderr;
+        assert!(
+            warning.contains("no candidate is left of ") && warning.contains(reason),
+            "{warning}"
+        );
+        let records = output.records();
         let candidates = rows(&records, "candidate");
         let tried: Vec<&Value> = candidates
             .iter()

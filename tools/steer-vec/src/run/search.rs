@@ -1,5 +1,7 @@
 //! What both searches on a model share: refusal tokens, the prompts that count, trials, and the choice among candidates.
 
+use std::collections::BTreeMap;
+
 use model::{Checkpoint, Site, Steering};
 use process::{Common, Error, Progress, Result, ResultExt};
 use serde_json::json;
@@ -180,8 +182,9 @@ impl<'s> Search<'s> {
             row.chosen = best == Some(at);
             self.found.row(&row)?;
         }
-        if let Some(best) = best {
-            self.found.plan = Some(self.plan(method, &vectors[best]));
+        match best {
+            Some(best) => self.found.plan = Some(self.plan(method, &vectors[best])),
+            None => process::warn(common, &none_left(&rules, &vectors, &measured)),
         }
         Ok(self.found)
     }
@@ -197,6 +200,20 @@ impl<'s> Search<'s> {
         }
         plan
     }
+}
+
+/// `no candidate is left of 150: kl 88, layer 30, induced 32`
+fn none_left(rules: &Rules, vectors: &[Vector], measured: &[Measured]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for rule in vectors
+        .iter()
+        .zip(measured)
+        .filter_map(|(vector, measured)| rules.discard(vector, measured))
+    {
+        *counts.entry(rule).or_default() += 1;
+    }
+    let counts: Vec<String> = counts.iter().map(|(rule, count)| format!("{rule} {count}")).collect();
+    format!("no candidate is left of {}: {}", vectors.len(), counts.join(", "))
 }
 
 /// What was measured; numbers that are not finite stand in no record.
