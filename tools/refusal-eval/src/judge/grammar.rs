@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::automata::{self, Automaton, GrammarError, Matcher, Part, Roles, Symbol};
+use super::packed::{WORD_BYTES_MAX, pack};
 
 /// Symbols that are not words of the grammar. Words start at [`FIRST_WORD`].
 pub const WORD: Symbol = Symbol(0);
@@ -15,9 +16,6 @@ pub const NUMBER: Symbol = Symbol(3);
 pub const QUOTED: Symbol = Symbol(4);
 const FIRST_WORD: usize = 5;
 const SYMBOL_COUNT_MAX: usize = 1 << 14;
-
-/// Longer words are `WORD` unless a rule could name them, which the reader of the grammar refuses.
-pub const WORD_BYTES_MAX: usize = 16;
 
 /// The language that a function word speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +83,7 @@ impl Grammar {
         }
     }
 
-    /// The same of a word from [`leading_letters`].
+    /// The same of a word from [`super::packed::leading_letters`].
     pub fn look_up_packed(&self, word: u128) -> (Symbol, Language) {
         self.words.get(word)
     }
@@ -131,51 +129,6 @@ impl WordTable {
             slot = (slot + 1) & mask;
         }
     }
-}
-
-/// At most 16 bytes as a number, ASCII letters in lower case. Two overlapping loads, where a copy of unknown length would call memcpy.
-fn pack(word: &[u8]) -> u128 {
-    let part = |at: usize| u64::from_le_bytes(std::array::from_fn(|index| word[at + index]));
-    let short =
-        |width: usize, at: usize| (0..width).fold(0, |all, index| all | u64::from(word[at + index]) << (8 * index));
-    let length = word.len();
-    let packed = match length {
-        8..=16 => u128::from(part(0)) | u128::from(part(length - 8)) << (8 * (length - 8)),
-        4..8 => u128::from(short(4, 0) | short(4, length - 4) << (8 * (length - 4))),
-        _ => u128::from(short(length, 0)),
-    };
-    // A letter's case is one bit; an apostrophe or the bytes of another letter keep theirs.
-    lower_case(packed)
-}
-
-/// The ASCII letters that a text begins with, packed as [`pack`] does, and how many they are. No more than [`WORD_BYTES_MAX`] are looked at,
-/// and all of them at once: a loop would guess wrong at the end of nearly every word.
-pub fn leading_letters(text: &[u8]) -> (u128, usize) {
-    let packed = match text.first_chunk() {
-        Some(bytes) => lower_case(u128::from_le_bytes(*bytes)),
-        None => pack(text),
-    };
-    let is_other = !bytes_within(packed, b'a', b'z') & HIGH_BITS;
-    let count = is_other.trailing_zeros() / 8;
-    let letters = u128::MAX.checked_shr(128 - 8 * count).unwrap_or(0);
-    (packed & letters, count as usize)
-}
-
-/// A one in every byte.
-const ONES: u128 = u128::MAX / 0xff;
-const HIGH_BITS: u128 = ONES * 0x80;
-
-/// Sets bit 5 of every byte that is an upper-case ASCII letter.
-fn lower_case(packed: u128) -> u128 {
-    packed | bytes_within(packed, b'A', b'Z') >> 2
-}
-
-/// The high bit of every byte from `first` to `last`, which are ASCII: not below the one, not above the other, no byte of another alphabet.
-fn bytes_within(packed: u128, first: u8, last: u8) -> u128 {
-    let low = packed & !HIGH_BITS;
-    let not_below = low + ONES * u128::from(0x80 - first);
-    let above = low + ONES * u128::from(0x7f - last);
-    not_below & !above & !packed & HIGH_BITS
 }
 
 fn hash(key: u128) -> usize {
@@ -464,39 +417,5 @@ impl Symbols {
             out.push(part);
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_packed_in_lower_case_and_apart() {
-        let word = "abcdefghijklmnop";
-        for length in 0..=16 {
-            let lower = &word.as_bytes()[..length];
-            let mut expected = [0; 16];
-            expected[..length].copy_from_slice(lower);
-            assert_eq!(pack(lower), u128::from_le_bytes(expected), "{length}");
-            assert_eq!(pack(&lower.to_ascii_uppercase()), pack(lower), "{length}");
-        }
-        let others: Vec<u8> = (0..=255).filter(|byte: &u8| !byte.is_ascii_uppercase()).collect();
-        for &byte in &others {
-            assert_eq!(pack(&[byte]), u128::from(byte));
-        }
-    }
-
-    #[test]
-    fn letters_are_counted_up_to_what_is_none() {
-        let word = "Abcdefghijklmnopq";
-        for length in 0..=16 {
-            for rest in ["", " and so on", "'s own business", "é", "{", "@[`", "1"] {
-                let text = [&word[..length], rest].concat();
-                let expected = (pack(&word.as_bytes()[..length]), length);
-                assert_eq!(leading_letters(text.as_bytes()), expected, "{text}");
-            }
-        }
-        assert_eq!(leading_letters(word.as_bytes()).1, WORD_BYTES_MAX);
     }
 }

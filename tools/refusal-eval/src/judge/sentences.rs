@@ -6,7 +6,8 @@
 use std::ops::Range;
 
 use super::automata::Symbol;
-use super::grammar::{COMMA, Grammar, Language, MARK, NUMBER, QUOTED, WORD_BYTES_MAX, leading_letters};
+use super::grammar::{COMMA, Grammar, Language, MARK, NUMBER, QUOTED};
+use super::packed::{WORD_BYTES_MAX, leading_letters};
 
 /// Why an answer cannot be judged at all. The words go into the verdict's `reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
