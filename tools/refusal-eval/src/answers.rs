@@ -112,7 +112,7 @@ pub fn refuse_pseudo(row: &Row, subject: &str) -> Result<()> {
 
 /// What a line of the input is.
 pub enum Entry {
-    /// An answer, and what else its row holds.
+    /// An answer, and what its row holds but for the completion.
     Answer(Answer, Row),
     /// A record of another type, as it is: a filter passes it on.
     Foreign(records::Row),
@@ -158,7 +158,7 @@ impl Answers {
 
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         while let Some(row) = self.rows.next() {
-            let row = row.at(&self.subject)?;
+            let mut row = row.at(&self.subject)?;
             match self.rows.record() {
                 Some((kind, text)) if !is_answer(kind, &row) => {
                     return Ok(Some(Entry::Foreign(records::Row {
@@ -180,7 +180,7 @@ impl Answers {
                 }
                 None => {}
             }
-            let answer = answer(&row, &self.reading, &self.subject)?;
+            let answer = answer(&mut row, &self.reading, &self.subject)?;
             if !self.seen.insert(answer.key()) {
                 let at = place(&row);
                 return Err(Error::input(
@@ -222,7 +222,7 @@ fn is_answer(kind: &str, row: &Row) -> bool {
     kind == "completion" || (kind == "prompt" && row.value.contains_key("completion"))
 }
 
-fn answer(row: &Row, reading: &Reading, subject: &str) -> Result<Answer> {
+fn answer(row: &mut Row, reading: &Reading, subject: &str) -> Result<Answer> {
     let column = |key: &'static str| {
         reading
             .map
@@ -237,17 +237,6 @@ fn answer(row: &Row, reading: &Reading, subject: &str) -> Result<Answer> {
     let id = match id.strip_prefix("v2-") {
         Some(number) if number.bytes().all(|byte| byte.is_ascii_digit()) => number.to_string(),
         _ => id,
-    };
-    let failed = text("finish").as_deref() == Some("error");
-    let completion = match row.value.get(column("completion")) {
-        _ if failed => Text::Failed(text("error").unwrap_or_else(|| "the generation failed".to_string())),
-        Some(Value::String(completion)) => Text::Said(completion.clone()),
-        Some(Value::Null) | None if row.value.contains_key("choices") => {
-            Text::Failed("the record scores choices and holds no completion".to_string())
-        }
-        Some(Value::Null) => Text::Failed("the completion is null".to_string()),
-        Some(_) => return Err(Error::input(subject, format!("{}: completion is no text", place(row)))),
-        None => return Err(missing(row, column("completion"), subject)),
     };
     let attempt_index = match row.value.get("attempt_index") {
         None => 0,
@@ -281,6 +270,21 @@ fn answer(row: &Row, reading: &Reading, subject: &str) -> Result<Answer> {
     };
     let prompt = text("prompt");
     let text_digest = text("text_digest").or_else(|| prompt.as_deref().map(records::text_digest));
+    let failed = row.value.get("finish").is_some_and(|finish| finish == "error");
+    let error = text("error");
+    let model_digest = text("model_digest");
+    let scores_choices = row.value.contains_key("choices");
+    // Last, for it is taken out of the row.
+    let completion = match row.value.get_mut(column("completion")) {
+        _ if failed => Text::Failed(error.unwrap_or_else(|| "the generation failed".to_string())),
+        Some(Value::String(completion)) => Text::Said(std::mem::take(completion)),
+        Some(Value::Null) | None if scores_choices => {
+            Text::Failed("the record scores choices and holds no completion".to_string())
+        }
+        Some(Value::Null) => Text::Failed("the completion is null".to_string()),
+        Some(_) => return Err(Error::input(subject, format!("{}: completion is no text", place(row)))),
+        None => return Err(missing(row, column("completion"), subject)),
+    };
     Ok(Answer {
         id,
         bench,
@@ -288,7 +292,7 @@ fn answer(row: &Row, reading: &Reading, subject: &str) -> Result<Answer> {
         label,
         kind,
         text_digest,
-        model_digest: text("model_digest"),
+        model_digest,
         prompt,
         completion,
     })

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::automata::{self, Automaton, GrammarError, Matcher, Part, Roles, Symbol};
+use super::automata::{self, Automata, GrammarError, Matcher, Part, Roles, Symbol};
 use super::packed::{WORD_BYTES_MAX, pack};
 
 /// Symbols that are not words of the grammar. Words start at [`FIRST_WORD`].
@@ -15,7 +15,7 @@ pub const MARK: Symbol = Symbol(2);
 pub const NUMBER: Symbol = Symbol(3);
 pub const QUOTED: Symbol = Symbol(4);
 const FIRST_WORD: usize = 5;
-const SYMBOL_COUNT_MAX: usize = 1 << 14;
+const WORD_COUNT_MAX: usize = 1 << 15;
 
 /// The language that a function word speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub enum Language {
 
 pub struct Grammar {
     words: WordTable,
-    automata: Vec<Automaton>,
+    automata: Automata,
     /// The index of a role is that of its bit.
     role_names: Vec<String>,
 }
@@ -75,8 +75,8 @@ impl Grammar {
         }
     }
 
-    /// The symbol of a word, and the language it speaks for. ASCII letters may be of any case, others are lower-case.
-    pub fn look_up(&self, word: &[u8]) -> (Symbol, Language) {
+    /// What a word stands for. ASCII letters may be of any case, others are lower-case.
+    pub fn look_up(&self, word: &[u8]) -> Found {
         match word.len() {
             1..=WORD_BYTES_MAX => self.words.get(pack(word)),
             _ => UNKNOWN,
@@ -84,7 +84,7 @@ impl Grammar {
     }
 
     /// The same of a word from [`super::packed::leading_letters`].
-    pub fn look_up_packed(&self, word: u128) -> (Symbol, Language) {
+    pub fn look_up_packed(&self, word: u128) -> Found {
         self.words.get(word)
     }
 
@@ -93,41 +93,105 @@ impl Grammar {
     }
 }
 
-const UNKNOWN: (Symbol, Language) = (WORD, Language::Any);
+/// A word's symbol, and the language it speaks for; of two words written as one, those of the second too.
+#[derive(Clone, Copy)]
+pub struct Found {
+    pub symbol: Symbol,
+    pub language: Language,
+    pub second: Option<(Symbol, Language)>,
+}
 
-/// A small open-addressing table: words are looked up once per word of every answer, so this is the judge's inner loop.
+const UNKNOWN: Found = Found {
+    symbol: WORD,
+    language: Language::Any,
+    second: None,
+};
+
+/// Contractions written without their apostrophe, and `cannot`.
+const JOINED: [(&str, &str, &str); 14] = [
+    ("cannot", "can", "not"),
+    ("cant", "can", "not"),
+    ("dont", "do", "not"),
+    ("doesnt", "does", "not"),
+    ("didnt", "did", "not"),
+    ("isnt", "is", "not"),
+    ("arent", "are", "not"),
+    ("wouldnt", "would", "not"),
+    ("couldnt", "could", "not"),
+    ("shouldnt", "should", "not"),
+    ("im", "i", "am"),
+    ("ive", "i", "have"),
+    ("thats", "that", "is"),
+    ("wont", "will", "not"),
+];
+
+/// A small open-addressing table: words are looked up once per word of every answer, so this is the judge's inner loop. Most words of an
+/// answer are in it under no name, and the places alone, which stay at hand, say so.
 struct WordTable {
-    slots: Vec<(u128, (Symbol, Language))>,
+    /// One more than an index into `words`, or zero.
+    places: Vec<u16>,
+    words: Vec<(u128, Found)>,
 }
 
 impl WordTable {
     fn new(words: &BTreeMap<String, Symbol>, language_of: &BTreeMap<String, Language>) -> WordTable {
-        let size = (words.len() * 4).next_power_of_two();
-        let mut slots = vec![(0u128, UNKNOWN); size];
-        for (word, &symbol) in words {
-            let key = pack(word.as_bytes());
-            let mut slot = hash(key) & (size - 1);
-            while slots[slot].0 != 0 {
-                slot = (slot + 1) & (size - 1);
-            }
-            slots[slot] = (key, (symbol, language_of[word]));
+        let mut table = WordTable {
+            places: vec![0; (words.len() * 4).next_power_of_two()],
+            words: Vec::new(),
+        };
+        // The first word of a name is the one that is found.
+        for (joined, first, second) in JOINED {
+            let found = |word: &str| match words.get(word) {
+                Some(symbol) => (*symbol, language_of[word]),
+                None => (UNKNOWN.symbol, UNKNOWN.language),
+            };
+            let (symbol, language) = found(first);
+            let second = Some(found(second));
+            table.add(
+                joined,
+                Found {
+                    symbol,
+                    language,
+                    second,
+                },
+            );
         }
-        WordTable { slots }
+        for (word, &symbol) in words {
+            let language = language_of[word];
+            table.add(
+                word,
+                Found {
+                    symbol,
+                    language,
+                    second: None,
+                },
+            );
+        }
+        table
     }
 
-    fn get(&self, key: u128) -> (Symbol, Language) {
-        let mask = self.slots.len() - 1;
-        let mut slot = hash(key) & mask;
-        loop {
-            let (known, found) = self.slots[slot];
+    fn add(&mut self, word: &str, found: Found) {
+        let key = pack(word.as_bytes());
+        let mask = self.places.len() - 1;
+        let mut place = hash(key) & mask;
+        while self.places[place] != 0 {
+            place = (place + 1) & mask;
+        }
+        self.words.push((key, found));
+        self.places[place] = u16::try_from(self.words.len()).expect("no more words than WORD_COUNT_MAX");
+    }
+
+    fn get(&self, key: u128) -> Found {
+        let mask = self.places.len() - 1;
+        let mut place = hash(key) & mask;
+        while let Some(index) = usize::from(self.places[place]).checked_sub(1) {
+            let (known, found) = self.words[index];
             if known == key {
                 return found;
             }
-            if known == 0 {
-                return UNKNOWN;
-            }
-            slot = (slot + 1) & mask;
+            place = (place + 1) & mask;
         }
+        UNKNOWN
     }
 }
 
@@ -353,17 +417,17 @@ impl Symbols {
         for word in literal {
             signature.entry(word.clone()).or_default().push(format!("={word}"));
         }
+        if signature.len() > WORD_COUNT_MAX {
+            return Err(GrammarError {
+                line: 0,
+                cause: format!("more than {WORD_COUNT_MAX} words"),
+            });
+        }
         let mut symbol_of_signature: BTreeMap<Vec<String>, Symbol> = BTreeMap::new();
         let mut of_word = BTreeMap::new();
         let mut language_of = BTreeMap::new();
         for (word, key) in signature {
             let next = symbol_of_signature.len() + FIRST_WORD;
-            if next >= SYMBOL_COUNT_MAX {
-                return Err(GrammarError {
-                    line: 0,
-                    cause: format!("more than {SYMBOL_COUNT_MAX} kinds of word"),
-                });
-            }
             let speaks = |class: &str| key.iter().any(|name| name == class);
             let language = match (speaks("ENGLISH"), speaks("FOREIGN")) {
                 (true, _) => Language::English,
