@@ -230,6 +230,16 @@ enum Term {
     Operator(char),
 }
 
+/// The language of a word that is in these classes.
+fn language(classes: &[String]) -> Language {
+    let is_in = |class: &str| classes.iter().any(|name| name == class);
+    match (is_in("ENGLISH"), is_in("FOREIGN")) {
+        (true, _) => Language::English,
+        (false, true) => Language::Foreign,
+        (false, false) => Language::Any,
+    }
+}
+
 #[derive(Default)]
 struct SourceFile {
     classes: BTreeMap<String, BTreeSet<String>>,
@@ -426,15 +436,12 @@ impl Symbols {
         let mut symbol_of_signature: BTreeMap<Vec<String>, Symbol> = BTreeMap::new();
         let mut of_word = BTreeMap::new();
         let mut language_of = BTreeMap::new();
-        for (word, key) in signature {
+        // What answers are full of comes first, so that an automaton finds it in one place, which stays at hand.
+        let mut words: Vec<(String, Vec<String>)> = signature.into_iter().collect();
+        words.sort_by_key(|(_, key)| language(key) != Language::English);
+        for (word, key) in words {
             let next = symbol_of_signature.len() + FIRST_WORD;
-            let speaks = |class: &str| key.iter().any(|name| name == class);
-            let language = match (speaks("ENGLISH"), speaks("FOREIGN")) {
-                (true, _) => Language::English,
-                (false, true) => Language::Foreign,
-                (false, false) => Language::Any,
-            };
-            language_of.insert(word.clone(), language);
+            language_of.insert(word.clone(), language(&key));
             of_word.insert(word, *symbol_of_signature.entry(key).or_insert(Symbol(next as u16)));
         }
         Ok(Symbols {
