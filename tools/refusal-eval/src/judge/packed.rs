@@ -5,26 +5,16 @@ use std::ops::Range;
 /// Bytes of the longest word that one number holds. The grammar names none that is longer.
 pub const WORD_BYTES_MAX: usize = 16;
 
-/// At most 16 bytes as a number, ASCII letters in lower case. Two overlapping loads, where a copy of unknown length would call memcpy.
+/// A word of at most so many bytes.
 pub fn pack(word: &[u8]) -> u128 {
-    let part = |at: usize| u64::from_le_bytes(std::array::from_fn(|index| word[at + index]));
-    let short =
-        |width: usize, at: usize| (0..width).fold(0, |all, index| all | u64::from(word[at + index]) << (8 * index));
-    let length = word.len();
-    let packed = match length {
-        8..=16 => u128::from(part(0)) | u128::from(part(length - 8)) << (8 * (length - 8)),
-        4..8 => u128::from(short(4, 0) | short(4, length - 4) << (8 * (length - 4))),
-        _ => u128::from(short(length, 0)),
-    };
-    // A letter's case is one bit; an apostrophe or the bytes of another letter keep theirs.
-    lower_case(packed)
+    cut_to(lower_case(first_bytes(word)), word.len())
 }
 
 /// The ASCII letters that a text begins with, packed as [`pack`] does, and how many they are. No more than [`WORD_BYTES_MAX`] are looked at,
 /// and all of them at once: a loop would guess wrong at the end of nearly every word.
 pub fn leading_letters(text: &[u8]) -> (u128, usize) {
-    let packed = first_bytes(text);
-    let is_other = !bytes_within(packed, b'a', b'z') & HIGH_BITS;
+    let packed = lower_case(first_bytes(text));
+    let is_other = !are_letters(packed) & HIGH_BITS;
     let count = is_other.trailing_zeros() as usize / 8;
     (cut_to(packed, count), count)
 }
@@ -33,7 +23,10 @@ pub fn leading_letters(text: &[u8]) -> (u128, usize) {
 pub fn hash(text: &[u8], word: Range<usize>) -> u64 {
     let parts = word.clone().step_by(WORD_BYTES_MAX);
     parts.fold(0, |hash, start| {
-        let part = cut_to(first_bytes(&text[start..]), WORD_BYTES_MAX.min(word.end - start));
+        let part = cut_to(
+            lower_case(first_bytes(&text[start..])),
+            WORD_BYTES_MAX.min(word.end - start),
+        );
         mix(mix(part as u64 ^ hash) ^ (part >> 64) as u64)
     })
 }
@@ -43,11 +36,19 @@ fn mix(value: u64) -> u64 {
     value ^ (value >> 32)
 }
 
-/// No more than [`WORD_BYTES_MAX`], packed.
+/// No more than [`WORD_BYTES_MAX`], as they are. Of a short text in overlapping loads, where a copy of unknown length would call memcpy.
 fn first_bytes(text: &[u8]) -> u128 {
-    match text.first_chunk() {
-        Some(bytes) => lower_case(u128::from_le_bytes(*bytes)),
-        None => pack(text),
+    if let Some(bytes) = text.first_chunk() {
+        return u128::from_le_bytes(*bytes);
+    }
+    let part = |at: usize| u64::from_le_bytes(std::array::from_fn(|index| text[at + index]));
+    let short =
+        |width: usize, at: usize| (0..width).fold(0, |all, index| all | u64::from(text[at + index]) << (8 * index));
+    let length = text.len();
+    match length {
+        8.. => u128::from(part(0)) | u128::from(part(length - 8)) << (8 * (length - 8)),
+        4..8 => u128::from(short(4, 0) | short(4, length - 4) << (8 * (length - 4))),
+        _ => u128::from(short(length, 0)),
     }
 }
 
@@ -59,16 +60,17 @@ fn cut_to(packed: u128, byte_count: usize) -> u128 {
 const ONES: u128 = u128::MAX / 0xff;
 const HIGH_BITS: u128 = ONES * 0x80;
 
-/// Sets bit 5 of every byte that is an upper-case ASCII letter.
+/// Sets bit 5 of every ASCII byte: a letter's case is this one bit, digits, hyphens and apostrophes have it anyway, and the bytes of another
+/// alphabet keep theirs. What is in no word may become another such byte.
 fn lower_case(packed: u128) -> u128 {
-    packed | bytes_within(packed, b'A', b'Z') >> 2
+    packed | (!packed & HIGH_BITS) >> 2
 }
 
-/// The high bit of every byte from `first` to `last`, which are ASCII: not below the one, not above the other, no byte of another alphabet.
-fn bytes_within(packed: u128, first: u8, last: u8) -> u128 {
+/// The high bit of every byte from a to z: not below the one, not above the other, no byte of another alphabet.
+fn are_letters(packed: u128) -> u128 {
     let low = packed & !HIGH_BITS;
-    let not_below = low + ONES * u128::from(0x80 - first);
-    let above = low + ONES * u128::from(0x7f - last);
+    let not_below = low + ONES * u128::from(0x80 - b'a');
+    let above = low + ONES * u128::from(0x7f - b'z');
     not_below & !above & !packed & HIGH_BITS
 }
 
@@ -86,8 +88,7 @@ mod tests {
             assert_eq!(pack(lower), u128::from_le_bytes(expected), "{length}");
             assert_eq!(pack(&lower.to_ascii_uppercase()), pack(lower), "{length}");
         }
-        let others: Vec<u8> = (0..=255).filter(|byte: &u8| !byte.is_ascii_uppercase()).collect();
-        for &byte in &others {
+        for byte in (b'0'..=b'9').chain(*b"'-").chain(0x80..=0xff) {
             assert_eq!(pack(&[byte]), u128::from(byte));
         }
     }
