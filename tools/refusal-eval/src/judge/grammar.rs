@@ -126,7 +126,7 @@ const JOINED: [(&str, &str, &str); 14] = [
 ];
 
 /// A small open-addressing table: words are looked up once per word of every answer, so this is the judge's inner loop. Most words of an
-/// answer are in it under no name, and the places alone, which stay at hand, say so.
+/// answer are not in it, and the places say so alone: they are few bytes, which stay in cache.
 struct WordTable {
     /// One more than an index into `words`, or zero.
     places: Vec<u16>,
@@ -136,10 +136,11 @@ struct WordTable {
 impl WordTable {
     fn new(words: &BTreeMap<String, Symbol>, language_of: &BTreeMap<String, Language>) -> WordTable {
         let mut table = WordTable {
-            places: vec![0; (words.len() * 4).next_power_of_two()],
+            // Three of four are free.
+            places: vec![0; ((words.len() + JOINED.len()) * 4).next_power_of_two()],
             words: Vec::new(),
         };
-        // The first word of a name is the one that is found.
+        // Of two entries of one word the first is found.
         for (joined, first, second) in JOINED {
             let found = |word: &str| match words.get(word) {
                 Some(symbol) => (*symbol, language_of[word]),
@@ -436,7 +437,7 @@ impl Symbols {
         let mut symbol_of_signature: BTreeMap<Vec<String>, Symbol> = BTreeMap::new();
         let mut of_word = BTreeMap::new();
         let mut language_of = BTreeMap::new();
-        // What answers are full of comes first, so that an automaton finds it in one place, which stays at hand.
+        // The most frequent words come first: what an automaton does on them then lies side by side, and stays in cache.
         let mut words: Vec<(String, Vec<String>)> = signature.into_iter().collect();
         words.sort_by_key(|(_, key)| language(key) != Language::English);
         for (word, key) in words {
@@ -488,5 +489,25 @@ impl Symbols {
             out.push(part);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_words_written_as_one_are_two_symbols() {
+        let grammar = Grammar::parse("role refuse = i can not help").unwrap();
+        let symbol = |word: &str| grammar.look_up(word.as_bytes()).symbol;
+        for word in ["cannot", "Cant"] {
+            let found = grammar.look_up(word.as_bytes());
+            assert_eq!(
+                (found.symbol, found.second.map(|(symbol, _)| symbol)),
+                (symbol("can"), Some(symbol("not")))
+            );
+        }
+        assert!(grammar.look_up(b"can").second.is_none());
+        assert_eq!(symbol("kettle"), WORD);
     }
 }
