@@ -148,7 +148,7 @@ impl<'de> Visitor<'de> for Checked<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         self.check.enter()?;
         let inner = Checked { fields: None, ..self };
-        let mut object = Map::new();
+        let mut object = Map::with_capacity(self.fields.map_or(0, <[_]>::len));
         while let Some(key) = entries.next_key::<Key<'de>>()? {
             self.check
                 .count(&self.check.keys, self.check.limits.key_count, |limit| {

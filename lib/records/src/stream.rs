@@ -374,21 +374,18 @@ impl<R: Read> Reader<R> {
 
     /// The next row of any type.
     pub fn next_row(&mut self) -> Result<Option<Row>> {
-        self.step(|line, kind, value| Row {
+        self.step(|line, is_record, value| Row {
             line: line.number,
-            kind,
+            kind: is_record.then(|| type_of(&value).unwrap_or_default().to_owned()),
             text: line.text.to_owned(),
             value,
         })
     }
 
-    /// The next row's line and keys; where it is a record, its type and its text go into `record`, so that a filter can pass it on.
-    pub(crate) fn next_value(
-        &mut self,
-        record: &mut Option<(String, String)>,
-    ) -> Result<Option<(u64, Map<String, Value>)>> {
-        self.step(|line, kind, value| {
-            *record = kind.map(|kind| (kind, line.text.to_owned()));
+    /// The next row's line and keys; where it is a record, `record` keeps it.
+    pub(crate) fn next_value(&mut self, record: &mut LastRecord) -> Result<Option<(u64, Map<String, Value>)>> {
+        self.step(|line, is_record, value| {
+            record.keep(is_record, &line, &value);
             (line.number, value)
         })
     }
@@ -403,7 +400,7 @@ impl<R: Read> Reader<R> {
         Ok(None)
     }
 
-    fn step<T>(&mut self, build: impl FnOnce(Line<'_>, Option<String>, Map<String, Value>) -> T) -> Result<Option<T>> {
+    fn step<T>(&mut self, build: impl FnOnce(Line<'_>, bool, Map<String, Value>) -> T) -> Result<Option<T>> {
         let step = self.advance(build);
         if !matches!(step, Ok(Some(_))) {
             self.state = State::Done;
@@ -411,10 +408,7 @@ impl<R: Read> Reader<R> {
         step
     }
 
-    fn advance<T>(
-        &mut self,
-        build: impl FnOnce(Line<'_>, Option<String>, Map<String, Value>) -> T,
-    ) -> Result<Option<T>> {
+    fn advance<T>(&mut self, build: impl FnOnce(Line<'_>, bool, Map<String, Value>) -> T) -> Result<Option<T>> {
         if self.state == State::Done {
             return Ok(None);
         }
@@ -433,10 +427,7 @@ impl<R: Read> Reader<R> {
                 _ => json::object(line.text, &self.limits.json),
             }
             .map_err(|fault| Fault::from(fault).at_line(number))?;
-            let kind = match value.get("type") {
-                Some(Value::String(kind)) => Some(kind.as_str()),
-                _ => None,
-            };
+            let kind = type_of(&value);
             match (kind, self.state) {
                 (Some("begin"), State::Fresh | State::Ended) => {
                     self.open(value).map_err(|fault| fault.at_line(number))?;
@@ -469,10 +460,8 @@ impl<R: Read> Reader<R> {
             }
             self.row_count += 1;
             let is_ours = self.state == State::Begun;
-            let kind = kind
-                .filter(|kind| is_ours || crate::record::TYPES.contains(kind))
-                .map(str::to_owned);
-            return Ok(Some(build(line, kind, value)));
+            let is_record = kind.is_some_and(|kind| is_ours || crate::record::TYPES.contains(&kind));
+            return Ok(Some(build(line, is_record, value)));
         }
     }
 
@@ -527,6 +516,33 @@ impl<R: Read> Reader<R> {
 
     fn producer(&self) -> KeyName {
         self.begin.as_ref().map_or("", |begin| &begin.tool).into()
+    }
+}
+
+fn type_of(value: &Map<String, Value>) -> Option<&str> {
+    value.get("type").and_then(Value::as_str)
+}
+
+/// The last row, if it is a record, for a filter that passes it on. Its memory serves every row.
+#[derive(Default)]
+pub(crate) struct LastRecord {
+    is_there: bool,
+    kind: String,
+    text: String,
+}
+
+impl LastRecord {
+    fn keep(&mut self, is_record: bool, line: &Line<'_>, value: &Map<String, Value>) {
+        self.is_there = is_record;
+        if is_record {
+            type_of(value).unwrap_or_default().clone_into(&mut self.kind);
+            line.text.clone_into(&mut self.text);
+        }
+    }
+
+    /// Its type and its line.
+    pub(crate) fn get(&self) -> Option<(&str, &str)> {
+        self.is_there.then_some((&self.kind, &self.text))
     }
 }
 

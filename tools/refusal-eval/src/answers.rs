@@ -10,7 +10,7 @@ use records::dataset::{Dataset, InputFormat, Options, Row};
 use records::{JoinKey, Prompt, Status};
 use serde_json::Value;
 
-use crate::benchmarks::{label_word, text_of};
+use crate::benchmarks::{label_word, text, text_of};
 use crate::inspect;
 
 /// One answer of a model.
@@ -64,6 +64,13 @@ pub struct Reading {
     pub bench: Option<String>,
     pub map: Vec<(String, String)>,
     pub accept_partial: bool,
+}
+
+impl Reading {
+    fn column(&self, key: &'static str) -> &str {
+        let mapped = self.map.iter().find(|(name, _)| name == key);
+        mapped.map_or(key, |(_, column)| column.as_str())
+    }
 }
 
 /// Whose file it is.
@@ -158,7 +165,7 @@ impl Answers {
 
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         while let Some(row) = self.rows.next() {
-            let row = row.at(&self.subject)?;
+            let mut row = row.at(&self.subject)?;
             match self.rows.record() {
                 Some((kind, text)) if !is_answer(kind, &row) => {
                     return Ok(Some(Entry::Foreign(records::Row {
@@ -180,7 +187,7 @@ impl Answers {
                 }
                 None => {}
             }
-            let answer = answer(&row, &self.reading, &self.subject)?;
+            let answer = answer(&mut row, &self.reading, &self.subject)?;
             if !self.seen.insert(answer.key()) {
                 let at = place(&row);
                 return Err(Error::input(
@@ -222,32 +229,15 @@ fn is_answer(kind: &str, row: &Row) -> bool {
     kind == "completion" || (kind == "prompt" && row.value.contains_key("completion"))
 }
 
-fn answer(row: &Row, reading: &Reading, subject: &str) -> Result<Answer> {
-    let column = |key: &'static str| {
-        reading
-            .map
-            .iter()
-            .find(|(name, _)| name == key)
-            .map_or(key, |(_, column)| column.as_str())
-    };
-    let text = |key: &'static str| text_of(row, column(key));
-    let bench = text("bench").or_else(|| reading.bench.clone()).unwrap_or_default();
-    let id = text("id").ok_or_else(|| missing(row, column("id"), subject))?;
+fn answer(row: &mut Row, reading: &Reading, subject: &str) -> Result<Answer> {
+    let bench = take(row, reading, "bench")
+        .or_else(|| reading.bench.clone())
+        .unwrap_or_default();
+    let id = take(row, reading, "id").ok_or_else(|| missing(row, reading.column("id"), subject))?;
     // XSTest numbers its answers v2-N and its prompts N.
     let id = match id.strip_prefix("v2-") {
         Some(number) if number.bytes().all(|byte| byte.is_ascii_digit()) => number.to_string(),
         _ => id,
-    };
-    let failed = text("finish").as_deref() == Some("error");
-    let completion = match row.value.get(column("completion")) {
-        _ if failed => Text::Failed(text("error").unwrap_or_else(|| "the generation failed".to_string())),
-        Some(Value::String(completion)) => Text::Said(completion.clone()),
-        Some(Value::Null) | None if row.value.contains_key("choices") => {
-            Text::Failed("the record scores choices and holds no completion".to_string())
-        }
-        Some(Value::Null) => Text::Failed("the completion is null".to_string()),
-        Some(_) => return Err(Error::input(subject, format!("{}: completion is no text", place(row)))),
-        None => return Err(missing(row, column("completion"), subject)),
     };
     let attempt_index = match row.value.get("attempt_index") {
         None => 0,
@@ -258,8 +248,8 @@ fn answer(row: &Row, reading: &Reading, subject: &str) -> Result<Answer> {
     };
     // XSTest's tables say the kind in `type`, and its unsafe kinds begin with contrast_.
     let xstest_type = text_of(row, "type").filter(|kind| kind != "completion" && kind != "prompt");
-    let kind = text("kind").or_else(|| xstest_type.clone());
-    let label = match text("label") {
+    let kind = take(row, reading, "kind").or_else(|| xstest_type.clone());
+    let label = match take(row, reading, "label") {
         Some(value) => Some(
             label_word(&value)
                 .ok_or_else(|| {
@@ -279,8 +269,23 @@ fn answer(row: &Row, reading: &Reading, subject: &str) -> Result<Answer> {
             .to_string()
         }),
     };
-    let prompt = text("prompt");
-    let text_digest = text("text_digest").or_else(|| prompt.as_deref().map(records::text_digest));
+    let prompt = take(row, reading, "prompt");
+    let text_digest = take(row, reading, "text_digest").or_else(|| prompt.as_deref().map(records::text_digest));
+    let failed = row.value.get("finish").is_some_and(|finish| finish == "error");
+    let error = take(row, reading, "error");
+    let model_digest = take(row, reading, "model_digest");
+    let scores_choices = row.value.contains_key("choices");
+    // Last of all, so that no other key is read from a column that is empty now.
+    let completion = match row.value.get_mut(reading.column("completion")) {
+        _ if failed => Text::Failed(error.unwrap_or_else(|| "the generation failed".to_string())),
+        Some(Value::String(completion)) => Text::Said(std::mem::take(completion)),
+        Some(Value::Null) | None if scores_choices => {
+            Text::Failed("the record scores choices and holds no completion".to_string())
+        }
+        Some(Value::Null) => Text::Failed("the completion is null".to_string()),
+        Some(_) => return Err(Error::input(subject, format!("{}: completion is no text", place(row)))),
+        None => return Err(missing(row, reading.column("completion"), subject)),
+    };
     Ok(Answer {
         id,
         bench,
@@ -288,10 +293,18 @@ fn answer(row: &Row, reading: &Reading, subject: &str) -> Result<Answer> {
         label,
         kind,
         text_digest,
-        model_digest: text("model_digest"),
+        model_digest,
         prompt,
         completion,
     })
+}
+
+/// Text or a number, as text, which a row need not keep where no other key is read from its column.
+fn take(row: &mut Row, reading: &Reading, key: &'static str) -> Option<String> {
+    match row.value.get_mut(reading.column(key))? {
+        Value::String(text) if reading.map.is_empty() => Some(std::mem::take(text)),
+        value => text(value),
+    }
 }
 
 fn missing(row: &Row, column: &str, subject: &str) -> Error {

@@ -33,7 +33,7 @@ pub use crate::format::InputFormat;
 
 use crate::error::{Error, Fault, Place, Result};
 use crate::limits::Limits;
-use crate::stream::{Reader, Status};
+use crate::stream::{LastRecord, Reader, Status};
 
 /// A row of a dataset.
 #[derive(Debug, Clone, PartialEq)]
@@ -294,8 +294,7 @@ impl Iterator for Dataset {
 /// JSON lines, ours or plain.
 struct JsonLines<R> {
     reader: Reader<R>,
-    /// The type and the line of the last row, if it is a record.
-    record: Option<(String, String)>,
+    record: LastRecord,
 }
 
 impl<R: Read + Send> Rows for JsonLines<R> {
@@ -305,7 +304,7 @@ impl<R: Read + Send> Rows for JsonLines<R> {
     }
 
     fn record(&self) -> Option<(&str, &str)> {
-        self.record.as_ref().map(|(kind, text)| (kind.as_str(), text.as_str()))
+        self.record.get()
     }
 
     fn status(&self) -> Status {

@@ -141,7 +141,10 @@ fn rows_of(options: &Options, format: InputFormat, input: Input) -> Result<Box<d
             if let Some(fields) = &fields {
                 reader = reader.fields(&fields.iter().map(String::as_str).collect::<Vec<_>>());
             }
-            Box::new(JsonLines { reader, record: None })
+            Box::new(JsonLines {
+                reader,
+                record: Default::default(),
+            })
         }
         InputFormat::Json => Box::new(super::json::Elements::new(without_mark(input)?, limits, fields)),
         InputFormat::Csv => Box::new(super::csv::Table::new(without_mark(input)?, b',', options)?),

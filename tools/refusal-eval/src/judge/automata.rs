@@ -5,7 +5,6 @@
 //! can serve. Its states, made as they are met, are the sets of rules under way at once, of which a few automata have far fewer than one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::fmt::Write as _;
 
 use regex_automata::hybrid::LazyStateID;
@@ -62,16 +61,20 @@ pub enum Part {
     Operator(char),
 }
 
-pub struct Automaton {
-    /// The byte of each symbol.
-    alphabet: Vec<u8>,
+pub struct Automata {
+    automata: Vec<Automaton>,
+    /// The bytes of a symbol, one for each automaton, after those of the symbol before it.
+    bytes: Vec<u8>,
+}
+
+struct Automaton {
     dfa: DFA,
     /// What each pattern says.
     roles: Vec<Roles>,
 }
 
 /// Puts rules that follow each other into one automaton for as long as they fit.
-pub fn compile(rules: &[Rule], symbol_count: usize) -> Result<Vec<Automaton>, GrammarError> {
+pub fn compile(rules: &[Rule], symbol_count: usize) -> Result<Automata, GrammarError> {
     let mut groups: Vec<(Alphabet, Vec<&Rule>)> = Vec::new();
     for rule in rules {
         match groups.last_mut() {
@@ -82,10 +85,25 @@ pub fn compile(rules: &[Rule], symbol_count: usize) -> Result<Vec<Automaton>, Gr
             _ => groups.push((Alphabet::new(symbol_count).telling_apart(rule), vec![rule])),
         }
     }
-    groups
-        .iter()
-        .map(|(alphabet, rules)| Automaton::new(alphabet, rules))
-        .collect()
+    let mut automata = Automata {
+        automata: Vec::new(),
+        bytes: vec![0; symbol_count * groups.len()],
+    };
+    for (place, (alphabet, rules)) in groups.iter().enumerate() {
+        let alphabet = alphabet.bytes().ok_or_else(|| too_many_kinds(rules[0]))?;
+        automata.automata.push(Automaton::new(&alphabet, rules)?);
+        for (bytes, byte) in automata.bytes.chunks_exact_mut(groups.len()).zip(alphabet) {
+            bytes[place] = byte;
+        }
+    }
+    Ok(automata)
+}
+
+fn too_many_kinds(rule: &Rule) -> GrammarError {
+    GrammarError {
+        line: rule.line,
+        cause: "the rule tells more than 256 kinds of word apart".into(),
+    }
 }
 
 /// Kinds of symbols that some rules tell apart.
@@ -148,13 +166,7 @@ impl Alphabet {
 }
 
 impl Automaton {
-    fn new(alphabet: &Alphabet, rules: &[&Rule]) -> Result<Automaton, GrammarError> {
-        let fail = |cause: String| GrammarError {
-            line: rules[0].line,
-            cause,
-        };
-        let too_many = || fail("the rule tells more than 256 kinds of word apart".into());
-        let alphabet = alphabet.bytes().ok_or_else(too_many)?;
+    fn new(alphabet: &[u8], rules: &[&Rule]) -> Result<Automaton, GrammarError> {
         // One pattern a role, so that there are few kinds of match to keep apart.
         let mut patterns: BTreeMap<Roles, String> = BTreeMap::new();
         for rule in rules {
@@ -162,7 +174,7 @@ impl Automaton {
             if !pattern.is_empty() {
                 pattern.push('|');
             }
-            render(rule, &alphabet, pattern);
+            render(rule, alphabet, pattern);
         }
         let (roles, patterns): (Vec<Roles>, Vec<String>) = patterns.into_iter().unzip();
         let is_bytes = syntax::Config::new()
@@ -174,25 +186,38 @@ impl Automaton {
             .thompson(thompson::Config::new().utf8(false))
             .configure(DFA::config().match_kind(MatchKind::All).cache_capacity(CACHE_BYTES_MAX))
             .build_many(&patterns)
-            .map_err(|cause| fail(cause.to_string()))?;
-        Ok(Automaton { alphabet, dfa, roles })
+            .map_err(|cause| GrammarError {
+                line: rules[0].line,
+                cause: cause.to_string(),
+            })?;
+        Ok(Automaton { dfa, roles })
     }
 
-    /// A match is seen in the state behind the byte that follows it.
-    fn roles(&self, cache: &mut Cache, text: &[u8]) -> Result<Roles, Box<dyn Error>> {
-        let mut roles = 0;
-        let mut state = self.dfa.start_state_forward(cache, &Input::new(text))?;
-        for &byte in text {
-            state = self.dfa.next_state(cache, state, byte)?;
-            if state.is_match() {
-                roles |= self.roles_of(cache, state);
-            }
+    /// Where a sentence begins.
+    fn start(&self, walk: &mut Walk) {
+        let start = self.dfa.start_state_forward(&mut walk.cache, &Input::new(""));
+        walk.state = start.expect(NEVER_STOPS);
+    }
+
+    /// Goes on by one symbol, and says what it has seen before it: a match shows one byte later.
+    fn step(&self, walk: &mut Walk, byte: u8) -> Roles {
+        let next = self.dfa.next_state(&mut walk.cache, walk.state, byte);
+        walk.state = next.expect(NEVER_STOPS);
+        self.roles_at(walk)
+    }
+
+    /// The end of the sentence.
+    fn end(&self, walk: &mut Walk) -> Roles {
+        let last = self.dfa.next_eoi_state(&mut walk.cache, walk.state);
+        walk.state = last.expect(NEVER_STOPS);
+        self.roles_at(walk)
+    }
+
+    fn roles_at(&self, walk: &Walk) -> Roles {
+        match walk.state.is_match() {
+            true => self.roles_of(&walk.cache, walk.state),
+            false => 0,
         }
-        state = self.dfa.next_eoi_state(cache, state)?;
-        if state.is_match() {
-            roles |= self.roles_of(cache, state);
-        }
-        Ok(roles)
     }
 
     fn roles_of(&self, cache: &Cache, state: LazyStateID) -> Roles {
@@ -224,36 +249,51 @@ fn render(rule: &Rule, alphabet: &[u8], pattern: &mut String) {
     pattern.push(')');
 }
 
+/// The lazy automaton can give up only on a quit byte or a cache-clear limit, and neither is configured.
+const NEVER_STOPS: &str = "a search without quit bytes cannot fail";
+
+/// How far one automaton is in a sentence, with the states that it has met.
+struct Walk {
+    cache: Cache,
+    state: LazyStateID,
+}
+
 /// The scratch memory of one thread.
 pub struct Matcher<'g> {
-    automata: &'g [Automaton],
-    caches: Vec<Cache>,
-    /// A sentence in an automaton's bytes.
-    text: Vec<u8>,
+    automata: &'g Automata,
+    walks: Vec<Walk>,
 }
 
 impl<'g> Matcher<'g> {
-    pub fn new(automata: &'g [Automaton]) -> Matcher<'g> {
+    pub fn new(automata: &'g Automata) -> Matcher<'g> {
+        let walk = |automaton: &Automaton| Walk {
+            cache: automaton.dfa.create_cache(),
+            state: LazyStateID::default(),
+        };
         Matcher {
             automata,
-            caches: automata.iter().map(|automaton| automaton.dfa.create_cache()).collect(),
-            text: Vec::new(),
+            walks: automata.automata.iter().map(walk).collect(),
         }
     }
 
-    /// Every role that some rule finds in this sentence.
+    /// Every role that some rule finds in this sentence. The automata go through it side by side: one step waits for the step before it,
+    /// but not for those of the others.
     pub fn roles(&mut self, symbols: &[Symbol]) -> Roles {
+        let Automata { automata, bytes } = self.automata;
+        let walks = &mut self.walks;
+        automata
+            .iter()
+            .zip(&mut *walks)
+            .for_each(|(automaton, walk)| automaton.start(walk));
         let mut roles = 0;
-        for (automaton, cache) in self.automata.iter().zip(&mut self.caches) {
-            self.text.clear();
-            self.text
-                .extend(symbols.iter().map(|symbol| automaton.alphabet[symbol.index()]));
-            // The lazy automaton can give up only on a quit byte or a cache-clear limit, and neither is configured.
-            roles |= automaton
-                .roles(cache, &self.text)
-                .expect("a search without quit bytes cannot fail");
+        for symbol in symbols {
+            let bytes = &bytes[symbol.index() * automata.len()..];
+            for ((automaton, walk), byte) in automata.iter().zip(&mut *walks).zip(bytes) {
+                roles |= automaton.step(walk, *byte);
+            }
         }
-        roles
+        let ends = automata.iter().zip(walks).map(|(automaton, walk)| automaton.end(walk));
+        ends.fold(roles, |all, found| all | found)
     }
 }
 
@@ -270,7 +310,7 @@ mod tests {
         }
     }
 
-    fn roles(automata: &[Automaton], sentence: &[usize]) -> Roles {
+    fn roles(automata: &Automata, sentence: &[usize]) -> Roles {
         let symbols: Vec<Symbol> = sentence.iter().map(|index| Symbol(*index as u16)).collect();
         Matcher::new(automata).roles(&symbols)
     }
@@ -299,7 +339,7 @@ mod tests {
             })
             .collect();
         let automata = compile(&rules, 501).unwrap();
-        assert_eq!(automata.len(), 3);
+        assert_eq!(automata.automata.len(), 3);
         assert_eq!(roles(&automata, &[0, 50, 0]), 1);
         assert_eq!(roles(&automata, &[450, 150]), 0b10010);
         assert_eq!(roles(&automata, &[0]), 0);

@@ -23,9 +23,12 @@ struct Word {
 impl Echo {
     /// Whether one of the sentences begins with what the question presupposes, and denies what the question denies.
     pub fn is_in<'s>(&mut self, mut sentences: impl Iterator<Item = &'s str>, prompt: &str) -> bool {
+        // Most questions deny nothing.
+        if !parts(prompt).any(denies) {
+            return false;
+        }
         let Echo { asked, said } = self;
         read(prompt, asked);
-        // Most questions deny nothing.
         let Some(denied) = denied(asked) else {
             return false;
         };
@@ -48,8 +51,23 @@ fn denied(words: &[Word]) -> Option<&[Word]> {
 
 fn read(text: &str, words: &mut Vec<Word>) {
     words.clear();
+    words.extend(parts(text).map(Word::of));
+}
+
+fn parts(text: &str) -> impl Iterator<Item = &str> {
     let parts = text.split(|c: char| !(c.is_alphanumeric() || c == '\'' || c == '’'));
-    words.extend(parts.filter(|part| !part.is_empty()).map(Word::of));
+    parts.filter(|part| !part.is_empty())
+}
+
+fn denies(word: &str) -> bool {
+    let is_denial = ["not", "never", "cannot"]
+        .iter()
+        .any(|denial| word.eq_ignore_ascii_case(denial));
+    let ends_in = |ending: &str| {
+        let start = word.len().saturating_sub(ending.len());
+        word.as_bytes()[start..].eq_ignore_ascii_case(ending.as_bytes())
+    };
+    is_denial || ends_in("n't") || ends_in("n’t")
 }
 
 impl Word {
@@ -57,13 +75,10 @@ impl Word {
         let letters = text.chars().flat_map(char::to_lowercase);
         let letters = letters.map(|c| if c == '’' { '\'' } else { c });
         let mut stem = ['\0'; STEM_LETTERS];
-        stem.iter_mut()
-            .zip(letters.clone())
-            .for_each(|(place, letter)| *place = letter);
-        let is = |known: &str| letters.clone().eq(known.chars());
+        stem.iter_mut().zip(letters).for_each(|(place, letter)| *place = letter);
         Word {
             stem,
-            denies: is("not") || is("never") || is("cannot") || letters.clone().rev().take(3).eq("t'n".chars()),
+            denies: denies(text),
         }
     }
 }

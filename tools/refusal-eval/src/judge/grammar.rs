@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::automata::{self, Automaton, GrammarError, Matcher, Part, Roles, Symbol};
+use super::automata::{self, Automata, GrammarError, Matcher, Part, Roles, Symbol};
+use super::packed::{WORD_BYTES_MAX, pack};
 
 /// Symbols that are not words of the grammar. Words start at [`FIRST_WORD`].
 pub const WORD: Symbol = Symbol(0);
@@ -14,10 +15,7 @@ pub const MARK: Symbol = Symbol(2);
 pub const NUMBER: Symbol = Symbol(3);
 pub const QUOTED: Symbol = Symbol(4);
 const FIRST_WORD: usize = 5;
-const SYMBOL_COUNT_MAX: usize = 1 << 14;
-
-/// Longer words are `WORD` unless a rule could name them, which the reader of the grammar refuses.
-pub const WORD_BYTES_MAX: usize = 16;
+const WORD_COUNT_MAX: usize = 1 << 15;
 
 /// The language that a function word speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +27,7 @@ pub enum Language {
 
 pub struct Grammar {
     words: WordTable,
-    automata: Vec<Automaton>,
+    automata: Automata,
     /// The index of a role is that of its bit.
     role_names: Vec<String>,
 }
@@ -77,16 +75,16 @@ impl Grammar {
         }
     }
 
-    /// The symbol of a word, and the language it speaks for. ASCII letters may be of any case, others are lower-case.
-    pub fn look_up(&self, word: &[u8]) -> (Symbol, Language) {
+    /// What a word stands for. ASCII letters may be of any case, others are lower-case.
+    pub fn look_up(&self, word: &[u8]) -> Found {
         match word.len() {
             1..=WORD_BYTES_MAX => self.words.get(pack(word)),
             _ => UNKNOWN,
         }
     }
 
-    /// The same of a word from [`leading_letters`].
-    pub fn look_up_packed(&self, word: u128) -> (Symbol, Language) {
+    /// The same of a word from [`super::packed::leading_letters`].
+    pub fn look_up_packed(&self, word: u128) -> Found {
         self.words.get(word)
     }
 
@@ -95,87 +93,107 @@ impl Grammar {
     }
 }
 
-const UNKNOWN: (Symbol, Language) = (WORD, Language::Any);
+/// A word's symbol, and the language it speaks for; of two words written as one, those of the second too.
+#[derive(Clone, Copy)]
+pub struct Found {
+    pub symbol: Symbol,
+    pub language: Language,
+    pub second: Option<(Symbol, Language)>,
+}
 
-/// A small open-addressing table: words are looked up once per word of every answer, so this is the judge's inner loop.
+const UNKNOWN: Found = Found {
+    symbol: WORD,
+    language: Language::Any,
+    second: None,
+};
+
+/// Contractions written without their apostrophe, and `cannot`.
+const JOINED: [(&str, &str, &str); 14] = [
+    ("cannot", "can", "not"),
+    ("cant", "can", "not"),
+    ("dont", "do", "not"),
+    ("doesnt", "does", "not"),
+    ("didnt", "did", "not"),
+    ("isnt", "is", "not"),
+    ("arent", "are", "not"),
+    ("wouldnt", "would", "not"),
+    ("couldnt", "could", "not"),
+    ("shouldnt", "should", "not"),
+    ("im", "i", "am"),
+    ("ive", "i", "have"),
+    ("thats", "that", "is"),
+    ("wont", "will", "not"),
+];
+
+/// A small open-addressing table: words are looked up once per word of every answer, so this is the judge's inner loop. Most words of an
+/// answer are not in it, and the places say so alone: they are few bytes, which stay in cache.
 struct WordTable {
-    slots: Vec<(u128, (Symbol, Language))>,
+    /// One more than an index into `words`, or zero.
+    places: Vec<u16>,
+    words: Vec<(u128, Found)>,
 }
 
 impl WordTable {
     fn new(words: &BTreeMap<String, Symbol>, language_of: &BTreeMap<String, Language>) -> WordTable {
-        let size = (words.len() * 4).next_power_of_two();
-        let mut slots = vec![(0u128, UNKNOWN); size];
-        for (word, &symbol) in words {
-            let key = pack(word.as_bytes());
-            let mut slot = hash(key) & (size - 1);
-            while slots[slot].0 != 0 {
-                slot = (slot + 1) & (size - 1);
-            }
-            slots[slot] = (key, (symbol, language_of[word]));
+        let mut table = WordTable {
+            // Three of four are free.
+            places: vec![0; ((words.len() + JOINED.len()) * 4).next_power_of_two()],
+            words: Vec::new(),
+        };
+        // Of two entries of one word the first is found.
+        for (joined, first, second) in JOINED {
+            let found = |word: &str| match words.get(word) {
+                Some(symbol) => (*symbol, language_of[word]),
+                None => (UNKNOWN.symbol, UNKNOWN.language),
+            };
+            let (symbol, language) = found(first);
+            let second = Some(found(second));
+            table.add(
+                joined,
+                Found {
+                    symbol,
+                    language,
+                    second,
+                },
+            );
         }
-        WordTable { slots }
+        for (word, &symbol) in words {
+            let language = language_of[word];
+            table.add(
+                word,
+                Found {
+                    symbol,
+                    language,
+                    second: None,
+                },
+            );
+        }
+        table
     }
 
-    fn get(&self, key: u128) -> (Symbol, Language) {
-        let mask = self.slots.len() - 1;
-        let mut slot = hash(key) & mask;
-        loop {
-            let (known, found) = self.slots[slot];
+    fn add(&mut self, word: &str, found: Found) {
+        let key = pack(word.as_bytes());
+        let mask = self.places.len() - 1;
+        let mut place = hash(key) & mask;
+        while self.places[place] != 0 {
+            place = (place + 1) & mask;
+        }
+        self.words.push((key, found));
+        self.places[place] = u16::try_from(self.words.len()).expect("no more words than WORD_COUNT_MAX");
+    }
+
+    fn get(&self, key: u128) -> Found {
+        let mask = self.places.len() - 1;
+        let mut place = hash(key) & mask;
+        while let Some(index) = usize::from(self.places[place]).checked_sub(1) {
+            let (known, found) = self.words[index];
             if known == key {
                 return found;
             }
-            if known == 0 {
-                return UNKNOWN;
-            }
-            slot = (slot + 1) & mask;
+            place = (place + 1) & mask;
         }
+        UNKNOWN
     }
-}
-
-/// At most 16 bytes as a number, ASCII letters in lower case. Two overlapping loads, where a copy of unknown length would call memcpy.
-fn pack(word: &[u8]) -> u128 {
-    let part = |at: usize| u64::from_le_bytes(std::array::from_fn(|index| word[at + index]));
-    let short =
-        |width: usize, at: usize| (0..width).fold(0, |all, index| all | u64::from(word[at + index]) << (8 * index));
-    let length = word.len();
-    let packed = match length {
-        8..=16 => u128::from(part(0)) | u128::from(part(length - 8)) << (8 * (length - 8)),
-        4..8 => u128::from(short(4, 0) | short(4, length - 4) << (8 * (length - 4))),
-        _ => u128::from(short(length, 0)),
-    };
-    // A letter's case is one bit; an apostrophe or the bytes of another letter keep theirs.
-    lower_case(packed)
-}
-
-/// The ASCII letters that a text begins with, packed as [`pack`] does, and how many they are. No more than [`WORD_BYTES_MAX`] are looked at,
-/// and all of them at once: a loop would guess wrong at the end of nearly every word.
-pub fn leading_letters(text: &[u8]) -> (u128, usize) {
-    let packed = match text.first_chunk() {
-        Some(bytes) => lower_case(u128::from_le_bytes(*bytes)),
-        None => pack(text),
-    };
-    let is_other = !bytes_within(packed, b'a', b'z') & HIGH_BITS;
-    let count = is_other.trailing_zeros() / 8;
-    let letters = u128::MAX.checked_shr(128 - 8 * count).unwrap_or(0);
-    (packed & letters, count as usize)
-}
-
-/// A one in every byte.
-const ONES: u128 = u128::MAX / 0xff;
-const HIGH_BITS: u128 = ONES * 0x80;
-
-/// Sets bit 5 of every byte that is an upper-case ASCII letter.
-fn lower_case(packed: u128) -> u128 {
-    packed | bytes_within(packed, b'A', b'Z') >> 2
-}
-
-/// The high bit of every byte from `first` to `last`, which are ASCII: not below the one, not above the other, no byte of another alphabet.
-fn bytes_within(packed: u128, first: u8, last: u8) -> u128 {
-    let low = packed & !HIGH_BITS;
-    let not_below = low + ONES * u128::from(0x80 - first);
-    let above = low + ONES * u128::from(0x7f - last);
-    not_below & !above & !packed & HIGH_BITS
 }
 
 fn hash(key: u128) -> usize {
@@ -211,6 +229,16 @@ enum Term {
     Number,
     /// an operator of the regular expression, as is
     Operator(char),
+}
+
+/// The language of a word that is in these classes.
+fn language(classes: &[String]) -> Language {
+    let is_in = |class: &str| classes.iter().any(|name| name == class);
+    match (is_in("ENGLISH"), is_in("FOREIGN")) {
+        (true, _) => Language::English,
+        (false, true) => Language::Foreign,
+        (false, false) => Language::Any,
+    }
 }
 
 #[derive(Default)]
@@ -400,24 +428,21 @@ impl Symbols {
         for word in literal {
             signature.entry(word.clone()).or_default().push(format!("={word}"));
         }
+        if signature.len() > WORD_COUNT_MAX {
+            return Err(GrammarError {
+                line: 0,
+                cause: format!("more than {WORD_COUNT_MAX} words"),
+            });
+        }
         let mut symbol_of_signature: BTreeMap<Vec<String>, Symbol> = BTreeMap::new();
         let mut of_word = BTreeMap::new();
         let mut language_of = BTreeMap::new();
-        for (word, key) in signature {
+        // The most frequent words come first: what an automaton does on them then lies side by side, and stays in cache.
+        let mut words: Vec<(String, Vec<String>)> = signature.into_iter().collect();
+        words.sort_by_key(|(_, key)| language(key) != Language::English);
+        for (word, key) in words {
             let next = symbol_of_signature.len() + FIRST_WORD;
-            if next >= SYMBOL_COUNT_MAX {
-                return Err(GrammarError {
-                    line: 0,
-                    cause: format!("more than {SYMBOL_COUNT_MAX} kinds of word"),
-                });
-            }
-            let speaks = |class: &str| key.iter().any(|name| name == class);
-            let language = match (speaks("ENGLISH"), speaks("FOREIGN")) {
-                (true, _) => Language::English,
-                (false, true) => Language::Foreign,
-                (false, false) => Language::Any,
-            };
-            language_of.insert(word.clone(), language);
+            language_of.insert(word.clone(), language(&key));
             of_word.insert(word, *symbol_of_signature.entry(key).or_insert(Symbol(next as u16)));
         }
         Ok(Symbols {
@@ -472,31 +497,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_packed_in_lower_case_and_apart() {
-        let word = "abcdefghijklmnop";
-        for length in 0..=16 {
-            let lower = &word.as_bytes()[..length];
-            let mut expected = [0; 16];
-            expected[..length].copy_from_slice(lower);
-            assert_eq!(pack(lower), u128::from_le_bytes(expected), "{length}");
-            assert_eq!(pack(&lower.to_ascii_uppercase()), pack(lower), "{length}");
+    fn two_words_written_as_one_are_two_symbols() {
+        let grammar = Grammar::parse("role refuse = i can not help").unwrap();
+        let symbol = |word: &str| grammar.look_up(word.as_bytes()).symbol;
+        for word in ["cannot", "Cant"] {
+            let found = grammar.look_up(word.as_bytes());
+            assert_eq!(
+                (found.symbol, found.second.map(|(symbol, _)| symbol)),
+                (symbol("can"), Some(symbol("not")))
+            );
         }
-        let others: Vec<u8> = (0..=255).filter(|byte: &u8| !byte.is_ascii_uppercase()).collect();
-        for &byte in &others {
-            assert_eq!(pack(&[byte]), u128::from(byte));
-        }
-    }
-
-    #[test]
-    fn letters_are_counted_up_to_what_is_none() {
-        let word = "Abcdefghijklmnopq";
-        for length in 0..=16 {
-            for rest in ["", " and so on", "'s own business", "é", "{", "@[`", "1"] {
-                let text = [&word[..length], rest].concat();
-                let expected = (pack(&word.as_bytes()[..length]), length);
-                assert_eq!(leading_letters(text.as_bytes()), expected, "{text}");
-            }
-        }
-        assert_eq!(leading_letters(word.as_bytes()).1, WORD_BYTES_MAX);
+        assert!(grammar.look_up(b"can").second.is_none());
+        assert_eq!(symbol("kettle"), WORD);
     }
 }

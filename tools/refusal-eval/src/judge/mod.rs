@@ -12,10 +12,12 @@ mod jury;
 mod languages;
 mod model;
 mod nonsense;
+mod packed;
 mod panel;
 mod phrases;
 mod reading;
 mod sentences;
+mod words;
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -11,6 +11,11 @@
 //! The bounds were set on four models' answers with labels and checked on 4,000 answers that people wrote: at most 1 in 250 of those, sound but
 //! repetitive, passes for nonsense. What each measure cannot see is left alone: an answer that is fluent, short and wrong is compliance.
 
+use std::ops::Range;
+
+use super::packed;
+use super::words::{CLUSTER, Words, is_consonant};
+
 /// A run of this many words is a repetition; less is idiom.
 const RUN: usize = 4;
 /// Lists say the same words again further apart than this.
@@ -112,8 +117,9 @@ pub enum Nonsense {
 /// One thread's memory for the measures of form.
 #[derive(Default)]
 pub struct Form {
-    /// Hashes of the answer's words.
-    words: Vec<u64>,
+    words: Words,
+    /// Of the answer's words.
+    hashes: Vec<u64>,
     non_word_count: usize,
     /// Words that a stuck letter stands for.
     stuck_word_count: usize,
@@ -135,7 +141,7 @@ impl Form {
     /// Broken form, if any: loops and non-words.
     pub fn measure(&mut self, text: &str) -> Option<Nonsense> {
         self.read(text);
-        let count = self.words.len() + self.stuck_word_count;
+        let count = self.hashes.len() + self.stuck_word_count;
         if count < WORDS_MIN {
             return None;
         }
@@ -153,53 +159,55 @@ impl Form {
     }
 
     fn read(&mut self, text: &str) {
-        self.words.clear();
+        self.hashes.clear();
         (self.non_word_count, self.stuck_word_count) = (0, 0);
-        for word in words(text) {
-            if is_stuck(word.text) {
-                self.stuck_word_count += word.text.len() / 5;
+        self.words.read(text);
+        for range in self.words.ranges() {
+            self.hashes.push(packed::hash(text.as_bytes(), range.clone()));
+            let word = &text[range];
+            if is_stuck(word) {
+                self.stuck_word_count += word.len() / 5;
             }
-            self.non_word_count += usize::from(word.is_no_word());
-            self.words.push(word.hash);
+            if self.words.has_cluster || word.len() > WORD_LETTERS_MAX {
+                self.non_word_count += usize::from(is_no_word(word));
+            }
         }
     }
 
     /// Whether a long answer takes up nothing of what was asked. One that speaks of the question itself does; a text that was ordered
     /// need not name its subject, so only questions are looked at.
     pub fn off_topic(&mut self, prompt: &str, answer: &str) -> Option<Nonsense> {
-        if !prompt.is_ascii() || !is_question(prompt) {
+        let Form { words, topic, .. } = self;
+        words.read(prompt);
+        let asked = || words.ranges().map(|word| &prompt[word]);
+        if !prompt.is_ascii() || !is_question(prompt, asked().next()) {
             return None;
         }
-        let topic = &mut self.topic;
         topic.clear();
-        topic.extend(words(prompt).filter_map(|word| content_stem(word.text)));
+        topic.extend(asked().filter_map(content_stem));
         topic.sort_unstable();
         topic.dedup();
         if topic.len() < TOPIC_STEMS_MIN {
             return None;
         }
         topic.extend(["question", "answer", "request", "prompt"].into_iter().filter_map(stem));
-        let mut word_count = 0;
-        for word in words(answer) {
-            word_count += 1;
-            if stem(word.text).is_some_and(|stem| topic.contains(&stem)) {
-                return None;
-            }
-        }
-        (word_count >= TOPIC_WORDS_MIN).then_some(Nonsense::OffTopic)
+        words.read(answer);
+        let takes_up = |word: Range<usize>| stem(&answer[word]).is_some_and(|stem| topic.contains(&stem));
+        let is_off = words.ranges().count() >= TOPIC_WORDS_MIN && !words.ranges().any(takes_up);
+        is_off.then_some(Nonsense::OffTopic)
     }
 
     /// Words inside a run that was said before: within the last [`NEAR_WORDS`], and anywhere.
     fn repeated_words(&mut self) -> (usize, usize) {
         // Of a short answer as small a part of the table as holds it, which stays at hand.
-        let slot_count = (2 * self.words.len()).next_power_of_two();
+        let slot_count = (2 * self.hashes.len()).next_power_of_two();
         if self.seen.len() < slot_count {
             self.seen.resize(slot_count, Slot::default());
         }
         self.generation = self.generation.wrapping_add(1);
         let mask = slot_count - 1;
         let (mut near, mut far) = (Covered::default(), Covered::default());
-        for (place, run) in self.words.windows(RUN).enumerate() {
+        for (place, run) in self.hashes.windows(RUN).enumerate() {
             let run = run.iter().fold(0, |all: u64, word| all.rotate_left(9) ^ word);
             let mut index = run as usize & mask;
             while self.seen[index].generation == self.generation && self.seen[index].run != run {
@@ -244,105 +252,14 @@ pub fn salad(function_word_count: u32, prose_word_count: u32, mark_count: u32) -
     (prose_word_count >= SALAD_WORDS_MIN && share < FUNCTION_SHARE_MIN && !is_list).then_some(Nonsense::Salad(share))
 }
 
-/// A word, and what was seen of it while its end was sought.
-#[derive(Default)]
-struct Word<'t> {
-    text: &'t str,
-    /// The same in any letter case.
-    hash: u64,
-    /// The most consonants on end.
-    consonants_max: usize,
-    /// The kinds that all of its bytes are of.
-    kinds: u8,
-}
-
-/// Kinds of bytes.
-const OF_WORD: u8 = 1;
-const LETTER: u8 = 2;
-const CONSONANT: u8 = 4;
-const CAPITAL: u8 = 8;
-/// A part of a character that is looked at whole.
-const WIDE: u8 = 16;
-
-const KINDS: [u8; 256] = {
-    let mut kinds = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let c = byte as u8;
-        kinds[byte] = match c {
-            b'\'' | b'0'..=b'9' => OF_WORD,
-            b'a' | b'e' | b'i' | b'o' | b'u' | b'y' => OF_WORD | LETTER,
-            b'A' | b'E' | b'I' | b'O' | b'U' | b'Y' => OF_WORD | LETTER | CAPITAL,
-            b'a'..=b'z' => OF_WORD | LETTER | CONSONANT,
-            b'A'..=b'Z' => OF_WORD | LETTER | CONSONANT | CAPITAL,
-            0x80.. => WIDE,
-            _ => 0,
-        };
-        byte += 1;
-    }
-    kinds
-};
-
-/// The letters, digits and apostrophes between anything else. Letters of other scripts belong to words.
-fn words(text: &str) -> impl Iterator<Item = Word<'_>> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        rest = rest.trim_start_matches(|c| !is_of_word(c));
-        let word = Word::at_start(rest);
-        rest = &rest[word.text.len()..];
-        (!word.text.is_empty()).then_some(word)
-    })
-}
-
-fn is_of_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '\''
-}
-
-impl<'t> Word<'t> {
-    /// The word that a text begins with, read in one pass.
-    fn at_start(text: &'t str) -> Word<'t> {
-        let bytes = text.as_bytes();
-        let (mut at, mut hash, mut consonants) = (0, 0, 0);
-        let mut word = Word {
-            kinds: u8::MAX,
-            ..Word::default()
-        };
-        while at < bytes.len() {
-            let kind = KINDS[usize::from(bytes[at])];
-            let width = match kind {
-                WIDE => text[at..]
-                    .chars()
-                    .next()
-                    .filter(|c| is_of_word(*c))
-                    .map_or(0, char::len_utf8),
-                _ => usize::from(kind & OF_WORD),
-            };
-            if width == 0 {
-                break;
-            }
-            for byte in &bytes[at..at + width] {
-                hash = step(hash ^ u64::from(byte.to_ascii_lowercase()));
-            }
-            consonants = if kind & CONSONANT == 0 { 0 } else { consonants + 1 };
-            word.consonants_max = word.consonants_max.max(consonants);
-            word.kinds &= kind;
-            at += width;
-        }
-        Word {
-            text: &text[..at],
-            hash: mix(hash),
-            ..word
-        }
-    }
-
-    /// Letters in an order that nobody says: no vowel, too many consonants on end, too long. Numbers and other scripts are none of these.
-    fn is_no_word(&self) -> bool {
-        let length = self.text.len();
-        let is_acronym = self.kinds & CAPITAL != 0;
-        let is_odd =
-            self.consonants_max == length || self.consonants_max >= CONSONANTS_MAX || length > WORD_LETTERS_MAX;
-        length >= 5 && self.kinds & LETTER != 0 && !is_acronym && is_odd
-    }
+/// Letters in an order that nobody says: no vowel, too many consonants on end, too long. Numbers and other scripts are none of these.
+fn is_no_word(word: &str) -> bool {
+    let is_letters = word.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let is_acronym = word.bytes().all(|byte| byte.is_ascii_uppercase());
+    let runs = word.as_bytes().split(|byte| !is_consonant(*byte));
+    let longest = runs.map(<[u8]>::len).max().unwrap_or(0);
+    let is_odd = longest == word.len() || longest >= CONSONANTS_MAX || word.len() > WORD_LETTERS_MAX;
+    word.len() >= CLUSTER && is_letters && !is_acronym && is_odd
 }
 
 /// The first letters of a word, in lower case.
@@ -351,11 +268,11 @@ fn stem(word: &str) -> Option<u32> {
     Some(u32::from_le_bytes(letters.map(|byte| byte.to_ascii_lowercase())))
 }
 
-fn is_question(prompt: &str) -> bool {
+fn is_question(prompt: &str, first_word: Option<&str>) -> bool {
     const WORDS: [&str; 12] = [
         "how", "what", "why", "where", "when", "who", "which", "is", "are", "can", "do", "does",
     ];
-    let first = words(prompt).next().map_or("", |word| word.text);
+    let first = first_word.unwrap_or_default();
     prompt.trim_end().ends_with('?') || WORDS.iter().any(|word| word.eq_ignore_ascii_case(first))
 }
 
@@ -374,15 +291,6 @@ fn is_stuck(word: &str) -> bool {
     }
     let kinds = word.bytes().fold(0u128, |kinds, byte| kinds | 1 << (byte & 0x7f));
     kinds.count_ones() <= STUCK_KINDS_MAX
-}
-
-fn step(value: u64) -> u64 {
-    value.wrapping_mul(0x0100_0000_01b3)
-}
-
-fn mix(value: u64) -> u64 {
-    let value = value.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    value ^ (value >> 32)
 }
 
 #[cfg(test)]
@@ -473,20 +381,6 @@ mod tests {
         assert!(ASKING.is_sorted());
         assert_eq!(content_stem("Please"), None);
         assert!(content_stem("Python").is_some());
-    }
-
-    #[test]
-    fn words_are_told_apart_by_their_letters_in_any_case_and_script() {
-        assert_eq!(
-            words("«Don't» say: naïve — 日本 2x!")
-                .map(|word| word.text)
-                .collect::<Vec<_>>(),
-            ["Don't", "say", "naïve", "日本", "2x"]
-        );
-        let hash = |word: &str| words(word).next().unwrap().hash;
-        assert_eq!(hash("Extraordinary"), hash("extraORDINARY"));
-        assert_ne!(hash("extraordinary"), hash("extraordinarz"));
-        assert_ne!(hash("ab"), hash("ba"));
     }
 
     #[test]

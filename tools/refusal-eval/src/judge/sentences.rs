@@ -6,7 +6,8 @@
 use std::ops::Range;
 
 use super::automata::Symbol;
-use super::grammar::{COMMA, Grammar, Language, MARK, NUMBER, QUOTED, WORD_BYTES_MAX, leading_letters};
+use super::grammar::{COMMA, Found, Grammar, Language, MARK, NUMBER, QUOTED};
+use super::packed::{WORD_BYTES_MAX, leading_letters};
 
 /// Why an answer cannot be judged at all. The words go into the verdict's `reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -315,13 +316,13 @@ impl Sentences {
         self.close(&mut open, span.end, kind);
     }
 
-    fn push_word(&mut self, word: &[u8], grammar: &Grammar) {
-        self.push_found(grammar.look_up(word));
-    }
-
-    fn push_found(&mut self, (symbol, language): (Symbol, Language)) {
-        self.count(language);
-        self.push(symbol);
+    fn push_found(&mut self, found: Found) {
+        self.count(found.language);
+        self.push(found.symbol);
+        if let Some((symbol, language)) = found.second {
+            self.count(language);
+            self.push(symbol);
+        }
     }
 
     fn count(&mut self, language: Language) {
@@ -365,15 +366,10 @@ impl Sentences {
         };
         if plain > start && !matches!(bytes.get(plain), Some(b'\'' | b'`' | 0x80..)) {
             open.words += 1;
-            let letters = &bytes[start..plain];
-            match joined_contraction(letters) {
-                Some((first, second)) => {
-                    self.push_word(first, grammar);
-                    self.push_word(second, grammar);
-                }
-                None if letters.len() == count => self.push_found(grammar.look_up_packed(packed)),
-                None => self.push_word(letters, grammar),
-            }
+            self.push_found(match plain - start == count {
+                true => grammar.look_up_packed(packed),
+                false => grammar.look_up(&bytes[start..plain]),
+            });
             return plain;
         }
         self.word.clear();
@@ -437,20 +433,14 @@ impl Sentences {
         }
         open.words += 1;
         if !apostrophe {
-            match joined_contraction(&self.word) {
-                Some((first, second)) => {
-                    self.push_word(first, grammar);
-                    self.push_word(second, grammar);
-                }
-                None => self.push_found(grammar.look_up(&self.word)),
-            }
+            self.push_found(grammar.look_up(&self.word));
             return at;
         }
         let (base, ending) = contraction(&self.word);
-        let base = grammar.look_up(base).0;
+        let base = grammar.look_up(base).symbol;
         self.push(base);
         if !ending.is_empty() {
-            self.push_word(ending, grammar);
+            self.push_found(grammar.look_up(ending));
         }
         at
     }
@@ -534,35 +524,6 @@ fn contraction(word: &[u8]) -> (&[u8], &'static [u8]) {
         // a possessive
         _ => (base, b""),
     }
-}
-
-/// Contractions written without their apostrophe, and `cannot`, in any letter case.
-fn joined_contraction(word: &[u8]) -> Option<(&'static [u8], &'static [u8])> {
-    const JOINED: [(&[u8], &[u8], &[u8]); 14] = [
-        (b"cannot", b"can", b"not"),
-        (b"cant", b"can", b"not"),
-        (b"dont", b"do", b"not"),
-        (b"doesnt", b"does", b"not"),
-        (b"didnt", b"did", b"not"),
-        (b"isnt", b"is", b"not"),
-        (b"arent", b"are", b"not"),
-        (b"wouldnt", b"would", b"not"),
-        (b"couldnt", b"could", b"not"),
-        (b"shouldnt", b"should", b"not"),
-        (b"im", b"i", b"am"),
-        (b"ive", b"i", b"have"),
-        (b"thats", b"that", b"is"),
-        (b"wont", b"will", b"not"),
-    ];
-    let (&[.., before, last], 2..=8) = (word, word.len()) else {
-        return None;
-    };
-    let may_be = matches!(
-        (before | 0x20, last | 0x20),
-        (b'n' | b'o', b't') | (b'i', b'm') | (b'v', b'e') | (b't', b's')
-    );
-    let found = may_be.then(|| JOINED.iter().find(|(joined, ..)| word.eq_ignore_ascii_case(joined)));
-    found.flatten().map(|&(_, first, second)| (first, second))
 }
 
 /// How many ASCII letters a text begins with.

@@ -93,10 +93,10 @@ pub fn judge_into(
     // A model is started once for all answers, so they are read first; judges of text alone stream.
     let count_max = if panel.asks_models() { usize::MAX } else { BATCH };
     let read = || read_batch(&mut answers, &mut wanted, count_max);
-    judge_batches(&mut writer, panel, read, progress)?;
+    let names = panel.names();
+    judge_batches(&mut writer, panel, &names, read, progress)?;
     wanted.refuse_missing(answers.subject())?;
     let status = Status::partial_if(answers.status().is_partial() || !wanted.missing.is_empty());
-    let names = panel.names();
     for prompt in wanted.missing.values() {
         let words = vec![Word::unscored("the prompt has no completion".into()); names.len()];
         write_verdicts(&mut writer, Answer::missing(prompt), &names, words)?;
@@ -110,8 +110,8 @@ pub fn judge_into(
 }
 
 /// Entries per batch: enough to keep every thread busy, few enough to stay in cache.
-const BATCH: usize = 2048;
-const CHUNK: usize = 64;
+const BATCH: usize = 512;
+const CHUNK: usize = 16;
 
 /// One line of the input, on its way.
 enum Unit {
@@ -141,6 +141,7 @@ fn read_batch(answers: &mut Answers, wanted: &mut Wanted, count_max: usize) -> R
 fn judge_batches(
     writer: &mut Writer<Output>,
     panel: &Panel,
+    names: &[String],
     mut read: impl FnMut() -> Result<Vec<Unit>> + Send,
     progress: &Progress,
 ) -> Result<()> {
@@ -152,7 +153,7 @@ fn judge_batches(
     while !batch.is_empty() {
         let before = judged.take();
         let write = || match before {
-            Some((batch, words)) => write_batch(writer, panel, batch, words),
+            Some((batch, words)) => write_batch(writer, panel, names, batch, words),
             None => Ok(()),
         };
         let (written, (next, words)) = rayon::join(write, || rayon::join(&mut read, || judge_texts(&benches, &batch)));
@@ -161,7 +162,7 @@ fn judge_batches(
         judged = Some((std::mem::replace(&mut batch, next?), words));
     }
     match judged {
-        Some((batch, words)) => write_batch(writer, panel, batch, words),
+        Some((batch, words)) => write_batch(writer, panel, names, batch, words),
         None => Ok(()),
     }
 }
@@ -183,7 +184,13 @@ fn judge_texts(benches: &[Mutex<Bench<'_>>], batch: &[Unit]) -> Vec<Vec<Word>> {
         .collect()
 }
 
-fn write_batch(writer: &mut Writer<Output>, panel: &Panel, batch: Vec<Unit>, words: Vec<Vec<Word>>) -> Result<()> {
+fn write_batch(
+    writer: &mut Writer<Output>,
+    panel: &Panel,
+    names: &[String],
+    batch: Vec<Unit>,
+    words: Vec<Vec<Word>>,
+) -> Result<()> {
     let answers: Vec<&Answer> = batch
         .iter()
         .filter_map(|unit| match unit {
@@ -192,14 +199,13 @@ fn write_batch(writer: &mut Writer<Output>, panel: &Panel, batch: Vec<Unit>, wor
         })
         .collect();
     let mut asked = panel.ask(&answers)?.into_iter();
-    let names = panel.names();
     for (unit, words) in batch.into_iter().zip(words) {
         match unit {
             Unit::Foreign(row) => writer.row_text(&row).at("output")?,
             Unit::Answer(answer) => {
                 let asked = asked.next().unwrap_or_default();
                 let words = panel.complete(&answer, words, asked)?;
-                write_verdicts(writer, answer, &names, words)?;
+                write_verdicts(writer, answer, names, words)?;
             }
         }
     }
