@@ -450,6 +450,10 @@ fn the_parameters_named_without_loading_are_the_ones_a_file_holds() {
             .map(|parameter| (parameter.name.clone(), parameter.stored_shape()))
             .collect();
         assert_eq!(expected, loaded, "{name}");
+        let checkpoint = Checkpoint::open(&fixtures().join(&name), &Options::default()).unwrap();
+        for (tensor, shape) in expected {
+            assert_eq!(checkpoint.weight(&tensor, &shape).unwrap().dims(), shape, "{name}");
+        }
     }
 }
 
