@@ -4,6 +4,9 @@ use crate::error::{Error, Result};
 use crate::names::{Hidden, Names};
 use crate::ops::{Activation, ExpertWeights, RopePairs, Weighed, Window};
 
+/// BOUND: the numbers of a block's experts, which may be one tensor, are multiplied without overflow.
+const EXPERTS_MAX: usize = 1 << 48;
+
 /// How a normalisation is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Norm {
@@ -206,6 +209,15 @@ impl Config {
         }
         if let Some(experts) = self.experts.filter(|experts| experts.chosen > experts.count) {
             return refuse(format!("{} experts are chosen of {}", experts.chosen, experts.count));
+        }
+        if let Some(Experts { count, .. }) = self.experts {
+            let of_all = count.saturating_mul(2 * self.mlp_size).saturating_mul(self.hidden_size);
+            if of_all > EXPERTS_MAX {
+                return refuse(format!(
+                    "{count} experts of {} by {} are more than {EXPERTS_MAX} numbers",
+                    self.hidden_size, self.mlp_size
+                ));
+            }
         }
         for id in self.bos.iter().chain(&self.eos) {
             if *id as usize >= self.vocab_size {

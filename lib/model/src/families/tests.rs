@@ -209,6 +209,16 @@ fn what_a_mixture_cannot_be_is_refused_by_name() {
 }
 
 #[test]
+fn more_experts_than_a_tensor_can_have_numbers_are_refused() {
+    let text = format!("{GPT_OSS}}}")
+        .replace(r#""hidden_size":64"#, r#""hidden_size":4194304"#)
+        .replace(r#""intermediate_size":32"#, r#""intermediate_size":4194304"#)
+        .replace(r#""num_local_experts":4"#, r#""num_local_experts":4194304"#);
+    let said = Config::parse(text.as_bytes()).unwrap_err().to_string();
+    assert!(said.contains("4194304 experts"), "{said}");
+}
+
+#[test]
 fn a_gpt_oss_without_a_rope_has_the_usual_one() {
     let config = |more: &str| Config::parse(format!("{GPT_OSS}{more}}}").as_bytes()).unwrap();
     let told = r#","rope_theta":150000,"rope_scaling":{"rope_type":"yarn","factor":32.0,"beta_fast":32.0,"beta_slow":1.0,

@@ -272,7 +272,8 @@ fn a_sink_is_a_key_without_a_value() {
         let [q, k, v, sinks] = &inputs;
         let whole = attention(&Tape::off(), q, k, v, &[0, rows], &how(sinks)).unwrap();
         let last = q.narrow(0, rows - 3, 3).unwrap();
-        let cached = attention_cached(&last, &[k.clone()], &[v.clone()], &[0, 3], &how(sinks)).unwrap();
+        let [keys, values] = [k, v].map(std::slice::from_ref);
+        let cached = attention_cached(&last, keys, values, &[0, 3], &how(sinks)).unwrap();
         assert!(relative_error(&cached, &whole.narrow(0, rows - 3, 3).unwrap()) < 1e-6);
         let heads_of_another = how(&numbers(4, &[heads + 1]));
         assert!(attention(&Tape::off(), q, k, v, &[0, rows], &heads_of_another).is_err());
