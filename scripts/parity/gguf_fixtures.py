@@ -19,15 +19,17 @@ ARCHITECTURES = {
     "gpt2": "gpt2", "gpt_neox": "gptneox", "gpt_neox-sequential": "gptneox", "mixtral": "llama", "qwen3_moe": "qwen3moe", "olmoe": "olmoe",
     "olmo3": "olmo2", "smollm3-plain": "smollm3", "granite": "granite", "glm": "chatglm", "glm4": "glm4", "phi": "phi2", "falcon": "falcon",
     "falcon-grouped": "falcon", "falcon-one-norm": "falcon", "qwen2-yarn": "qwen2", "ministral3": "mistral3",
+    "gpt_oss-usual": "gpt-oss",
 }
 # of the others llama.cpp's logits are those of transformers, but for the f16 of its cache
 UNLIKE_LLAMA_CPP = {
     "mistral": "does not slide", "phi3": "does not slide", "phi3-longrope": "does not slide", "olmo3": "ignores yarn_attn_factor",
     "falcon-grouped": "reads no biases", "glm": "wants heads as wide as the residual together", "qwen2-yarn": "wants that too",
-    "olmoe": "wants as many key heads as query heads",
+    "olmoe": "wants as many key heads as query heads", "gpt_oss-usual": "rounds where a rope's ramp begins and ends",
 }
 NEAR = 5e-3
 EXPERT = re.compile(r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)\.experts\.\d+\.(\w+)\.weight")
+TOGETHER = re.compile(r"model\.layers\.(\d+)\.mlp\.experts\.(gate_up_proj|down_proj)(_bias)?")
 PARTS = {"w1": "gate", "w2": "down", "w3": "up", "gate_proj": "gate", "down_proj": "down", "up_proj": "up"}
 
 
@@ -41,6 +43,13 @@ def stacked(weights, heads, kv_heads):
     head = weights.shape[0] // (heads + 2 * kv_heads)
     by_head = weights.reshape(kv_heads, -1, head, *weights.shape[1:])
     return np.concatenate([part.reshape(-1, *weights.shape[1:]) for part in (by_head[:, :-2], by_head[:, -2], by_head[:, -1])])
+
+
+def unpaired(module, weights):
+    """Of the matrices (experts, in, out) or biases (experts, out) of all experts those of each part, by output."""
+    parts = {"gate": weights[..., ::2], "up": weights[..., 1::2]} if module == "gate_up_proj" else {"down": weights}
+    for part, own in parts.items():
+        yield part, np.ascontiguousarray(own.swapaxes(1, 2) if own.ndim == 3 else own)
 
 
 def kv_heads(config, arch):
@@ -89,6 +98,8 @@ def write_keys(writer, config, arch):
     if get("num_local_experts", "num_experts"):
         writer.add_expert_count(get("num_local_experts", "num_experts"))
         writer.add_expert_used_count(get("num_experts_per_tok"))
+    if arch == "gpt-oss":
+        writer.add_expert_feed_forward_length(get("intermediate_size"))
     if get("moe_intermediate_size"):
         writer.add_expert_feed_forward_length(get("moe_intermediate_size"))
     if arch == "granite":
@@ -184,7 +195,7 @@ def write_model(name, arch, path, vocabulary):
     write_keys(writer, config, arch)
     vocabulary(writer)
     layers = config.get("num_hidden_layers") or config["n_layer"]
-    names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), layers)
+    names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper().replace("-", "_")), layers)
     tied = config.get("tie_word_embeddings", arch in ("gemma", "gemma2", "gemma3", "gpt2", "smollm3", "falcon"))
     experts = {}
     for key, weights in sorted(load_file(folder / "model.safetensors").items(), key=numbered):
@@ -193,6 +204,11 @@ def write_model(name, arch, path, vocabulary):
         if expert := EXPERT.fullmatch(key):
             experts.setdefault(f"blk.{expert[1]}.ffn_{PARTS[expert[2]]}_exps.weight", []).append(weights)
             continue
+        if together := TOGETHER.fullmatch(key):
+            for part, own in unpaired(together[2], weights):
+                writer.add_tensor(f"blk.{together[1]}.ffn_{part}_exps.{'bias' if together[3] else 'weight'}", own)
+            continue
+        key = f"{key}.weight" if key.endswith("sinks") else key
         stored = names.get_name(key, try_suffixes=(".weight", ".bias"))
         assert stored, key
         writer.add_tensor(stored, as_stored(key, weights, config, arch))

@@ -28,6 +28,8 @@ FALCON = dict(model_type="falcon", hidden_size=16, num_hidden_layers=3, num_atte
 
 # seeds of which no row is so near to another choice that half precision takes it
 EXPERTS = dict(SMALL, num_experts_per_tok=2, num_hidden_layers=2)
+LLAMA4 = dict(SMALL, head_dim=8, num_hidden_layers=2, no_rope_layer_interval=2, attention_chunk_size=4, rope_parameters=dict(
+    rope_type="llama3", rope_theta=100.0, factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16))
 
 # how a family calls what others call by the second name; a dot leads into the MLP or out of the block
 CALLED = {
@@ -43,6 +45,8 @@ CALLED = {
                    after_mlp="post_feedforward_layernorm"),
     "olmo2": dict(before_mlp="mlp", after_attention="post_attention_layernorm", after_mlp="post_feedforward_layernorm"),
     "glm4": dict(after_attention="post_self_attn_layernorm", after_mlp="post_mlp_layernorm"),
+    "gpt_oss": dict(gate="router"),
+    "llama4_text": dict(gate="router", mlp="feed_forward"),
 }
 CALLED["gemma3_text"], CALLED["olmo3"] = CALLED["gemma2"], CALLED["olmo2"]
 PARALLEL = ("phi", "gptj")
@@ -91,6 +95,17 @@ CASES = {
     "mixtral": dict(EXPERTS, seed=1, model_type="mixtral", num_local_experts=6),
     "qwen3_moe": dict(EXPERTS, seed=4, model_type="qwen3_moe", head_dim=8, num_experts=6, moe_intermediate_size=8, norm_topk_prob=True),
     "olmoe": dict(EXPERTS, seed=1, model_type="olmoe", num_experts=6, clip_qkv=2.0),
+    "gpt_oss": dict(EXPERTS, seed=4, model_type="gpt_oss", head_dim=8, num_local_experts=6, sliding_window=4, swiglu_alpha=1.5,
+                    swiglu_limit=0.7, rope_parameters=dict(rope_type="yarn", rope_theta=100.0, factor=4.0, beta_fast=4.0, beta_slow=1.0,
+                                                           truncate=False, original_max_position_embeddings=16)),
+    "gpt_oss-usual": dict(EXPERTS, seed=20, model_type="gpt_oss", head_dim=8, num_local_experts=4, sliding_window=8),
+    "llama4": dict(LLAMA4, seed=18, model_type="llama4_text", num_local_experts=4, num_experts_per_tok=1, floor_scale=4, attn_scale=0.5),
+    "llama4-dense": dict(LLAMA4, seed=20, model_type="llama4_text", num_local_experts=4, num_experts_per_tok=2, intermediate_size_mlp=20,
+                         interleave_moe_layer_step=2, use_qk_norm=False, attn_temperature_tuning=False),
+    "llama4-wrapper": dict(seed=12, model_type="llama4", text_config=dict(
+        LLAMA4, num_local_experts=3, num_experts_per_tok=1), vision_config=dict(
+        hidden_size=8, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8, vision_output_dim=8,
+        projector_input_dim=8, projector_output_dim=8)),
     "ministral3": dict(SMALL, model_type="ministral3", head_dim=8, rope_parameters=dict(
         rope_type="yarn", rope_theta=1e6, factor=4.0, original_max_position_embeddings=16, beta_fast=32.0, beta_slow=1.0, mscale=1.0,
         mscale_all_dim=1.0, llama_4_scaling_beta=0.1)),
@@ -136,10 +151,12 @@ class Attended(TorchFunctionMode):
 
     def __init__(self):
         super().__init__()
-        self.layers, self.factors, self.scored = [], None, False
+        self.layers, self.factors, self.scored, self.joined = [], None, False, None
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
+        if function.__name__ == "cat":
+            self.joined = args[0]
         if not isinstance(args[0] if args else None, torch.Tensor) or args[0].dim() != 4:
             return result
         if "matmul" in function.__name__ and self.scored:
@@ -148,7 +165,9 @@ class Attended(TorchFunctionMode):
             self.factors = args[:2]
         elif function.__name__ == "softmax":
             q, k = self.factors
-            self.layers.append({"q": q, "k": k.transpose(2, 3), "attn_logit_max": args[0].amax(-1, keepdim=True)})
+            # behind the scores of keys there may be a sink's
+            scores = args[0] if args[0].shape[-1] == k.shape[-1] else self.joined[0]
+            self.layers.append({"q": q, "k": k.transpose(2, 3), "attn_logit_max": scores.amax(-1, keepdim=True)})
             self.scored = True
         return result
 
@@ -196,6 +215,7 @@ def watch(model, config, ids):
     called = lambda name: CALLED.get(kind, {}).get(name, name)
     base = model.base_model
     base = getattr(base, "language_model", getattr(base, "decoder", base))
+    base = getattr(base, "model", base)
     heads = key_heads(config)
     scaled = lambda x: x * getattr(config, "residual_multiplier", 1.0)
     parallel = kind in PARALLEL or getattr(config, "use_parallel_residual", getattr(config, "parallel_attn", False))
@@ -203,7 +223,7 @@ def watch(model, config, ids):
         before(block, f"resid_pre.{l}")
         after(block, f"resid_post.{l}")
         attention = getattr(block, called("self_attn"))
-        mlp = block if kind == "opt" else block.mlp
+        mlp = block if kind == "opt" else getattr(block, called("mlp"))
         after(getattr(block, called("after_attention"), attention), f"attn_out.{l}", scaled)
         after(getattr(block, called("after_mlp"), mlp.fc2 if kind == "opt" else mlp), f"mlp_out.{l}", scaled)
         if not parallel:
@@ -213,10 +233,12 @@ def watch(model, config, ids):
         after(getattr(attention, called("o_proj")), f"attn_proj.{l}")
         for name, (module, part) in projections(attention, config, heads).items():
             after(module, f"{name}.{l}", part)
-        if hasattr(mlp, "experts"):
+        if hasattr(mlp, "experts") or kind == "llama4_text":
             after(mlp, f"mlp_proj.{l}")
-            after(mlp.gate, f"router_logits.{l}")
-            handles.append(mlp.gate.register_forward_hook(lambda m, i, o, l=l: keep(f"expert_choice.{l}")(o[2])))
+            if len(getattr(config, "moe_layers", base.layers)) == len(base.layers):
+                router = getattr(mlp, called("gate"))
+                handles.append(router.register_forward_hook(lambda m, i, o, l=l: seen.update(
+                    zip((f"router_logits.{l}", f"expert_choice.{l}"), routed(kind, m, o)))))
             continue
         before(getattr(mlp, called("down_proj")), f"mlp_in.{l}")
         after(getattr(mlp, called("down_proj")), f"mlp_proj.{l}")
@@ -235,6 +257,13 @@ def watch(model, config, ids):
         handle.remove()
     seen["embed"] = seen["resid_pre.0"]
     return seen
+
+
+def routed(kind, router, output):
+    """The logits of all experts, and the chosen."""
+    if kind == "llama4_text":
+        return output[1], output[1].topk(router.top_k, dim=1)[1]
+    return output[0], output[2]
 
 
 def gradients(model, sequences):
@@ -256,7 +285,7 @@ def gradients(model, sequences):
 def parts(config, name, values, slopes):
     """The tensors of a checkpoint that one of transformers' own stands for: a decoder's in a wrapper, the matrices of all experts."""
     name = name.replace("model.language_model.", "model.")
-    if ".experts." not in name:
+    if ".experts." not in name or config.get_text_config().model_type in ("gpt_oss", "llama4_text"):
         if config.model_type == "mixtral":
             name = name.replace(".mlp.", ".block_sparse_moe.")
         return {name: (values, slopes)}
@@ -291,6 +320,8 @@ def main():
         shutil.rmtree(where, ignore_errors=True)
         model.save_pretrained(where)
         (where / "generation_config.json").unlink(missing_ok=True)
+        if config.model_type == "llama4":
+            model, config = model.language_model, config.text_config  # transformers 5.24 cannot run the wrapper without a picture
         torch.manual_seed(SEED + 1)
         sequences = [torch.randint(0, VOCAB, (length,)) for length in LENGTHS]
         runs = [watch(model, config, ids) for ids in sequences]

@@ -3,11 +3,13 @@
 use candle_core::{Result, Tensor};
 
 use crate::cache::KvCache;
-use crate::config::{Config, Experts, QkNorm};
+use crate::config::{Config, QkNorm};
 use crate::error;
 use crate::loader::{Linear, Loader, Norm};
-use crate::names::{Hidden, Qkv};
-use crate::ops::{self, Activation, Attention as AttentionHow, RopePairs, Tape};
+use crate::mixture::Mixture;
+use crate::mlp::Mlp;
+use crate::names::Qkv;
+use crate::ops::{self, Attention as AttentionHow, RopePairs, Tape};
 use crate::taps::{Point, Probe, Site, show, visit};
 
 /// What all blocks of one forward pass share.
@@ -19,13 +21,15 @@ pub(crate) struct Pass {
     pub positions: Vec<u32>,
     /// Per rope: cosine and sine of every row.
     pub ropes: Vec<(Tensor, Tensor)>,
+    /// (rows, 1, 1): what queries are multiplied by in layers without a rope.
+    pub query_factors: Option<Tensor>,
 }
 
 #[derive(Debug)]
 struct Attention {
     layer: usize,
     qkv: Qkv<Linear>,
-    qk_norm: Option<(QkNorm, Norm, Norm)>,
+    qk_norm: Option<(QkNorm, [Norm; 2])>,
     output: Linear,
     rope: Option<usize>,
     pairs: RopePairs,
@@ -55,31 +59,32 @@ impl Attention {
             Qkv::Stacked(all) => Qkv::Stacked(loader.linear(&at(all), (q_size + 2 * kv_size, d), bias)?),
             Qkv::ByGroup(all) => Qkv::ByGroup(loader.linear(&at(all), (q_size + 2 * kv_size, d), bias)?),
         };
-        let widths = match config.qk_norm {
-            QkNorm::None => None,
-            QkNorm::Head => Some((config.head_dim, config.head_dim)),
-            QkNorm::Full => Some((q_size, kv_size)),
+        let rope = config.layers[layer].rope;
+        let mut learned =
+            |q, k| Ok::<_, error::Error>([loader.norm(&at(names.q_norm), q)?, loader.norm(&at(names.k_norm), k)?]);
+        let norms = match config.qk_norm {
+            QkNorm::Head => Some(learned(config.head_dim, config.head_dim)?),
+            QkNorm::Full => Some(learned(q_size, kv_size)?),
+            QkNorm::Turned if rope.is_some() => Some([(); 2].map(|()| Norm::bare_rms(config.norm_eps))),
+            QkNorm::None | QkNorm::Turned => None,
         };
-        let qk_norm = match widths {
-            None => None,
-            Some((q, k)) => Some((
-                config.qk_norm,
-                loader.norm(&at(names.q_norm), q)?,
-                loader.norm(&at(names.k_norm), k)?,
-            )),
-        };
+        let sinks = config
+            .sinks
+            .then(|| loader.get(at(names.sinks), &[config.head_count]))
+            .transpose()?;
         Ok(Self {
             layer,
             qkv,
-            qk_norm,
+            qk_norm: norms.map(|norms| (config.qk_norm, norms)),
             output: loader.linear(&at(names.attn_out), (d, q_size), config.attn_out_bias)?,
-            rope: config.layers[layer].rope,
+            rope,
             pairs: config.rope_pairs,
             clip: config.qkv_clip,
             how: AttentionHow {
                 scale: config.attn_scale as f32,
                 softcap: config.attn_softcap.map(|cap| cap as f32),
                 window: config.layers[layer].window,
+                sinks,
             },
             heads: config.head_count,
             kv_heads: config.kv_head_count,
@@ -124,9 +129,7 @@ impl Attention {
             visit(probe, self.at(Site::QProj), q)?,
             visit(probe, self.at(Site::KProj), k)?,
         );
-        if let Some((QkNorm::Full, q_norm, k_norm)) = &self.qk_norm {
-            (q, k) = (q_norm.forward(tape, &q)?, k_norm.forward(tape, &k)?);
-        }
+        [q, k] = self.normed(tape, QkNorm::Full, [q, k])?;
         let split = |x: &Tensor, heads| ops::reshape(tape, x, (x.dim(0)?, heads, self.head_dim));
         let (mut q, mut k, mut v) = (
             split(&q, self.heads)?,
@@ -138,18 +141,36 @@ impl Attention {
                 *part = ops::clamp(tape, part, limit)?;
             }
         }
-        if let Some((QkNorm::Head, q_norm, k_norm)) = &self.qk_norm {
-            (q, k) = (q_norm.forward(tape, &q)?, k_norm.forward(tape, &k)?);
+        [q, k] = self.normed(tape, QkNorm::Head, [q, k])?;
+        match self.rope.map(|index| &pass.ropes[index]) {
+            Some((cos, sin)) => {
+                q = ops::rope(tape, &q, cos, sin, self.pairs)?;
+                k = ops::rope(tape, &k, cos, sin, self.pairs)?;
+            }
+            None => q = self.grown(tape, q, pass)?,
         }
-        if let Some((cos, sin)) = self.rope.map(|index| &pass.ropes[index]) {
-            q = ops::rope(tape, &q, cos, sin, self.pairs)?;
-            k = ops::rope(tape, &k, cos, sin, self.pairs)?;
-        }
+        [q, k] = self.normed(tape, QkNorm::Turned, [q, k])?;
         Ok([
             self.visit_heads(tape, probe, Site::Q, q)?,
             self.visit_heads(tape, probe, Site::K, k)?,
             self.visit_heads(tape, probe, Site::V, v)?,
         ])
+    }
+
+    /// q and k after the norms, where the decoder has such.
+    fn normed(&self, tape: &Tape, kind: QkNorm, [q, k]: [Tensor; 2]) -> Result<[Tensor; 2]> {
+        match &self.qk_norm {
+            Some((own, [q_norm, k_norm])) if *own == kind => Ok([q_norm.forward(tape, &q)?, k_norm.forward(tape, &k)?]),
+            _ => Ok([q, k]),
+        }
+    }
+
+    /// Queries (rows, heads, head_dim) times what their positions say.
+    fn grown(&self, tape: &Tape, q: Tensor, pass: &Pass) -> Result<Tensor> {
+        match &pass.query_factors {
+            Some(factors) => ops::scale_rows(tape, &q, factors),
+            None => Ok(q),
+        }
     }
 
     /// As [`visit`], with the heads (rows, heads, head_dim) shown one after another.
@@ -213,119 +234,6 @@ fn of_sequences(packed: &Tensor, offsets: &[usize]) -> Result<Vec<Tensor>> {
 }
 
 #[derive(Debug)]
-struct Mlp {
-    layer: usize,
-    hidden: Hidden<Linear>,
-    down: Linear,
-    activation: Activation,
-    size: usize,
-}
-
-impl Mlp {
-    /// `prefix` stands before the names of its matrices in the block.
-    fn load(loader: &mut Loader, layer: usize, config: &Config, prefix: &str) -> error::Result<Self> {
-        let (d, size, bias) = (config.hidden_size, config.mlp_size, config.mlp_bias);
-        let at = |part: &str| config.names.in_block(layer, &format!("{prefix}{part}"));
-        let hidden = match config.names.hidden {
-            Hidden::Gated { gate, up } => Hidden::Gated {
-                gate: loader.linear(&at(gate), (size, d), bias)?,
-                up: loader.linear(&at(up), (size, d), bias)?,
-            },
-            Hidden::Stacked(both) => Hidden::Stacked(loader.linear(&at(both), (2 * size, d), bias)?),
-            Hidden::Plain(up) => Hidden::Plain(loader.linear(&at(up), (size, d), bias)?),
-        };
-        Ok(Self {
-            layer,
-            hidden,
-            down: loader.linear(&at(config.names.mlp_out), (d, size), bias)?,
-            activation: config.activation,
-            size,
-        })
-    }
-
-    fn tensors(&self) -> Vec<&Tensor> {
-        let hidden = match &self.hidden {
-            Hidden::Gated { gate, up } => vec![gate, up],
-            Hidden::Stacked(all) | Hidden::Plain(all) => vec![all],
-        };
-        let all = hidden.into_iter().chain([&self.down]);
-        all.flat_map(Linear::tensors).collect()
-    }
-
-    fn forward(&self, tape: &Tape, x: &Tensor, probe: &mut dyn Probe) -> Result<Tensor> {
-        let at = |site| Point::new(site, self.layer);
-        let hidden = match &self.hidden {
-            Hidden::Gated { gate, up } => {
-                let gate = visit(probe, at(Site::MlpGate), gate.forward(tape, x)?)?;
-                self.gated(tape, &gate, up.forward(tape, x)?, probe)?
-            }
-            Hidden::Stacked(both) => {
-                let both = both.forward(tape, x)?;
-                let gate = visit(probe, at(Site::MlpGate), ops::narrow(tape, &both, 1, 0, self.size)?)?;
-                self.gated(tape, &gate, ops::narrow(tape, &both, 1, self.size, self.size)?, probe)?
-            }
-            Hidden::Plain(up) => {
-                let hidden = visit(probe, at(Site::MlpGate), up.forward(tape, x)?)?;
-                visit(probe, at(Site::MlpAct), ops::activate(tape, &hidden, self.activation)?)?
-            }
-        };
-        let hidden = visit(probe, at(Site::MlpIn), hidden)?;
-        self.down.forward(tape, &hidden)
-    }
-
-    /// `activation(gate) · up` in one step, unless a probe puts something in the place of the activated gate.
-    fn gated(&self, tape: &Tape, gate: &Tensor, up: Tensor, probe: &mut dyn Probe) -> Result<Tensor> {
-        let up = visit(probe, Point::new(Site::MlpUp, self.layer), up)?;
-        let at = Point::new(Site::MlpAct, self.layer);
-        if probe.wants(at) {
-            let activated = ops::activate(tape, gate, self.activation)?;
-            let seen = visit(probe, at, activated.clone())?;
-            if seen.id() != activated.id() {
-                return seen * up;
-            }
-        }
-        ops::gated(tape, gate, &up, self.activation)
-    }
-}
-
-/// MLPs of which each row goes through those that the router chooses.
-#[derive(Debug)]
-struct Mixture {
-    layer: usize,
-    router: Linear,
-    experts: Vec<Mlp>,
-    how: Experts,
-}
-
-impl Mixture {
-    fn load(loader: &mut Loader, layer: usize, config: &Config, how: Experts) -> error::Result<Self> {
-        let names = &config.names;
-        let router = names.in_block(layer, names.router);
-        Ok(Self {
-            layer,
-            router: loader.linear(&router, (how.count, config.hidden_size), false)?,
-            experts: (0..how.count)
-                .map(|expert| Mlp::load(loader, layer, config, &format!("{}.{expert}.", names.experts)))
-                .collect::<error::Result<_>>()?,
-            how,
-        })
-    }
-
-    fn forward(&self, tape: &Tape, x: &Tensor, probe: &mut dyn Probe) -> Result<Tensor> {
-        let logits = self.router.forward(tape, x)?;
-        let logits = visit(probe, Point::new(Site::RouterLogits, self.layer), logits)?;
-        let choices = ops::largest(&logits, self.how.chosen)?;
-        let choices = visit(probe, Point::new(Site::ExpertChoice, self.layer), choices)?;
-        let weights = ops::expert_weights(tape, &logits, &choices, self.how.renormalise)?;
-        let tensors: Vec<_> = self.experts.iter().map(Mlp::tensors).collect();
-        ops::experts(tape, x, &choices, &weights, &tensors, |tape, expert, x| {
-            // no site: each expert has rows of its own
-            self.experts[expert].forward(tape, x, &mut ())
-        })
-    }
-}
-
-#[derive(Debug)]
 enum Feed {
     Dense(Mlp),
     Mixture(Mixture),
@@ -333,10 +241,14 @@ enum Feed {
 
 impl Feed {
     fn load(loader: &mut Loader, layer: usize, config: &Config) -> error::Result<Self> {
-        Ok(match config.experts {
-            None => Self::Dense(Mlp::load(loader, layer, config, "")?),
-            Some(how) => Self::Mixture(Mixture::load(loader, layer, config, how)?),
-        })
+        let dense = config.layers[layer].dense;
+        match config.experts.filter(|_| dense.is_none()) {
+            Some(how) => Mixture::load(loader, layer, config, how).map(Self::Mixture),
+            None => {
+                let size = dense.unwrap_or(config.mlp_size);
+                Mlp::load(loader, layer, config, config.names.mlp, size).map(Self::Dense)
+            }
+        }
     }
 
     fn forward(&self, tape: &Tape, x: &Tensor, probe: &mut dyn Probe) -> Result<Tensor> {

@@ -2,7 +2,10 @@
 
 use crate::error::{Error, Result};
 use crate::names::{Hidden, Names};
-use crate::ops::{Activation, RopePairs};
+use crate::ops::{Activation, ExpertWeights, RopePairs, Weighed, Window};
+
+/// BOUND: the numbers of a block's experts, which may be one tensor, are multiplied without overflow.
+const EXPERTS_MAX: usize = 1 << 48;
 
 /// How a normalisation is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,14 +18,16 @@ pub enum Norm {
     Bare,
 }
 
-/// What q and k are normalised over before rope.
+/// What q and k are normalised over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkNorm {
     None,
-    /// Each head by itself (Qwen3, Gemma 3).
+    /// Each head by itself, before rope (Qwen3, Gemma 3).
     Head,
-    /// The whole projection (OLMo 2).
+    /// The whole projection, before rope (OLMo 2).
     Full,
+    /// Each head by itself, after rope, without a weight; not where there is no rope (Llama 4).
+    Turned,
 }
 
 /// Rotary positions: frequencies `theta^(-2i/dims)` for i < dims/2, then scaled.
@@ -60,22 +65,49 @@ pub enum RopeScaling {
 }
 
 /// The MLPs of a block of which each row goes through a few.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Experts {
     pub count: usize,
     /// How many a row goes through.
     pub chosen: usize,
-    /// The weights of those sum to 1.
-    pub renormalise: bool,
+    pub weights: ExpertWeights,
+    pub weighed: Weighed,
+    pub router_bias: bool,
+    pub gate: Gate,
+}
+
+/// How an expert's hidden layer comes of its gate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Gate {
+    /// `activation(gate) · up`, as in any gated MLP.
+    Plain,
+    /// `gate · sigmoid(alpha · gate) · (up + 1)`, both kept within `limit` (gpt-oss).
+    Clamped { alpha: f32, limit: f32 },
+}
+
+/// How queries grow with their position in layers without rope (Llama 4): by `1 + scale · ln(1 + ⌊(position + 1) / stretch⌋)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QueryGrowth {
+    pub stretch: f32,
+    pub scale: f32,
+}
+
+impl QueryGrowth {
+    pub fn factor(&self, position: u32) -> f32 {
+        let passed = ((position as f32 + 1.0) / self.stretch).floor();
+        passed.ln_1p() * self.scale + 1.0
+    }
 }
 
 /// What one block does that another may do otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layer {
-    /// How many of the last tokens attention sees, where it slides.
-    pub window: Option<usize>,
+    /// What attention sees, where that is not everything before.
+    pub window: Option<Window>,
     /// Which of the decoder's ropes turns q and k, where any does.
     pub rope: Option<usize>,
+    /// The size of the block's one MLP, where others have experts.
+    pub dense: Option<usize>,
 }
 
 /// One decoder, whatever its family.
@@ -109,6 +141,9 @@ pub struct Config {
     /// Scores are multiplied by this.
     pub attn_scale: f64,
     pub attn_softcap: Option<f64>,
+    /// Each head's softmax has a learned score more, which mixes no value (gpt-oss).
+    pub sinks: bool,
+    pub query_growth: Option<QueryGrowth>,
     /// q, k and v are clamped to ±this (OLMo).
     pub qkv_clip: Option<f64>,
     pub logit_softcap: Option<f64>,
@@ -145,6 +180,14 @@ impl Config {
         self.kv_head_count * self.head_dim
     }
 
+    /// The length of all hidden layers together that a row goes through in one block, in the longest.
+    pub fn hidden_width(&self) -> usize {
+        let chosen = self.experts.map_or(1, |experts| experts.chosen);
+        let shared = usize::from(self.names.shared_expert.is_some());
+        let dense = self.layers.iter().filter_map(|layer| layer.dense).max();
+        dense.unwrap_or(0).max((chosen + shared) * self.mlp_size)
+    }
+
     /// Whether the MLP multiplies its hidden layer by an activated gate.
     pub fn gated(&self) -> bool {
         !matches!(self.names.hidden, Hidden::Plain(_))
@@ -166,6 +209,15 @@ impl Config {
         }
         if let Some(experts) = self.experts.filter(|experts| experts.chosen > experts.count) {
             return refuse(format!("{} experts are chosen of {}", experts.chosen, experts.count));
+        }
+        if let Some(Experts { count, .. }) = self.experts {
+            let of_all = count.saturating_mul(2 * self.mlp_size).saturating_mul(self.hidden_size);
+            if of_all > EXPERTS_MAX {
+                return refuse(format!(
+                    "{count} experts of {} by {} are more than {EXPERTS_MAX} numbers",
+                    self.hidden_size, self.mlp_size
+                ));
+            }
         }
         for id in self.bos.iter().chain(&self.eos) {
             if *id as usize >= self.vocab_size {

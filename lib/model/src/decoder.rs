@@ -265,9 +265,21 @@ impl Decoder {
         let angles = self.ropes.iter().map(|table| table.rows(&positions));
         Ok(Rc::new(Pass {
             ropes: angles.collect::<candle_core::Result<_>>()?,
+            query_factors: self.query_factors(&positions)?,
             offsets: batch.offsets().to_vec(),
             positions,
         }))
+    }
+
+    /// (rows, 1, 1); none where every query stays as it is.
+    fn query_factors(&self, positions: &[u32]) -> Result<Option<Tensor>> {
+        let Some(growth) = self.config.query_growth else {
+            return Ok(None);
+        };
+        let factors: Vec<f32> = positions.iter().map(|&position| growth.factor(position)).collect();
+        let is_any = factors.iter().any(|factor| *factor != 1.0);
+        let factors = is_any.then(|| Tensor::from_vec(factors, (positions.len(), 1, 1), &self.device));
+        Ok(factors.transpose()?)
     }
 
     /// Where each row of the batch stands in its sequence.

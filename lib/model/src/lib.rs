@@ -81,6 +81,10 @@ mod loader;
 #[cfg(feature = "decoder")]
 pub mod memory;
 #[cfg(feature = "decoder")]
+mod mixture;
+#[cfg(feature = "decoder")]
+mod mlp;
+#[cfg(feature = "decoder")]
 mod names;
 #[cfg(feature = "decoder")]
 pub mod ops;

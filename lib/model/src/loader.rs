@@ -15,7 +15,7 @@ pub struct Parameter {
     /// The name in a checkpoint.
     pub name: String,
     pub tensor: Tensor,
-    /// GPT-2 stores its matrices (in, out); the decoder holds them (out, in).
+    /// GPT-2 stores its matrices (in, out), others so those of experts; the decoder holds them (out, in).
     pub transposed: bool,
 }
 
@@ -23,8 +23,8 @@ impl Parameter {
     /// The shape in a checkpoint.
     pub fn stored_shape(&self) -> Vec<usize> {
         let mut shape = self.tensor.dims().to_vec();
-        if self.transposed {
-            shape.reverse();
+        if let ([.., output, input], true) = (&mut shape[..], self.transposed) {
+            std::mem::swap(output, input);
         }
         shape
     }
@@ -70,7 +70,17 @@ impl<'a> Loader<'a> {
         if !self.config.names.transposed {
             return self.get(name, &[output, input]);
         }
-        let stored = self.source.tensor(&name, &[input, output])?;
+        self.turned(name, &[input, output])
+    }
+
+    /// The matrices (count, out, in) of as many linear layers, which are stored (count, in, out) together.
+    pub fn stack(&mut self, name: String, [count, output, input]: [usize; 3]) -> error::Result<Tensor> {
+        self.turned(name, &[count, input, output])
+    }
+
+    /// A tensor whose last two dimensions are stored the other way round.
+    fn turned(&mut self, name: String, stored_shape: &[usize]) -> error::Result<Tensor> {
+        let stored = self.source.tensor(&name, stored_shape)?;
         let mut tensor = stored.t()?;
         if stored.is_contiguous() {
             // a source that only tells shapes gives a view of one number, which stays one
@@ -192,9 +202,19 @@ pub(crate) struct Norm {
 }
 
 impl Norm {
+    /// By the root mean square, without a weight.
+    pub fn bare_rms(eps: f64) -> Self {
+        Self {
+            kind: config::Norm::Rms { offset: 0.0 },
+            weight: None,
+            bias: None,
+            eps,
+        }
+    }
+
     pub fn forward(&self, tape: &Tape, x: &Tensor) -> Result<Tensor> {
-        match (self.kind, &self.weight) {
-            (config::Norm::Rms { offset }, Some(weight)) => ops::rms_norm(tape, x, weight, self.eps, offset),
+        match self.kind {
+            config::Norm::Rms { offset } => ops::rms_norm(tape, x, self.weight.as_ref(), self.eps, offset),
             _ => ops::layer_norm(tape, x, self.weight.as_ref(), self.bias.as_ref(), self.eps),
         }
     }

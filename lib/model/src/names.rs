@@ -18,10 +18,15 @@ pub(crate) struct Names {
     pub attn_out: &'static str,
     pub hidden: Hidden<&'static str>,
     pub mlp_out: &'static str,
-    /// In families with experts: the matrix that chooses among them, and what their numbers stand behind; `hidden` and
-    /// `mlp_out` then stand behind the number.
+    /// What stands before `hidden` and `mlp_out` where a block has one MLP.
+    pub mlp: &'static str,
+    /// In families with sinks: the scores of all heads.
+    pub sinks: &'static str,
+    /// In families with experts: the matrix that chooses among them.
     pub router: &'static str,
-    pub experts: &'static str,
+    pub experts: Experts,
+    /// What stands before `hidden` and `mlp_out` of an MLP that every row goes through beside its experts.
+    pub shared_expert: Option<&'static str>,
     pub norm: &'static str,
     pub head: &'static str,
     /// The blocks' matrices are stored (in, out): `Conv1D` of transformers.
@@ -33,6 +38,21 @@ impl Names {
     pub fn in_block(&self, layer: usize, part: &str) -> String {
         format!("{}.{layer}.{part}", self.blocks)
     }
+}
+
+/// How the matrices of experts are stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Experts {
+    /// Each by itself, behind this and its expert's number.
+    Each(&'static str),
+    /// Those of all experts in one tensor (experts, in, out), which has no `.weight` in its name; biases are behind `_bias`.
+    Together {
+        /// Gates and what they multiply.
+        hidden: &'static str,
+        /// Each gate stands before what it multiplies; else all gates stand first.
+        in_pairs: bool,
+        down: &'static str,
+    },
 }
 
 /// How q, k and v come out of attention's input.

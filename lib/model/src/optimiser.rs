@@ -40,6 +40,8 @@ impl Default for AdamWOptions {
 #[derive(Debug)]
 pub struct Moments {
     range: Range<usize>,
+    /// Whether the parameter is a matrix, or several.
+    decays: bool,
     state: State,
 }
 
@@ -92,7 +94,8 @@ impl Moments {
                 }
             }
         };
-        Ok(Self { range, state })
+        let decays = parameter.rank() > 1;
+        Ok(Self { range, decays, state })
     }
 
     /// Which values of the parameter are owned.
@@ -198,6 +201,14 @@ impl AdamW {
         })
     }
 
+    /// The parameters of these numbers do not decay, whatever their shape: the biases of several matrices that are one tensor.
+    pub fn sparing(mut self, is_spared: impl Fn(usize) -> bool) -> Self {
+        for (index, moments) in self.moments.iter_mut().enumerate() {
+            moments.decays &= !is_spared(index);
+        }
+        self
+    }
+
     /// One update of what is owned with the gradients times `factor` (1, or less to clip). Each parameter must have a gradient.
     pub fn update(&mut self, parameters: &[Tensor], gradients: &Gradients, lr: f64, factor: f64) -> Result<()> {
         self.step += 1;
@@ -228,9 +239,10 @@ impl Update {
         if range.is_empty() {
             return Ok(());
         }
+        let decay = self.decay(moments.decays);
         match (&mut moments.state, gradient) {
             (State::Host { first, second, master }, Gradient::Host(gradient)) => {
-                let (rule, gradient) = (self.rule(parameter), &gradient[range.clone()]);
+                let (rule, gradient) = (self.rule(decay), &gradient[range.clone()]);
                 match master {
                     None => update_in_place(parameter, |values| {
                         rule.apply(&mut values[range.clone()], gradient, first, second);
@@ -254,7 +266,7 @@ impl Update {
                 *second = ((&*second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
                 let denominator = ((second.sqrt()? / self.correction2.sqrt())? + eps)?;
                 let rate = self.lr / self.correction1;
-                *master = ((&*master * self.decay(parameter))? - ((&*first / denominator)? * rate)?)?;
+                *master = ((&*master * decay)? - ((&*first / denominator)? * rate)?)?;
                 change_row(parameter, range.start, master)
             }
             (State::Host { .. }, Gradient::Device(_)) => {
@@ -264,19 +276,19 @@ impl Update {
     }
 
     /// Norms and biases do not decay.
-    fn decay(&self, parameter: &Tensor) -> f64 {
-        match parameter.rank() {
-            0 | 1 => 1.0,
-            _ => 1.0 - self.lr * self.options.weight_decay,
+    fn decay(&self, decays: bool) -> f64 {
+        match decays {
+            false => 1.0,
+            true => 1.0 - self.lr * self.options.weight_decay,
         }
     }
 
-    fn rule(&self, parameter: &Tensor) -> Rule {
+    fn rule(&self, decay: f64) -> Rule {
         Rule {
             beta1: self.options.beta1 as f32,
             beta2: self.options.beta2 as f32,
             eps: self.options.eps as f32,
-            decay: self.decay(parameter) as f32,
+            decay: decay as f32,
             rate: (self.lr / self.correction1) as f32,
             root_correction2: self.correction2.sqrt() as f32,
             factor: self.factor as f32,
@@ -428,6 +440,24 @@ mod tests {
                 assert!((f64::from(got[0][i]) - exact[i]).abs() < 1e-6, "{got:?} {exact:?}");
             }
         }
+    }
+
+    #[test]
+    fn matrices_decay_and_rows_and_spared_ones_do_not() {
+        let ones = |shape: &[usize]| Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap();
+        let parameters = [ones(&[2, 3]), ones(&[2, 3, 3]), ones(&[3]), ones(&[2, 3])];
+        let options = AdamWOptions {
+            weight_decay: 0.5,
+            ..AdamWOptions::default()
+        };
+        let mut optimiser = AdamW::new(&parameters, options).unwrap().sparing(|index| index == 3);
+        let mut gradients = Gradients::default();
+        let tape = Tape::recording(Learning::of(&parameters).into());
+        let still = parameters.iter().map(|x| (x.clone(), x.zeros_like().unwrap()));
+        tape.backward(still.collect(), &mut gradients).unwrap();
+        optimiser.update(&parameters, &gradients, 0.1, 1.0).unwrap();
+        let least = parameters.map(|x| x.flatten_all().unwrap().min(0).unwrap().to_scalar::<f32>().unwrap());
+        assert_eq!(least, [0.95, 0.95, 1.0, 1.0]);
     }
 
     #[test]

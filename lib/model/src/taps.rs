@@ -131,6 +131,9 @@ impl Site {
                 Some("are mixtures, of which each expert has rows of its own,")
             }
             Self::RouterLogits | Self::ExpertChoice if config.experts.is_none() => Some("are no mixtures of experts"),
+            Self::RouterLogits | Self::ExpertChoice if config.layers.iter().any(|layer| layer.dense.is_some()) => {
+                Some("are not all mixtures of experts")
+            }
             _ => None,
         }
     }

@@ -15,7 +15,7 @@ struct Wrapper {
     sizes: &'static [(&'static str, u64)],
 }
 
-const ALL: [Wrapper; 2] = [
+const ALL: [Wrapper; 3] = [
     Wrapper {
         name: "gemma3",
         text_type: "gemma3_text",
@@ -33,6 +33,18 @@ const ALL: [Wrapper; 2] = [
         text_type: "mistral",
         architecture: "MistralForCausalLM",
         sizes: &[],
+    },
+    Wrapper {
+        name: "llama4",
+        text_type: "llama4_text",
+        architecture: "Llama4ForCausalLM",
+        sizes: &[
+            ("vocab_size", 202_048),
+            ("hidden_size", 5_120),
+            ("intermediate_size", 8_192),
+            ("num_hidden_layers", 48),
+            ("num_attention_heads", 40),
+        ],
     },
 ];
 

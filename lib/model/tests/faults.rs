@@ -245,6 +245,59 @@ fn l_04_missing_foreign_and_misshapen_tensors_are_named() {
 }
 
 #[test]
+fn l_04_a_mixture_lacks_no_part_and_has_none_too_many() {
+    for (case, there, instead, said) in [
+        (
+            "gpt_oss",
+            "0.self_attn.sinks",
+            "0.self_attn.sinkz",
+            "0.self_attn.sinks: is missing",
+        ),
+        (
+            "gpt_oss",
+            "1.mlp.experts.gate_up_proj_bias",
+            "1.mlp.experts.gate_up_proj_bia5",
+            "gate_up_proj_bias: is missing",
+        ),
+        (
+            "gpt_oss",
+            "1.mlp.experts.down_proj\"",
+            "1.mlp.experts.down_pro_\"",
+            "1.mlp.experts.down_proj: is missing",
+        ),
+        (
+            "llama4",
+            "0.feed_forward.shared_expert.up_proj",
+            "0.feed_forward.shared_expert.up_pro_",
+            "shared_expert.up_proj.weight: is missing",
+        ),
+        (
+            "llama4-dense",
+            "0.feed_forward.gate_proj",
+            "0.feed_forward.gate_pro_",
+            "0.feed_forward.gate_proj.weight: is missing",
+        ),
+    ] {
+        let copy = Copy::of(case);
+        copy.edit_header(|text| {
+            assert!(text.contains(there));
+            text.replace(there, instead)
+        });
+        copy.refused(said);
+    }
+    let copy = Copy::of("gpt_oss");
+    copy.edit_header(|text| text.replace("[6,24,16]", "[6,16,24]"));
+    copy.refused("has shape [6, 16, 24], expected [6, 24, 16]");
+    let copy = Copy::of("llama4-dense");
+    let config = fs::read_to_string(copy.path().join("config.json")).unwrap();
+    copy.write(
+        "config.json",
+        config.replace("\"moe_layers\": [\n    1\n  ]", "\"moe_layers\": []"),
+    );
+    copy.refused("layers.1.feed_forward.gate_proj.weight: is missing");
+}
+
+#[test]
 fn a_tied_embedding_may_be_stored_as_the_head_alone() {
     let copy = Copy::of("llama3-rope");
     let before = copy.load().unwrap();

@@ -159,7 +159,7 @@ fn a_gguf_file_equals_transformers_at_every_site() {
     let folder = fixtures().join("../gguf");
     let is_there = |name: &String| folder.join(format!("{name}.gguf")).exists();
     let names: Vec<_> = cases().into_iter().filter(is_there).collect();
-    assert_eq!(names.len(), 30);
+    assert_eq!(names.len(), 31);
     for name in names {
         // its files have no key for the scale of Gemma's scores, so the queries themselves hold it
         let scaled: &[Site] = match name.as_str() {
@@ -345,6 +345,34 @@ fn an_expert_that_no_row_chose_learns_nothing_and_says_so() {
     }
 }
 
+/// Of matrices that are one tensor, an expert that no row chose has zeros.
+#[test]
+fn an_expert_that_no_row_chose_learns_nothing_of_what_all_share() {
+    for name in ["gpt_oss", "llama4"] {
+        let mut case = case(name, DType::F32);
+        case.batch = Batch::pack(&[[3u32, 4]]);
+        for (checkpointing, through) in [(false, false), (true, false), (false, true)] {
+            let run = || gradients(&case, checkpointing).1;
+            let own = if through {
+                model::ops::through_candle(run)
+            } else {
+                run()
+            };
+            let all = case.decoder.parameters().iter();
+            for stack in all.filter(|parameter| parameter.tensor.rank() == 3) {
+                let slopes = own.tensor(&stack.tensor).unwrap().unwrap();
+                let lengths = slopes.abs().unwrap().sum((1, 2)).unwrap().to_vec1::<f32>().unwrap();
+                let idle = lengths.iter().filter(|length| **length == 0.0).count();
+                assert!(
+                    (1..lengths.len()).contains(&idle),
+                    "{name}: {}: {lengths:?}",
+                    stack.name
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn another_choice_of_experts_takes_the_place_of_the_routers() {
     let case = case("qwen3_moe", DType::F32);
@@ -422,6 +450,10 @@ fn the_parameters_named_without_loading_are_the_ones_a_file_holds() {
             .map(|parameter| (parameter.name.clone(), parameter.stored_shape()))
             .collect();
         assert_eq!(expected, loaded, "{name}");
+        let checkpoint = Checkpoint::open(&fixtures().join(&name), &Options::default()).unwrap();
+        for (tensor, shape) in expected {
+            assert_eq!(checkpoint.weight(&tensor, &shape).unwrap().dims(), shape, "{name}");
+        }
     }
 }
 

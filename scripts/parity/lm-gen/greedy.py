@@ -49,13 +49,14 @@ def main():
         if not (directory / "model.safetensors").exists():
             continue
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+        config = model.config.get_text_config()
         rng = random.Random(directory.name)
         cases = []
         for length in (1, 3, 8, 13):
-            ids = [rng.randrange(3, model.config.vocab_size) for _ in range(length)]
-            tokens, margin = complete(model, ids, NEW_TOKENS, ends(model.config))
+            ids = [rng.randrange(3, config.vocab_size) for _ in range(length)]
+            tokens, margin = complete(model, ids, NEW_TOKENS, ends(config))
             cases.append({"prompt": ids, "tokens": tokens, "margin": margin})
-        result[directory.name] = {"vocab_size": model.config.vocab_size, "cases": cases}
+        result[directory.name] = {"vocab_size": config.vocab_size, "cases": cases}
     stories = pathlib.Path(args.data) / "models/stories260k"
     if stories.exists():
         model = AutoModelForCausalLM.from_pretrained(stories, dtype=torch.float32).eval()

@@ -7,7 +7,7 @@ use model::{DType, Tensor};
 use numerics::rng::Rng;
 use rayon::prelude::*;
 
-/// Normal with this deviation for matrices, ones for norms (zeros where one is added), zeros for biases.
+/// Normal with this deviation for matrices and sinks, ones for norms (zeros where one is added), zeros for biases.
 pub struct Initial {
     pub rng: Rng,
     pub deviation: f64,
@@ -43,9 +43,9 @@ impl Source for Initial {
 
     fn tensor(&self, name: &str, shape: &[usize]) -> model::Result<Tensor> {
         let count = shape.iter().product();
-        let values: Vec<f32> = if name.ends_with(".bias") {
+        let values: Vec<f32> = if name.ends_with("bias") {
             vec![0.0; count]
-        } else if shape.len() == 1 {
+        } else if shape.len() == 1 && name.ends_with(".weight") {
             vec![self.norm_weight; count]
         } else {
             // a tensor's numbers depend on its name, not on the order in which tensors are asked for

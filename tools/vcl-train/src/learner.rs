@@ -144,13 +144,16 @@ impl Adapted {
     }
 }
 
+/// Whether a matrix belongs to a block; the biases of experts, which are one too, have no `.weight` in their names.
+pub fn is_in_block(name: &str) -> bool {
+    name.ends_with(".weight") && name.split('.').any(|part| part.parse::<u32>().is_ok())
+}
+
 /// The matrices of the blocks, or those whose module is named.
 fn targets(parameters: &[Parameter], names: Option<&[String]>) -> Result<Vec<Parameter>> {
     let in_blocks: Vec<&Parameter> = parameters
         .iter()
-        .filter(|parameter| {
-            parameter.tensor.rank() == 2 && parameter.name.split('.').any(|part| part.parse::<u32>().is_ok())
-        })
+        .filter(|parameter| parameter.tensor.rank() == 2 && is_in_block(&parameter.name))
         .collect();
     let module = |parameter: &Parameter| {
         parameter

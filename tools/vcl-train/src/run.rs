@@ -108,8 +108,9 @@ fn trainer(plan: &Plan, opened: &Opened, auxiliaries: Auxiliaries, world: World)
     };
     let tensors = learner.tensors();
     let share = Share::new(world, &tensors);
+    let optimiser = AdamW::of_ranges(&tensors, share.ranges(), options).at(&subject)?;
     Ok(Trainer {
-        optimiser: AdamW::of_ranges(&tensors, share.ranges(), options).at(&subject)?,
+        optimiser: optimiser.sparing(|index| learner.trainable[index].name.ends_with("bias")),
         share,
         learner,
         objective: Box::new(Supervised),

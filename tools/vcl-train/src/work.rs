@@ -4,6 +4,7 @@ use model::DType;
 use model::config::Config;
 use serde::Serialize;
 
+use crate::learner::is_in_block;
 use crate::order;
 use crate::recipe::Settings;
 use crate::sample::Sample;
@@ -71,14 +72,13 @@ pub fn trained_count(config: &Config, settings: &Settings) -> u64 {
     let Some(lora) = &settings.lora else {
         return config.parameter_count();
     };
-    let in_block = |name: &str| name.split('.').any(|part| part.parse::<u32>().is_ok());
     let is_target = |name: &str| {
         let module = name.trim_end_matches(".weight").rsplit('.').next().unwrap_or_default();
         let targets = lora.targets.as_ref();
         targets.is_none_or(|targets| targets.iter().any(|target| target == module))
     };
     let adapted = config.parameters().into_iter();
-    let adapted = adapted.filter(|(name, shape)| shape.len() == 2 && in_block(name) && is_target(name));
+    let adapted = adapted.filter(|(name, shape)| shape.len() == 2 && is_in_block(name) && is_target(name));
     adapted
         .map(|(_, shape)| (lora.rank * (shape[0] + shape[1])) as u64)
         .sum()
@@ -136,8 +136,7 @@ fn fixed_bytes(config: &Config, settings: &Settings, dtype: DType, tokens: u64, 
         config.hidden_size as u64,
         (config.query_size() + 2 * config.kv_size()) as u64,
     );
-    let chosen = config.experts.map_or(1, |experts| experts.chosen as u64);
-    let mlp = chosen * config.mlp_size as u64 * if config.gated() { 3 } else { 2 };
+    let mlp = config.hidden_width() as u64 * if config.gated() { 3 } else { 2 };
     // what one block keeps for its way back: input, norms, q k v before and after rope, attention, middle, MLP
     let block = tokens * width * (5 * d + 2 * heads + mlp);
     let layers = config.layer_count() as u64;

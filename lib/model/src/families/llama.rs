@@ -1,7 +1,7 @@
 //! Llama: RMS norms before attention and MLP, rotary positions, a gated MLP. Other families are told by what differs.
 
 use super::{Family, Spelling, rope};
-use crate::names::{Hidden, Names, Qkv};
+use crate::names::{Experts, Hidden, Names, Qkv};
 use crate::ops::Activation;
 
 pub(super) const FAMILY: Family = Family {
@@ -54,8 +54,11 @@ pub(super) const NAMES: Names = Names {
         up: "mlp.up_proj",
     },
     mlp_out: "mlp.down_proj",
+    mlp: "",
+    sinks: "self_attn.sinks",
     router: "mlp.gate",
-    experts: "mlp.experts",
+    experts: Experts::Each("mlp.experts"),
+    shared_expert: None,
     norm: "model.norm",
     head: "lm_head",
     transposed: false,

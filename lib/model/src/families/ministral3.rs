@@ -1,7 +1,7 @@
 //! Ministral 3: Mistral with a YaRN rope. Beyond the rope's pretrained length its queries grow with their position, which is
 //! not computed: that is its longest sequence here.
 
-use super::{Family, Spelling, mistral, rope};
+use super::{Family, Spelling, mistral, rope, windows};
 
 pub(super) const FAMILY: Family = Family {
     name: "ministral3",
@@ -19,8 +19,7 @@ pub(super) const FAMILY: Family = Family {
         if keys.object("rope_parameters")?.is_none() {
             return Err(crate::error::Error::Config("rope_parameters is missing".into()));
         }
-        let length = super::windows::length(keys, None)?;
-        config.layers.iter_mut().for_each(|layer| layer.window = length);
+        windows::set_all(config, windows::length(keys, None)?);
         Ok(())
     },
     ..mistral::FAMILY

@@ -7,8 +7,7 @@ pub(super) const FAMILY: Family = Family {
     names: llama::NAMES,
     keys: KEYS,
     finish: |config, keys| {
-        let length = windows::length(keys, Some(4_096))?;
-        config.layers.iter_mut().for_each(|layer| layer.window = length);
+        windows::set_all(config, windows::length(keys, Some(4_096))?);
         Ok(())
     },
 };

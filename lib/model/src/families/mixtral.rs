@@ -1,15 +1,16 @@
 //! Mixtral: Mistral with experts in the place of the MLP.
 
 use super::{Family, Keys, Spelling, mistral, rope, windows};
-use crate::config::Experts;
+use crate::config::{Experts, Gate};
 use crate::error::Result;
-use crate::names::{Hidden, Names};
+use crate::names::{self, Hidden, Names};
+use crate::ops::{ExpertWeights, Weighed};
 
 pub(super) const FAMILY: Family = Family {
     name: "mixtral",
     names: Names {
         router: "block_sparse_moe.gate",
-        experts: "block_sparse_moe.experts",
+        experts: names::Experts::Each("block_sparse_moe.experts"),
         hidden: Hidden::Gated { gate: "w1", up: "w3" },
         mlp_out: "w2",
         ..mistral::FAMILY.names
@@ -24,8 +25,7 @@ pub(super) const FAMILY: Family = Family {
     },
     finish: |config, keys| {
         config.experts = Some(experts(keys, ("num_local_experts", 8), 2, true)?);
-        let length = windows::length(keys, None)?;
-        config.layers.iter_mut().for_each(|layer| layer.window = length);
+        windows::set_all(config, windows::length(keys, None)?);
         Ok(())
     },
 };
@@ -35,7 +35,13 @@ pub(super) fn experts(keys: &Keys, count: (&str, usize), chosen: usize, renormal
     Ok(Experts {
         count: keys.size(count.0)?.unwrap_or(count.1),
         chosen: keys.size("num_experts_per_tok")?.unwrap_or(chosen),
-        renormalise,
+        weights: match renormalise {
+            true => ExpertWeights::ShareOfChosen,
+            false => ExpertWeights::Share,
+        },
+        weighed: Weighed::Outputs,
+        router_bias: false,
+        gate: Gate::Plain,
     })
 }
 

@@ -12,10 +12,12 @@ mod glm;
 mod glm4;
 mod gpt2;
 mod gpt_neox;
+mod gpt_oss;
 mod gptj;
 mod granite;
 mod keys;
 mod llama;
+mod llama4;
 mod ministral3;
 mod mistral;
 mod mixtral;
@@ -71,6 +73,8 @@ const ALL: &[Family] = &[
     mixtral::FAMILY,
     qwen3_moe::FAMILY,
     olmoe::FAMILY,
+    gpt_oss::FAMILY,
+    llama4::FAMILY,
 ];
 
 struct Family {
@@ -151,6 +155,7 @@ impl Family {
         let layer = Layer {
             window: None,
             rope: spelt.rope.map(|_| 0),
+            dense: None,
         };
         let head_dim = match keys.size("head_dim")?.or(spelt.head_dim) {
             Some(head_dim) => head_dim,
@@ -195,6 +200,8 @@ impl Family {
             mlp_bias: false,
             attn_scale: (head_dim as f64).powf(-0.5),
             attn_softcap: None,
+            sinks: false,
+            query_growth: None,
             qkv_clip: None,
             logit_softcap: None,
             logit_divisor: None,

@@ -17,8 +17,7 @@ pub(super) const FAMILY: Family = Family {
         ..llama::KEYS
     },
     finish: |config, keys| {
-        let length = windows::length(keys, None)?;
-        config.layers.iter_mut().for_each(|layer| layer.window = length);
+        windows::set_all(config, windows::length(keys, None)?);
         Ok(())
     },
 };

@@ -25,7 +25,7 @@ pub(super) const FAMILY: Family = Family {
         )?);
         let slides = keys.flag("use_sliding_window", false)?;
         let length = windows::length(keys, Some(4_096))?.filter(|_| slides);
-        config.layers.iter_mut().for_each(|layer| layer.window = length);
+        windows::set_all(config, length);
         Ok(())
     },
 };

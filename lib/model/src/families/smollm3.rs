@@ -22,7 +22,8 @@ pub(super) const FAMILY: Family = Family {
     },
     finish: |config, keys| {
         config.mlp_bias = keys.flag("mlp_bias", false)?;
-        leave_ropes_out(config, keys)?;
+        let given = keys.list("no_rope_layers", config.layers.len(), "numbers 0 or 1")?;
+        leave_ropes_out(config, keys, given)?;
         let slides = keys.flag("use_sliding_window", false)?;
         let length = windows::length(keys, None)?.filter(|_| slides);
         let ropes: Vec<_> = config.layers.iter().map(|layer| layer.rope).collect();
@@ -30,10 +31,9 @@ pub(super) const FAMILY: Family = Family {
     },
 };
 
-/// Layers with a 0 in `no_rope_layers`, or by default every so many, have none.
-fn leave_ropes_out(config: &mut Config, keys: &Keys) -> Result<()> {
+/// Layers with a 0 in `no_rope_layers`, which is `given`, or by default every so many, have none.
+pub(super) fn leave_ropes_out(config: &mut Config, keys: &Keys, given: Option<&[Value]>) -> Result<()> {
     let interval = keys.size("no_rope_layer_interval")?.unwrap_or(4);
-    let given = keys.list("no_rope_layers", config.layers.len(), "numbers 0 or 1")?;
     for (index, layer) in config.layers.iter_mut().enumerate() {
         let rotates = match given.map(|given| &given[index]) {
             None => !(index + 1).is_multiple_of(interval),

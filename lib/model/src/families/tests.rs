@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::ops::Window;
 
 const LLAMA: &str = r#"{"model_type":"llama","hidden_size":64,"intermediate_size":172,"num_hidden_layers":5,
     "num_attention_heads":8,"num_key_value_heads":4,"vocab_size":512,"max_position_embeddings":512,
@@ -85,7 +86,7 @@ fn a_mistral_slides_by_default_and_not_when_told_null() {
         config.layers.iter().map(|layer| layer.window).collect()
     };
     let text = format!("{LLAMA}}}").replace("llama", "mistral");
-    assert_eq!(windows(&text), vec![Some(4096); 5]);
+    assert_eq!(windows(&text), vec![Some(Window::Sliding(4096)); 5]);
     let text = text.replace("\"vocab_size\"", "\"sliding_window\":null,\"vocab_size\"");
     assert_eq!(windows(&text), vec![None; 5]);
 }
@@ -143,6 +144,136 @@ fn a_variant_that_is_not_computed_is_refused_by_name() {
     }
     Config::parse(falcon("").as_bytes()).unwrap();
     Config::parse(opt("").as_bytes()).unwrap();
+}
+
+const GPT_OSS: &str = r#"{"model_type":"gpt_oss","hidden_size":64,"intermediate_size":32,"num_hidden_layers":2,
+    "num_attention_heads":8,"num_key_value_heads":4,"head_dim":8,"vocab_size":512,"num_local_experts":4"#;
+
+const LLAMA4: &str = r#"{"model_type":"llama4_text","hidden_size":64,"intermediate_size":32,"num_hidden_layers":4,
+    "num_attention_heads":8,"num_key_value_heads":4,"head_dim":8,"vocab_size":512,"num_local_experts":4"#;
+
+#[test]
+fn what_a_mixture_cannot_be_is_refused_by_name() {
+    let cases = [
+        (GPT_OSS, r#","num_experts_per_tok":5"#, "5 experts are chosen of 4"),
+        (GPT_OSS, r#","num_experts_per_tok":0"#, "num_experts_per_tok"),
+        (
+            GPT_OSS,
+            r#","num_experts_per_tok":2,"experts_per_token":4"#,
+            "experts_per_token",
+        ),
+        (GPT_OSS, r#","sliding_window":0"#, "sliding_window"),
+        (
+            GPT_OSS,
+            r#","sliding_window":null,"layer_types":["sliding_attention","full_attention"]"#,
+            "sliding_window is absent",
+        ),
+        (
+            GPT_OSS,
+            r#","layer_types":["chunked_attention","full_attention"]"#,
+            "layer_types",
+        ),
+        (GPT_OSS, r#","hidden_act":"gelu""#, "hidden_act"),
+        (GPT_OSS, r#","swiglu_limit":0"#, "swiglu_limit"),
+        (GPT_OSS, r#","swiglu_alpha":"large""#, "swiglu_alpha"),
+        (
+            GPT_OSS,
+            r#","interleave_moe_layer_step":2"#,
+            "interleave_moe_layer_step",
+        ),
+        (LLAMA4, r#","num_experts_per_tok":5"#, "5 experts are chosen of 4"),
+        (LLAMA4, r#","attention_chunk_size":0"#, "attention_chunk_size"),
+        (LLAMA4, r#","interleave_moe_layer_step":0"#, "interleave_moe_layer_step"),
+        (LLAMA4, r#","moe_layers":[1,4]"#, "moe_layers"),
+        (LLAMA4, r#","moe_layers":"all""#, "moe_layers"),
+        (LLAMA4, r#","no_rope_layers":[1,1]"#, "no_rope_layers"),
+        (LLAMA4, r#","floor_scale":0"#, "floor_scale"),
+        (LLAMA4, r#","attn_scale":-1"#, "attn_scale"),
+        (
+            LLAMA4,
+            r#","attn_temperature_tuning":"warm""#,
+            "attn_temperature_tuning",
+        ),
+        (
+            LLAMA4,
+            r#","attention_chunk_size":null,"layer_types":["chunked_attention","full_attention","full_attention","full_attention"]"#,
+            "attention_chunk_size is absent",
+        ),
+    ];
+    for (start, more, named) in cases {
+        let said = Config::parse(format!("{start}{more}}}").as_bytes())
+            .expect_err(named)
+            .to_string();
+        assert!(said.contains(named) && !said.contains('\n'), "{said}");
+    }
+}
+
+#[test]
+fn more_experts_than_a_tensor_can_have_numbers_are_refused() {
+    let text = format!("{GPT_OSS}}}")
+        .replace(r#""hidden_size":64"#, r#""hidden_size":4194304"#)
+        .replace(r#""intermediate_size":32"#, r#""intermediate_size":4194304"#)
+        .replace(r#""num_local_experts":4"#, r#""num_local_experts":4194304"#);
+    let said = Config::parse(text.as_bytes()).unwrap_err().to_string();
+    assert!(said.contains("4194304 experts"), "{said}");
+}
+
+#[test]
+fn a_gpt_oss_without_a_rope_has_the_usual_one() {
+    let config = |more: &str| Config::parse(format!("{GPT_OSS}{more}}}").as_bytes()).unwrap();
+    let told = r#","rope_theta":150000,"rope_scaling":{"rope_type":"yarn","factor":32.0,"beta_fast":32.0,"beta_slow":1.0,
+        "truncate":false,"original_max_position_embeddings":4096},"initial_context_length":4096,"experts_per_token":4"#;
+    assert_eq!(config("").ropes, config(told).ropes);
+    let windows: Vec<_> = config("").layers.iter().map(|layer| layer.window).collect();
+    assert_eq!(windows, [Some(Window::Sliding(128)), None]);
+}
+
+#[test]
+fn a_llama4_turns_sees_and_mixes_by_layer() {
+    let layers = |more: &str| Config::parse(format!("{LLAMA4}{more}}}").as_bytes()).unwrap().layers;
+    let turns = |more| {
+        layers(more)
+            .iter()
+            .map(|layer| layer.rope.is_some())
+            .collect::<Vec<_>>()
+    };
+    let dense = |more| layers(more).iter().map(|layer| layer.dense).collect::<Vec<_>>();
+    let windows = |more| layers(more).iter().map(|layer| layer.window).collect::<Vec<_>>();
+    let chunk = Some(Window::Chunk(8_192));
+    assert_eq!(turns(""), [true, true, true, false]);
+    assert_eq!(turns(r#","no_rope_layers":[]"#), turns(""));
+    assert_eq!(windows(""), [chunk, chunk, chunk, None]);
+    assert_eq!(windows(r#","attention_chunk_size":null"#), [None; 4]);
+    assert_eq!(
+        windows(r#","no_rope_layers":[0,1,1,1],"attention_chunk_size":8192"#),
+        [None, chunk, chunk, chunk]
+    );
+    assert_eq!(dense(""), [None; 4]);
+    let (none, some) = (None, Some(96));
+    assert_eq!(
+        dense(r#","interleave_moe_layer_step":2,"intermediate_size_mlp":96"#),
+        [some, none, some, none]
+    );
+    assert_eq!(
+        dense(r#","moe_layers":[3],"intermediate_size_mlp":96"#),
+        [some, some, some, none]
+    );
+}
+
+#[test]
+fn queries_of_llama4_grow_from_a_stretch_to_the_next() {
+    let growth = |more: &str| {
+        Config::parse(format!("{LLAMA4}{more}}}").as_bytes())
+            .unwrap()
+            .query_growth
+    };
+    let four = growth(r#","floor_scale":4,"attn_scale":0.5,"attn_temperature_tuning":4"#).unwrap();
+    let factors = [0, 2, 3, 6, 7].map(|position| four.factor(position));
+    let step = |passed: f32| passed.ln_1p() * 0.5 + 1.0;
+    assert_eq!(factors, [1.0, 1.0, step(1.0), step(1.0), step(2.0)]);
+    assert!(growth("").is_some());
+    assert!(growth(r#","attn_temperature_tuning":false"#).is_none());
+    assert!(growth(r#","attn_temperature_tuning":0"#).is_none());
 }
 
 #[test]

@@ -92,6 +92,10 @@ const ALL: &[Architecture] = &[
     },
     plain("olmoe", "olmoe", config::olmoe),
     Architecture {
+        modules: NORMS_OF_GPT_OSS,
+        ..plain("gpt-oss", "gpt_oss", config::gpt_oss)
+    },
+    Architecture {
         pairs_heads: true,
         ..plain("smollm3", "smollm3", config::rms)
     },
@@ -159,6 +163,10 @@ const NORMS_OF_GLM4: &[(&str, &str)] = &[
     ("post_attention_layernorm", "ffn_norm"),
     ("post_mlp_layernorm", "post_ffw_norm"),
 ];
+const NORMS_OF_GPT_OSS: &[(&str, &str)] = &[
+    ("input_layernorm", "attn_norm"),
+    ("post_attention_layernorm", "post_attention_norm"),
+];
 const SHARED: &[(&str, &str)] = &[
     ("self_attn.q_proj", "attn_q"),
     ("self_attn.k_proj", "attn_k"),
@@ -167,11 +175,13 @@ const SHARED: &[(&str, &str)] = &[
     ("self_attn.o_proj", "attn_output"),
     ("self_attn.q_norm", "attn_q_norm"),
     ("self_attn.k_norm", "attn_k_norm"),
+    ("self_attn.sinks", "attn_sinks"),
     ("mlp.gate_proj", "ffn_gate"),
     ("mlp.up_proj", "ffn_up"),
     ("mlp.gate_up_proj", "ffn_up"),
     ("mlp.down_proj", "ffn_down"),
     ("mlp.gate", "ffn_gate_inp"),
+    ("mlp.router", "ffn_gate_inp"),
     ("block_sparse_moe.gate", "ffn_gate_inp"),
 ];
 /// Of one expert; the file holds those of all as one tensor, older ones each by itself.
@@ -249,7 +259,10 @@ impl Architecture {
 
     /// Where in the file a tensor lies that Hugging Face calls `name`, and what was done to it.
     pub fn place(&self, name: &str, file: &File) -> Option<Place> {
-        let (module, part) = name.rsplit_once('.')?;
+        let (module, part) = match name.ends_with(".sinks") {
+            true => (name, "weight"),
+            false => name.rsplit_once('.')?,
+        };
         let of_block = BLOCKS
             .iter()
             .find_map(|prefix| module.strip_prefix(prefix)?.split_once('.'));
@@ -282,6 +295,22 @@ impl Architecture {
             }),
             _ => Some(self.whole(at(own), own, file)),
         }
+    }
+
+    /// The file's names of what Hugging Face keeps in one tensor of all experts; two of them are kept in pairs.
+    pub fn of_experts(name: &str) -> Option<Vec<String>> {
+        let (index, inner) = name.strip_prefix(BLOCKS[0])?.split_once('.')?;
+        let module = inner.strip_prefix("mlp.experts.")?;
+        let (module, part) = match module.strip_suffix("_bias") {
+            Some(module) => (module, "bias"),
+            None => (module, "weight"),
+        };
+        let own: &[&str] = match module {
+            "gate_up_proj" => &["ffn_gate_exps", "ffn_up_exps"],
+            "down_proj" => &["ffn_down_exps"],
+            _ => return None,
+        };
+        Some(own.iter().map(|own| format!("blk.{index}.{own}.{part}")).collect())
     }
 
     fn whole(&self, name: String, own: &str, file: &File) -> Place {

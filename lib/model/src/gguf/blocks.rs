@@ -5,6 +5,7 @@ use products::{Operand, wide};
 use rayon::prelude::*;
 
 use super::file::Stored;
+use crate::quantised::bits::{E2M1, e8m0};
 
 /// Numbers that one thread takes at a time: a multiple of every block.
 const CHUNK: usize = 1 << 16;
@@ -259,11 +260,6 @@ const IQ4_CODES: [f32; 16] = [
     -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
 ];
 
-/// Floats of one sign, two exponent bits and one of mantissa.
-const E2M1: [f32; 16] = [
-    0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
-];
-
 /// A scale, then 32 codes.
 #[inline(always)]
 fn iq4_nl(bytes: &[u8; 18]) -> [f32; 32] {
@@ -288,13 +284,7 @@ fn iq4_xs(bytes: &[u8; 136]) -> [f32; 256] {
 /// A power of two, then 32 codes.
 #[inline(always)]
 fn mxfp4(bytes: &[u8; 17]) -> [f32; 32] {
-    // below the exponents of normal numbers lies half of the least one
-    let bits = if bytes[0] == 0 {
-        1 << 22
-    } else {
-        u32::from(bytes[0]) << 23
-    };
-    codes(&bytes[1..], f32::from_bits(bits), &E2M1)
+    codes(&bytes[1..], e8m0(bytes[0]), &E2M1)
 }
 
 #[inline(always)]

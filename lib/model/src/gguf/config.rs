@@ -139,6 +139,24 @@ pub fn olmoe(keys: &Keys) -> Result<Pairs> {
     Ok(config)
 }
 
+pub fn gpt_oss(keys: &Keys) -> Result<Pairs> {
+    let mut config = rms(keys)?;
+    for (_, rope) in config.iter_mut().filter(|(key, _)| *key == "rope_scaling") {
+        if let Json::Object(rope) = rope {
+            rope.insert("truncate".into(), false.into());
+        }
+    }
+    config.extend(experts(keys)?);
+    if let Some(size) = keys.count("expert_feed_forward_length")? {
+        config.push(("intermediate_size", json!(size)));
+    }
+    config.extend([
+        ("sliding_window", json!(keys.needed("attention.sliding_window")?)),
+        ("layer_types", sliding_by_layer(keys, 2)?),
+    ]);
+    Ok(config)
+}
+
 fn weights_sum_to_one(keys: &Keys, default: bool) -> Result<bool> {
     Ok(keys.flag("expert_weights_norm")?.unwrap_or(default))
 }

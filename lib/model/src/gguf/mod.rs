@@ -22,7 +22,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::weights::{Matrix, Source};
 use architecture::{Architecture, Change, Place};
-use file::{Entry, File, Value};
+use file::{Entry, File, Stored, Value};
 
 /// A mapped GGUF file as a model.
 pub struct Gguf {
@@ -89,6 +89,34 @@ impl Gguf {
         Ok((entry, place))
     }
 
+    /// What Hugging Face keeps in one tensor of all experts, (experts, in, out) or (experts, out), of `stored`, which the file has by
+    /// output; two are put together in pairs.
+    fn of_experts(&self, name: &str, stored: &[String], shape: &[usize]) -> Result<Tensor> {
+        let (outputs, rest) = match shape {
+            [rest @ .., outputs] if outputs.is_multiple_of(stored.len()) => (outputs / stored.len(), rest),
+            _ => return Err(Error::tensor(name, format!("is no pair of tensors: {shape:?}"))),
+        };
+        let own_shape: Vec<usize> = [&rest[..1], &[outputs], &rest[1..]].concat(); // (experts, out[, in])
+        let one = |stored: &String| {
+            let entry = self.file.entries().get(stored);
+            let entry = entry.ok_or_else(|| Error::tensor(name, format!("is missing: there is no {stored}")))?;
+            if entry.shape != own_shape {
+                let cause = format!("has shape {:?}, expected {own_shape:?}", entry.shape);
+                return Err(Error::tensor(stored, cause));
+            }
+            let tensor = numbers(
+                stored,
+                &self.file.bytes()[entry.bytes.clone()],
+                entry.stored,
+                &own_shape,
+            )?;
+            Ok(if rest.len() == 2 { tensor.t()? } else { tensor })
+        };
+        let parts = stored.iter().map(one).collect::<Result<Vec<_>>>()?;
+        let tensor = Tensor::stack(&parts, shape.len())?.reshape(shape)?;
+        Ok(tensor.to_dtype(self.dtype)?.to_device(&self.device)?)
+    }
+
     /// Which bytes of the file are a tensor's, which must have this shape.
     fn place_of(&self, name: &str, entry: &Entry, place: &Place, shape: &[usize]) -> Result<Range<usize>> {
         let bytes = entry.bytes.clone();
@@ -124,13 +152,13 @@ impl Gguf {
 
 impl Source for Gguf {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        if let Some(stored) = Architecture::of_experts(name) {
+            return self.of_experts(name, &stored, shape);
+        }
         let (entry, place) = self.entry(name)?;
         let bytes = &self.file.bytes()[self.place_of(name, entry, &place, shape)?];
-        let values = blocks::dequantised(bytes, entry.stored);
-        let found = values.par_iter().position_first(|value| !value.is_finite());
-        refuse_infinite(name, found.map(|at| (at, values[at])))?;
         let stored_shape = if place.elements.is_some() { shape } else { &entry.shape };
-        let tensor = Tensor::from_vec(values, stored_shape, &Device::Cpu)?;
+        let tensor = numbers(name, bytes, entry.stored, stored_shape)?;
         let tensor = undo(tensor, place.change).map_err(|cause| Error::tensor(name, cause))?;
         Ok(tensor.to_dtype(self.dtype)?.to_device(&self.device)?)
     }
@@ -169,10 +197,11 @@ impl Source for Gguf {
     }
 
     fn refuse_unused(&self, asked: &[&str]) -> Result<()> {
-        let asked: HashSet<String> = asked
-            .iter()
-            .filter_map(|name| Some(self.architecture.place(name, &self.file)?.name))
-            .collect();
+        let stored = |name: &&str| match Architecture::of_experts(name) {
+            Some(stored) => stored,
+            None => Vec::from_iter(self.architecture.place(name, &self.file).map(|place| place.name)),
+        };
+        let asked: HashSet<String> = asked.iter().flat_map(stored).collect();
         let read_as_keys = [
             "rope_freqs.weight",
             "rope_factors_long.weight",
@@ -189,6 +218,14 @@ impl Source for Gguf {
     fn files(&self) -> Vec<&[u8]> {
         vec![self.file.bytes()]
     }
+}
+
+/// The numbers of whole blocks.
+fn numbers(name: &str, bytes: &[u8], stored: Stored, shape: &[usize]) -> Result<Tensor> {
+    let values = blocks::dequantised(bytes, stored);
+    let found = values.par_iter().position_first(|value| !value.is_finite());
+    refuse_infinite(name, found.map(|at| (at, values[at])))?;
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
 
 fn refuse_infinite(name: &str, found: Option<(usize, f32)>) -> Result<()> {

@@ -63,21 +63,53 @@ pub fn gated(tape: &Tape, gate: &Tensor, up: &Tensor, activation: Activation) ->
             activation.composed(&inputs[0])? * &inputs[1]
         });
     }
-    let output = match activation {
-        Activation::Silu => multiplied(gate, up, |x| Activation::Silu.both(x).0)?,
-        Activation::Gelu => multiplied(gate, up, |x| Activation::Gelu.both(x).0)?,
-        Activation::GeluTanh => multiplied(gate, up, |x| Activation::GeluTanh.both(x).0)?,
-        Activation::Relu => multiplied(gate, up, |x| Activation::Relu.both(x).0)?,
+    let plain = |x| (x, 1.0);
+    match activation {
+        Activation::Silu => product_of(tape, gate, up, |x| Activation::Silu.both(x), plain),
+        Activation::Gelu => product_of(tape, gate, up, |x| Activation::Gelu.both(x), plain),
+        Activation::GeluTanh => product_of(tape, gate, up, |x| Activation::GeluTanh.both(x), plain),
+        Activation::Relu => product_of(tape, gate, up, |x| Activation::Relu.both(x), plain),
+    }
+}
+
+/// `x · sigmoid(alpha · x) · (up + 1)`, elementwise, where x is `gate` up to `limit` and `up` lies within ±limit (gpt-oss).
+pub fn clamped_gated(tape: &Tape, gate: &Tensor, up: &Tensor, alpha: f32, limit: f32) -> Result<Tensor> {
+    if !cpu::is_host(gate) {
+        return composed(tape, "clamped_gated", &[gate, up], move |inputs| {
+            clamped_by_candle(&inputs[0], &inputs[1], f64::from(alpha), f64::from(limit))
+        });
+    }
+    let swish = move |gate: f32| {
+        let x = if gate > limit { limit } else { gate };
+        let s = simd::sigmoid(alpha * x);
+        let slope = s * (1.0 + alpha * x * (1.0 - s));
+        (x * s, if gate > limit { 0.0 } else { slope })
     };
+    let shifted = move |up: f32| {
+        let is_inside = up.abs() <= limit;
+        (up.clamp(-limit, limit) + 1.0, if is_inside { 1.0 } else { 0.0 })
+    };
+    product_of(tape, gate, up, swish, shifted)
+}
+
+pub(super) fn clamped_by_candle(gate: &Tensor, up: &Tensor, alpha: f64, limit: f64) -> Result<Tensor> {
+    let swish = ((gate.minimum(limit)? * alpha)?.silu()? / alpha)?;
+    swish * (up.clamp(-limit, limit)? + 1.0)?
+}
+
+/// `f(gate) · g(up)`, of which `f` and `g` give value and derivative.
+fn product_of(
+    tape: &Tape,
+    gate: &Tensor,
+    up: &Tensor,
+    f: impl Fn(f32) -> (f32, f32) + Copy + Sync + 'static,
+    g: impl Fn(f32) -> (f32, f32) + Copy + Sync + 'static,
+) -> Result<Tensor> {
+    let output = multiplied(gate, up, |x| f(x).0, |x| g(x).0)?;
     if tape.tracks_any(&[gate, up]) {
         let (gate, up) = (gate.clone(), up.clone());
         tape.record("gated", &output, move |gradient, backward| {
-            let (of_gate, of_up) = match activation {
-                Activation::Silu => pulled(&gate, &up, &gradient, |x| Activation::Silu.both(x))?,
-                Activation::Gelu => pulled(&gate, &up, &gradient, |x| Activation::Gelu.both(x))?,
-                Activation::GeluTanh => pulled(&gate, &up, &gradient, |x| Activation::GeluTanh.both(x))?,
-                Activation::Relu => pulled(&gate, &up, &gradient, |x| Activation::Relu.both(x))?,
-            };
+            let (of_gate, of_up) = pulled(&gate, &up, &gradient, f, g)?;
             backward.send(&gate, of_gate)?;
             backward.send(&up, of_up)
         });
@@ -106,22 +138,29 @@ pub fn activate(tape: &Tape, x: &Tensor, activation: Activation) -> Result<Tenso
     Ok(output)
 }
 
-/// `f(gate) · up`; monomorphic in `f`, so that it is vectorised.
-fn multiplied(gate: &Tensor, up: &Tensor, f: impl Fn(f32) -> f32 + Sync) -> Result<Tensor> {
+/// `f(gate) · g(up)`; monomorphic in both, so that it is vectorised.
+fn multiplied(
+    gate: &Tensor,
+    up: &Tensor,
+    f: impl Fn(f32) -> f32 + Sync,
+    g: impl Fn(f32) -> f32 + Sync,
+) -> Result<Tensor> {
     let (wide_gate, wide_up) = (cpu::wide(gate)?, cpu::wide(up)?);
-    let values = cpu::zip(&cpu::view(&wide_gate)?, &cpu::view(&wide_up)?, |gate, up| f(gate) * up);
+    let (gates, ups) = (cpu::view(&wide_gate)?, cpu::view(&wide_up)?);
+    let values = cpu::zip(&gates, &ups, |gate, up| f(gate) * g(up));
     cpu::tensor(values, gate.shape(), gate.dtype())
 }
 
-/// The gradients of `f(gate) · up` with respect to both, in one pass.
+/// The gradients of `f(gate) · g(up)` with respect to both, in one pass.
 fn pulled(
     gate: &Tensor,
     up: &Tensor,
     gradient: &Tensor,
-    both: impl Fn(f32) -> (f32, f32) + Sync,
+    f: impl Fn(f32) -> (f32, f32) + Sync,
+    g: impl Fn(f32) -> (f32, f32) + Sync,
 ) -> Result<(Tensor, Tensor)> {
     let (wide_gate, wide_up, wide_gradient) = (cpu::wide(gate)?, cpu::wide(up)?, cpu::wide(gradient)?);
-    let (x, u, g) = (cpu::view(&wide_gate)?, cpu::view(&wide_up)?, cpu::view(&wide_gradient)?);
+    let (x, u, slopes) = (cpu::view(&wide_gate)?, cpu::view(&wide_up)?, cpu::view(&wide_gradient)?);
     let mut of_gate = Vec::new();
     // SAFETY: the zips of equally cut, equally long chunks cover every element of both buffers.
     let of_up = unsafe {
@@ -133,16 +172,17 @@ fn pulled(
                     .zip(
                         x.par_chunks(cpu::CHUNK)
                             .zip(u.par_chunks(cpu::CHUNK))
-                            .zip(g.par_chunks(cpu::CHUNK)),
+                            .zip(slopes.par_chunks(cpu::CHUNK)),
                     )
-                    .for_each(|((of_gate, of_up), ((x, u), g))| {
+                    .for_each(|((of_gate, of_up), ((x, u), slopes))| {
                         wide!({
                             let len = x.len();
-                            let (of_gate, of_up, u, g) = (&mut of_gate[..len], &mut of_up[..len], &u[..len], &g[..len]);
+                            let (of_gate, of_up) = (&mut of_gate[..len], &mut of_up[..len]);
+                            let (u, slopes) = (&u[..len], &slopes[..len]);
                             for i in 0..len {
-                                let (value, slope) = both(x[i]);
-                                of_gate[i].write(g[i] * u[i] * slope);
-                                of_up[i].write(g[i] * value);
+                                let ((gate, of_f), (up, of_g)) = (f(x[i]), g(u[i]));
+                                of_gate[i].write(slopes[i] * up * of_f);
+                                of_up[i].write(slopes[i] * gate * of_g);
                             }
                         });
                     });

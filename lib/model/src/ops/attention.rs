@@ -16,22 +16,44 @@ use super::{Tape, composed, cpu, simd};
 /// Queries per block of scores.
 const BLOCK: usize = 64;
 
-/// What attention needs besides its tensors.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Which keys up to its own position a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// The last so many.
+    Sliding(usize),
+    /// Those of the stretch of so many positions in which its own lies (Llama 4).
+    Chunk(usize),
+}
+
+/// What attention needs besides queries, keys and values.
+#[derive(Clone, Debug)]
 pub struct Attention {
     /// Multiplies q·k before anything else.
     pub scale: f32,
     /// `cap · tanh(score / cap)`, Gemma 2.
     pub softcap: Option<f32>,
-    /// A query at position p sees keys at p - window < j <= p.
-    pub window: Option<usize>,
+    pub window: Option<Window>,
+    /// For each head a score that takes its share of the softmax and mixes no value (gpt-oss): (heads).
+    pub sinks: Option<Tensor>,
 }
 
 impl Attention {
     /// The keys that the query at `position` sees.
     fn visible(&self, position: usize) -> Range<usize> {
-        let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let first = match self.window {
+            None => 0,
+            Some(Window::Sliding(length)) => (position + 1).saturating_sub(length),
+            Some(Window::Chunk(length)) => position / length * length,
+        };
         first..position + 1
+    }
+
+    /// The sink of every head; nothing where there are none.
+    fn sink_values(&self) -> Result<Vec<f32>> {
+        match &self.sinks {
+            None => Ok(Vec::new()),
+            Some(sinks) => Ok(cpu::view(&*cpu::wide(sinks)?)?.to_vec()),
+        }
     }
 }
 
@@ -45,36 +67,41 @@ pub fn attention(
     offsets: &[usize],
     how: &Attention,
 ) -> Result<Tensor> {
-    let how = *how;
-    let shape = Heads::of(q, k, v)?;
+    let shape = Heads::of(q, k, v, how)?;
     if offsets.last() != Some(&shape.rows) || k.dim(0)? != shape.rows {
         return Err(Error::Msg(format!(
             "attention over {} rows with offsets {offsets:?}",
             shape.rows
         )));
     }
+    let inputs: Vec<&Tensor> = [q, k, v].into_iter().chain(&how.sinks).collect();
+    let how = how.clone();
     if !cpu::is_host(q) {
         let offsets = offsets.to_vec();
-        return composed(tape, "attention", &[q, k, v], move |inputs| {
+        return composed(tape, "attention", &inputs, move |inputs| {
             packed_by_candle(inputs, &offsets, &how)
         });
     }
     let (wide_q, wide_k, wide_v) = (cpu::wide(q)?, cpu::wide(k)?, cpu::wide(v)?);
     let (key_values, value_values) = (cpu::view(&wide_k)?, cpu::view(&wide_v)?);
     let sequences = sequences(offsets, &key_values, &value_values, shape);
-    let recording = tape.tracks_any(&[q, k, v]);
-    let forward = forward(&cpu::view(&wide_q)?, &sequences, shape, &how, recording);
+    let recording = tape.tracks_any(&inputs);
+    let forward = forward(&cpu::view(&wide_q)?, &sequences, shape, &how, recording)?;
     if tape.observes() {
         tape.note_logit(forward.logit_max);
     }
     let output = cpu::tensor(forward.output, (shape.rows, shape.heads, shape.value_dim), q.dtype())?;
     if recording {
-        let inputs = [q.clone(), k.clone(), v.clone()];
+        let inputs = [q, k, v].map(Tensor::clone);
         let (offsets, result, lse) = (offsets.to_vec(), output.clone(), forward.lse);
         tape.record("attention", &output, move |gradient, backward| {
             let gradients = pull(&inputs, &result, &gradient, &lse, &offsets, shape, &how)?;
             for (input, gradient) in inputs.iter().zip(gradients) {
                 backward.send(input, cpu::tensor(gradient, input.shape(), input.dtype())?)?;
+            }
+            if let Some(sinks) = how.sinks.as_ref().filter(|sinks| backward.wants(*sinks)) {
+                let gradient = pull_sinks(&how.sink_values()?, &result, &gradient, &lse, shape)?;
+                backward.send(sinks, cpu::tensor(gradient, sinks.shape(), DType::F32)?)?;
             }
             Ok(())
         });
@@ -94,7 +121,7 @@ pub fn attention_cached(
     let (Some(first_key), Some(first_value)) = (keys.first(), values.first()) else {
         return Err(Error::Msg("attention over no sequence".into()));
     };
-    let shape = Heads::of(q, first_key, first_value)?;
+    let shape = Heads::of(q, first_key, first_value, how)?;
     if offsets.last() != Some(&shape.rows) || offsets.len() != keys.len() + 1 || keys.len() != values.len() {
         return Err(Error::Msg(format!(
             "attention over {} rows with offsets {offsets:?}",
@@ -104,7 +131,8 @@ pub fn attention_cached(
     if !cpu::is_host(q) {
         let mut outputs = Vec::with_capacity(keys.len());
         for (pair, (k, v)) in offsets.windows(2).zip(keys.iter().zip(values)) {
-            outputs.push(attend_by_candle(&q.narrow(0, pair[0], pair[1] - pair[0])?, k, v, how)?);
+            let q = q.narrow(0, pair[0], pair[1] - pair[0])?;
+            outputs.push(attend_by_candle(&q, k, v, how.sinks.as_ref(), how)?);
         }
         return Tensor::cat(&outputs, 0);
     }
@@ -112,7 +140,7 @@ pub fn attention_cached(
     let (wide_keys, wide_values) = (all_wide(keys)?, all_wide(values)?);
     let (key_views, value_views) = (all_viewed(&wide_keys)?, all_viewed(&wide_values)?);
     let sequences = continued(offsets, &key_views, &value_views, shape)?;
-    let forward = forward(&cpu::view(&wide_q)?, &sequences, shape, how, false);
+    let forward = forward(&cpu::view(&wide_q)?, &sequences, shape, how, false)?;
     cpu::tensor(forward.output, (shape.rows, shape.heads, shape.value_dim), q.dtype())
 }
 
@@ -121,7 +149,7 @@ pub fn attention_cached(
 pub fn largest_scores(q: &Tensor, keys: &[Tensor], offsets: &[usize], how: &Attention) -> Result<Tensor> {
     let first = keys.first();
     let first = first.ok_or_else(|| Error::Msg("scores over no sequence".into()))?;
-    let shape = Heads::of(q, first, first)?;
+    let shape = Heads::of(q, first, first, how)?;
     if !cpu::is_host(q) {
         let pairs = offsets.windows(2).zip(keys);
         let largest = pairs.map(|(pair, k)| largest_by_candle(&q.narrow(0, pair[0], pair[1] - pair[0])?, k, how));
@@ -132,7 +160,7 @@ pub fn largest_scores(q: &Tensor, keys: &[Tensor], offsets: &[usize], how: &Atte
     let sequences = continued(offsets, &keys, &keys, shape)?; // scores read no values
     let mut largest = vec![0.0; shape.rows * shape.heads];
     let target = Target::new(&mut largest, shape.heads);
-    heads(&q, &sequences, shape, how)
+    heads(&q, &sequences, shape, how, &[]) // a sink is no token's score
         .par_iter()
         // SAFETY: each task writes the numbers of its own sequence's rows and its own head.
         .for_each_init(Vec::new, |scores, head| unsafe { head.largest(scores, target) });
@@ -149,10 +177,13 @@ struct Heads {
 }
 
 impl Heads {
-    fn of(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Self> {
+    fn of(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Result<Self> {
         let (rows, heads, head_dim) = q.dims3()?;
         let (length, kv_heads, key_dim) = k.dims3()?;
         let (value_length, value_heads, value_dim) = v.dims3()?;
+        if let Some(sinks) = how.sinks.as_ref().filter(|sinks| sinks.dims() != [heads]) {
+            return Err(Error::Msg(format!("sinks {:?} of {heads} heads", sinks.shape())));
+        }
         if key_dim != head_dim || value_heads != kv_heads || length != value_length || heads % kv_heads != 0 {
             return Err(Error::Msg(format!(
                 "attention of {:?} over {:?}, {:?}",
@@ -267,8 +298,9 @@ struct Forward {
     logit_max: f32,
 }
 
-fn forward(q: &[f32], sequences: &[Sequence], shape: Heads, how: &Attention, recording: bool) -> Forward {
-    let heads = heads(q, sequences, shape, how);
+fn forward(q: &[f32], sequences: &[Sequence], shape: Heads, how: &Attention, recording: bool) -> Result<Forward> {
+    let sinks = how.sink_values()?;
+    let heads = heads(q, sequences, shape, how, &sinks);
     let mut lse = vec![0.0; if recording { shape.rows * shape.heads } else { 0 }];
     let mut logit_max = f32::NEG_INFINITY;
     let lse_target = recording.then(|| Target::new(&mut lse, shape.heads));
@@ -283,16 +315,23 @@ fn forward(q: &[f32], sequences: &[Sequence], shape: Heads, how: &Attention, rec
                 .reduce(|| f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
         })
     };
-    Forward { output, lse, logit_max }
+    Ok(Forward { output, lse, logit_max })
 }
 
-fn heads<'a>(q: &'a [f32], sequences: &'a [Sequence<'a>], shape: Heads, how: &'a Attention) -> Vec<Head<'a>> {
+fn heads<'a>(
+    q: &'a [f32],
+    sequences: &'a [Sequence<'a>],
+    shape: Heads,
+    how: &'a Attention,
+    sinks: &[f32],
+) -> Vec<Head<'a>> {
     let head = |sequence, head| Head {
         q,
         sequence,
         head,
         shape,
         how,
+        sink: sinks.get(head).copied(),
     };
     let all = sequences.iter();
     all.flat_map(|sequence| (0..shape.heads).map(move |index| head(sequence, index)))
@@ -307,6 +346,7 @@ struct Head<'a> {
     head: usize,
     shape: Heads,
     how: &'a Attention,
+    sink: Option<f32>,
 }
 
 impl<'a> Head<'a> {
@@ -320,11 +360,12 @@ impl<'a> Head<'a> {
         for block in blocks(self.sequence.rows, self.sequence.past, self.how) {
             let row = self.row(&block);
             self.score(scores, &block, true);
-            for (i, (max, sum)) in self.soften(scores, &block).into_iter().enumerate() {
+            for (i, softened) in self.soften(scores, &block).into_iter().enumerate() {
+                let max = softened.largest;
                 logit_max = if max > logit_max { max } else { logit_max };
                 if let Some(lse) = lse {
                     // SAFETY: this row and head belong to this task alone, by the caller's promise.
-                    unsafe { lse.slice((row + i) * shape.heads + self.head, 1)[0] = max + sum.ln() };
+                    unsafe { lse.slice((row + i) * shape.heads + self.head, 1)[0] = softened.lse() };
                 }
             }
             let weights = matrix(scores, block.rows, block.keys.len());
@@ -409,21 +450,39 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Scores become weights, zero where a query sees nothing; gives each row's largest score and its sum of exponentials.
-    fn soften(&self, scores: &mut [f32], block: &Block) -> Vec<(f32, f32)> {
+    /// Scores become weights, zero where a query sees nothing.
+    fn soften(&self, scores: &mut [f32], block: &Block) -> Vec<Softened> {
         let mut found = Vec::with_capacity(block.rows);
         wide!({
             for (i, scores) in scores.chunks_exact_mut(block.keys.len()).enumerate() {
                 let seen = self.seen(block, i);
-                let max = simd::max(&scores[seen.clone()]);
-                let sum = simd::exp_shifted(&mut scores[seen.clone()], max);
+                let largest = simd::max(&scores[seen.clone()]);
+                let shift = self.sink.map_or(largest, |sink| largest.max(sink));
+                let mut sum = simd::exp_shifted(&mut scores[seen.clone()], shift);
+                if let Some(sink) = self.sink {
+                    sum += (sink - shift).exp();
+                }
                 let factor = 1.0 / sum;
                 scores[seen.clone()].iter_mut().for_each(|score| *score *= factor);
                 clear_unseen(scores, seen);
-                found.push((max, sum));
+                found.push(Softened { largest, shift, sum });
             }
         });
         found
+    }
+}
+
+/// What the softmax of one row went over.
+struct Softened {
+    largest: f32,
+    /// What scores were lessened by before their exponentials were summed.
+    shift: f32,
+    sum: f32,
+}
+
+impl Softened {
+    fn lse(&self) -> f32 {
+        self.shift + self.sum.ln()
     }
 }
 
@@ -493,6 +552,7 @@ fn pull(
                             head,
                             shape,
                             how,
+                            sink: None, // it is in `lse`
                         };
                         head.pull(&given, scratch, Places { q, k, v });
                     }
@@ -500,6 +560,22 @@ fn pull(
         })
     };
     Ok([dq, dk, dv])
+}
+
+/// The gradient of the sinks: what each took from the weights of all keys, over all rows.
+fn pull_sinks(sinks: &[f32], output: &Tensor, gradient: &Tensor, lse: &[f32], shape: Heads) -> Result<Vec<f32>> {
+    let (output, gradient) = (cpu::wide(output)?, cpu::wide(gradient)?);
+    let (output, gradient) = (cpu::view(&output)?, cpu::view(&gradient)?);
+    let (output, gradient): (&[f32], &[f32]) = (&output, &gradient);
+    let of_row = |row: usize, head: usize| {
+        let start = row * shape.output_stride() + head * shape.value_dim;
+        let place = start..start + shape.value_dim;
+        let level = simd::dot(&output[place.clone()], &gradient[place]);
+        f64::from((sinks[head] - lse[row * shape.heads + head]).exp() * level)
+    };
+    let heads = (0..shape.heads).into_par_iter();
+    let sums = heads.map(|head| (0..shape.rows).map(|row| of_row(row, head)).sum::<f64>());
+    Ok(sums.map(|sum| -sum as f32).collect())
 }
 
 impl Head<'_> {
@@ -575,7 +651,7 @@ impl Head<'_> {
     }
 }
 
-/// The same by candle's operations, one sequence after the other; `inputs` are q, k and v.
+/// The same by candle's operations, one sequence after the other; `inputs` are q, k, v and the sinks, if any.
 pub(super) fn packed_by_candle(inputs: &[Tensor], offsets: &[usize], how: &Attention) -> Result<Tensor> {
     let mut outputs = Vec::with_capacity(offsets.len());
     for pair in offsets.windows(2) {
@@ -584,6 +660,7 @@ pub(super) fn packed_by_candle(inputs: &[Tensor], offsets: &[usize], how: &Atten
             &part(&inputs[0])?,
             &part(&inputs[1])?,
             &part(&inputs[2])?,
+            inputs.get(3),
             how,
         )?);
     }
@@ -591,15 +668,20 @@ pub(super) fn packed_by_candle(inputs: &[Tensor], offsets: &[usize], how: &Atten
 }
 
 /// One sequence by candle's operations: q (rows, heads, head_dim) are the last rows of k, v (length, kv_heads, head_dim).
-fn attend_by_candle(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Result<Tensor> {
+fn attend_by_candle(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<&Tensor>, how: &Attention) -> Result<Tensor> {
     let (rows, heads, _) = q.dims3()?;
     let (length, kv_heads, value_dim) = v.dims3()?;
     let group = heads / kv_heads;
     let v = v.transpose(0, 1)?.contiguous()?; // (kv_heads, length, value_dim)
-    let scores = scores_by_candle(q, k, how)?;
+    let mut scores = scores_by_candle(q, k, how)?;
+    if let Some(sinks) = sinks {
+        let sinks = sinks.to_dtype(DType::F32)?.reshape((kv_heads, group, 1, 1))?;
+        scores = Tensor::cat(&[scores, sinks.broadcast_as((kv_heads, group, rows, 1))?], 3)?;
+    }
     let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
     let weights = scores
         .broadcast_div(&scores.sum_keepdim(D::Minus1)?)?
+        .narrow(3, 0, length)?
         .to_dtype(v.dtype())?;
     let out = weights.reshape((kv_heads, group * rows, length))?.matmul(&v)?;
     out.reshape((kv_heads, group, rows, value_dim))?

@@ -103,6 +103,20 @@ pub fn scale(tape: &Tape, x: &Tensor, factor: f64) -> Result<Tensor> {
     Ok(output)
 }
 
+/// Each row of `x` (rows, heads, head_dim) times its own factor; `factors` (rows, 1, 1) in f32.
+pub fn scale_rows(tape: &Tape, x: &Tensor, factors: &Tensor) -> Result<Tensor> {
+    let factors = factors.clone();
+    let scaled = move |x: &Tensor| x.to_dtype(DType::F32)?.broadcast_mul(&factors)?.to_dtype(x.dtype());
+    let output = scaled(&x.detach())?;
+    if tape.tracks(x) {
+        let x = Place::of(x);
+        tape.record("scale_rows", &output, move |gradient, backward| {
+            backward.send(&x, scaled(&gradient)?)
+        });
+    }
+    Ok(output)
+}
+
 /// `x` within ±limit; a gradient passes where `x` lies inside, the border included.
 pub fn clamp(tape: &Tape, x: &Tensor, limit: f64) -> Result<Tensor> {
     let output = x.detach().clamp(-limit, limit)?;

@@ -4,7 +4,7 @@ use candle_core::{D, DType, Device, Error, Result, Tensor};
 use rayon::prelude::*;
 
 use super::tape::Place;
-use super::{Tape, cpu};
+use super::{Gradients, Tape, cpu};
 
 /// The `count` experts with the largest logits of each row of (rows, experts), the largest first: (rows, count), u32.
 pub fn largest(logits: &Tensor, count: usize) -> Result<Tensor> {
@@ -19,9 +19,59 @@ pub fn largest(logits: &Tensor, count: usize) -> Result<Tensor> {
     Tensor::from_vec(choices.collect::<Vec<u32>>(), (rows, count), logits.device())
 }
 
-/// The share of each row's softmax over all its logits (rows, experts) that falls to its `choices` (rows, count); with
-/// `renormalise` they sum to 1.
-pub fn expert_weights(tape: &Tape, logits: &Tensor, choices: &Tensor, renormalise: bool) -> Result<Tensor> {
+/// How much each of its experts counts for a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpertWeights {
+    /// Its share of the softmax over all logits.
+    Share,
+    /// Its share of the softmax over the logits of the chosen.
+    ShareOfChosen,
+    /// The sigmoid of its logit.
+    Sigmoid,
+}
+
+/// What the weights multiply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weighed {
+    Outputs,
+    Inputs,
+}
+
+/// The weight of each of a row's `choices` (rows, count), from its logits (rows, experts).
+pub fn expert_weights(tape: &Tape, logits: &Tensor, choices: &Tensor, how: ExpertWeights) -> Result<Tensor> {
+    match how {
+        ExpertWeights::Share => shares(tape, logits, choices, false),
+        ExpertWeights::ShareOfChosen => shares(tape, logits, choices, true),
+        ExpertWeights::Sigmoid => sigmoids(tape, logits, choices),
+    }
+}
+
+/// The sigmoid of the logit of each choice.
+fn sigmoids(tape: &Tape, logits: &Tensor, choices: &Tensor) -> Result<Tensor> {
+    let (rows, experts) = logits.dims2()?;
+    let count = choices.dim(1)?;
+    let (values, chosen) = (host(logits)?, chosen(choices, experts)?);
+    let place = move |at: usize, expert: u32| at / count * experts + expert as usize;
+    let sigmoid = |(at, &expert): (usize, &u32)| 1.0 / (1.0 + (-values[place(at, expert)]).exp());
+    let weights: Vec<f32> = chosen.iter().enumerate().map(sigmoid).collect();
+    let output = Tensor::from_slice(&weights, (rows, count), &Device::Cpu)?;
+    let output = output.to_dtype(logits.dtype())?.to_device(logits.device())?;
+    if tape.tracks(logits) {
+        let (logits, dtype, device) = (Place::of(logits), logits.dtype(), logits.device().clone());
+        tape.record("expert_weights", &output, move |gradient, backward| {
+            let mut slopes = vec![0f32; rows * experts];
+            for (at, gradient) in host(&gradient)?.into_iter().enumerate() {
+                slopes[place(at, chosen[at])] += gradient * weights[at] * (1.0 - weights[at]);
+            }
+            let slopes = Tensor::from_vec(slopes, (rows, experts), &Device::Cpu)?;
+            backward.send(&logits, slopes.to_dtype(dtype)?.to_device(&device)?)
+        });
+    }
+    Ok(output)
+}
+
+/// The share of each row's softmax over all its logits that falls to its choices; with `renormalise` they sum to 1.
+fn shares(tape: &Tape, logits: &Tensor, choices: &Tensor, renormalise: bool) -> Result<Tensor> {
     let (rows, experts) = logits.dims2()?;
     let count = choices.dim(1)?;
     let shares = softmax(&logits.to_dtype(DType::F32)?)?;
@@ -81,14 +131,14 @@ struct Part<'m> {
     tape: Tape<'m>,
 }
 
-/// Each row of x (rows, hidden) through the experts in its row of `choices` (rows, count), times `weights` (rows, count): their
-/// sum, by rising number of the expert. `run` is one expert on the rows that chose it, on the tape that it is given; `tensors`
+/// Each row of x (rows, hidden) through the experts in its row of `choices` (rows, count), whose inputs or outputs are multiplied
+/// by `weights` (rows, count): their sum, by rising number of the expert. `run` is one expert on the rows that chose it, on the tape that it is given; `tensors`
 /// are an expert's own. One that no row chose gets a gradient of zero, so that all of them have one.
 pub fn experts<'m>(
     tape: &Tape<'m>,
     x: &Tensor,
     choices: &Tensor,
-    weights: &Tensor,
+    (weights, weighed): (&Tensor, Weighed),
     tensors: &[Vec<&Tensor>],
     run: impl Fn(&Tape<'m>, usize, &Tensor) -> Result<Tensor>,
 ) -> Result<Tensor> {
@@ -107,8 +157,12 @@ pub fn experts<'m>(
             continue;
         }
         let inner = tape.inner();
-        let input = x.index_select(&index(&rows, x)?, 0)?.detach();
-        if tape.tracks(x) {
+        let mut input = x.index_select(&index(&rows, x)?, 0)?;
+        if weighed == Weighed::Inputs {
+            input = input.broadcast_mul(&of_places(weights, &places)?)?;
+        }
+        let input = input.detach();
+        if tape.tracks(x) || (weighed == Weighed::Inputs && tape.tracks(weights)) {
             inner.watch(&input);
         }
         let output = run(&inner, expert, &input)?;
@@ -120,26 +174,21 @@ pub fn experts<'m>(
             tape: inner,
         });
     }
-    let output = sum(x, weights, &parts)?;
+    let output = sum(x, weights, weighed, &parts)?;
     let learns = parts.iter().any(|part| part.tape.tracks(&part.output)) || !idle.is_empty();
     if learns || tape.tracks_any(&[x, weights]) {
         let (x, weights) = (x.clone(), weights.clone());
         tape.record("experts", &output, move |gradient, backward| {
-            let flat = weights.flatten_all()?;
             let mut of_x = Tensor::zeros(x.shape(), DType::F32, x.device())?;
-            let mut of_weights = Tensor::zeros(flat.shape(), DType::F32, x.device())?;
+            let mut of_weights = Tensor::zeros(weights.elem_count(), DType::F32, x.device())?;
             for part in parts {
-                let (rows, places) = (index(&part.rows, &x)?, index(&part.places, &x)?);
-                let gradient = gradient.index_select(&rows, 0)?;
-                let own = (&gradient * &part.output)?.to_dtype(DType::F32)?.sum(1)?;
-                of_weights = of_weights.index_add(&places, &own, 0)?;
-                if part.tape.tracks(&part.output) {
-                    let gradient = gradient.broadcast_mul(&flat.index_select(&places, 0)?.unsqueeze(1)?)?;
-                    let seeds = vec![(part.output, gradient)];
-                    let back = part.tape.backward_to(seeds, &part.input, backward.gradients)?;
-                    if let Some(back) = back {
-                        of_x = add_rows(of_x, &part.rows, &back)?;
-                    }
+                let (rows, places) = (part.rows.clone(), index(&part.places, &x)?);
+                let (back, own) = part.pull(&gradient, &x, (&weights, weighed), backward.gradients)?;
+                if let Some(own) = own {
+                    of_weights = of_weights.index_add(&places, &own.to_dtype(DType::F32)?.sum(1)?, 0)?;
+                }
+                if let Some(back) = back {
+                    of_x = add_rows(of_x, &rows, &back)?;
                 }
             }
             for tensor in idle {
@@ -155,16 +204,61 @@ pub fn experts<'m>(
     Ok(output)
 }
 
-/// What the experts made of their rows, weighted.
-fn sum(x: &Tensor, weights: &Tensor, parts: &[Part]) -> Result<Tensor> {
-    let flat = weights.flatten_all()?.to_dtype(DType::F32)?;
+impl Part<'_> {
+    /// From the gradient of all rows the gradient of this part's rows of x, and what, summed over each row, is that of their weights.
+    fn pull(
+        self,
+        gradient: &Tensor,
+        x: &Tensor,
+        (weights, weighed): (&Tensor, Weighed),
+        gradients: &mut Gradients,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let rows = index(&self.rows, x)?;
+        let gradient = gradient.index_select(&rows, 0)?;
+        let weights = of_places(weights, &self.places)?;
+        let is_tracked = self.tape.tracks(&self.output);
+        let through = |seed: Tensor| match is_tracked {
+            true => self
+                .tape
+                .backward_to(vec![(self.output.clone(), seed)], &self.input, gradients),
+            false => Ok(None),
+        };
+        match weighed {
+            Weighed::Outputs => {
+                let own = (&gradient * &self.output)?;
+                Ok((through(gradient.broadcast_mul(&weights)?)?, Some(own)))
+            }
+            Weighed::Inputs => match through(gradient)? {
+                None => Ok((None, None)),
+                Some(back) => {
+                    let own = (&back * x.index_select(&rows, 0)?)?;
+                    Ok((Some(back.broadcast_mul(&weights)?), Some(own)))
+                }
+            },
+        }
+    }
+}
+
+/// What the experts made of their rows, together.
+fn sum(x: &Tensor, weights: &Tensor, weighed: Weighed, parts: &[Part]) -> Result<Tensor> {
+    let weights = weights.to_dtype(DType::F32)?;
     let mut sum = Tensor::zeros(x.shape(), DType::F32, x.device())?;
     for part in parts {
-        let weights = flat.index_select(&index(&part.places, x)?, 0)?.unsqueeze(1)?; // (part, 1)
-        let weighted = part.output.to_dtype(DType::F32)?.broadcast_mul(&weights)?;
-        sum = add_rows(sum, &part.rows, &weighted)?;
+        let mut output = part.output.to_dtype(DType::F32)?;
+        if weighed == Weighed::Outputs {
+            output = output.broadcast_mul(&of_places(&weights, &part.places)?)?;
+        }
+        sum = add_rows(sum, &part.rows, &output)?;
     }
     Ok(sum.to_dtype(x.dtype())?.detach())
+}
+
+/// The weights in these places, (places, 1).
+fn of_places(weights: &Tensor, places: &[u32]) -> Result<Tensor> {
+    weights
+        .flatten_all()?
+        .index_select(&index(places, weights)?, 0)?
+        .unsqueeze(1)
 }
 
 /// Adds rows to those of an f32 matrix that `rows` names, on the CPU in place.

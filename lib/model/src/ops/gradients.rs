@@ -133,6 +133,32 @@ impl Gradients {
         values
     }
 
+    /// As [`Self::sum`], of one of the equal parts that a parameter's first dimension counts.
+    pub(super) fn sum_of_part(&mut self, stack: &Tensor, index: usize) -> Result<&mut [f32]> {
+        let size = stack.elem_count() / stack.dim(0)?;
+        Ok(&mut self.sum(stack)[index * size..][..size])
+    }
+
+    /// Adds `gradient` to that of one of the equal parts that a parameter's first dimension counts.
+    pub(super) fn add_to_part(&mut self, stack: &Tensor, index: usize, gradient: &Tensor) -> Result<()> {
+        let gradient = gradient.to_dtype(DType::F32)?;
+        if cpu::is_host(stack) {
+            let gradient = cpu::wide(&gradient)?;
+            cpu::add_into(self.sum_of_part(stack, index)?, &cpu::view(&gradient)?);
+            return Ok(());
+        }
+        let sum = match self.get(stack) {
+            Some(Gradient::Device(sum)) => sum.clone(),
+            _ => {
+                let zeros = Tensor::zeros(stack.shape(), DType::F32, stack.device())?;
+                self.add(stack.id(), &zeros)?;
+                zeros
+            }
+        };
+        let part = (sum.get(index)? + gradient)?;
+        sum.slice_set(&part.unsqueeze(0)?.contiguous()?, 0, index)
+    }
+
     /// The host buffer, and whether it holds a sum; otherwise the caller must overwrite all of it.
     pub(super) fn buffer(&mut self, parameter: TensorId, len: usize) -> (&mut [f32], bool) {
         let slot = self.slots.entry(parameter).or_insert_with(|| Slot {

@@ -46,7 +46,7 @@ pub fn linear(tape: &Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Res
     }
 }
 
-fn forward(tape: &Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub(super) fn forward(tape: &Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     if !cpu::is_host(x) {
         let y = x.matmul(&w.t()?)?.detach();
         return match bias {
@@ -140,24 +140,23 @@ fn weight_gradient(gradients: &mut Gradients, w: &Tensor, gradient: &Tensor, x: 
     if !cpu::is_host(w) {
         return gradients.add(w.id(), &gradient.t()?.matmul(x)?);
     }
-    if (gradient.dtype(), x.dtype()) == (DType::BF16, DType::BF16) {
-        return add_product::<bf16>(gradients, w, &gradient.contiguous()?, &x.contiguous()?, how);
-    }
-    let (gradient, x) = (cpu::wide(gradient)?, cpu::wide(x)?);
-    add_product::<f32>(gradients, w, &gradient, &x, how)
+    let (into, held) = gradients.buffer(w.id(), w.elem_count());
+    add_product(into, held, gradient, x, how)
 }
 
-/// As [`weight_gradient`], of one type without gaps.
-pub(super) fn add_product<T: Number>(
-    gradients: &mut Gradients,
-    w: &Tensor,
-    gradient: &Tensor,
-    x: &Tensor,
-    how: How,
-) -> Result<()> {
+/// Adds gradientᵀ · x to what `into` holds, if it holds anything.
+pub(super) fn add_product(into: &mut [f32], held: bool, gradient: &Tensor, x: &Tensor, how: How) -> Result<()> {
+    if (gradient.dtype(), x.dtype()) == (DType::BF16, DType::BF16) {
+        return add_product_of::<bf16>(into, held, &gradient.contiguous()?, &x.contiguous()?, how);
+    }
+    let (gradient, x) = (cpu::wide(gradient)?, cpu::wide(x)?);
+    add_product_of::<f32>(into, held, &gradient, &x, how)
+}
+
+/// The same of one type without gaps.
+fn add_product_of<T: Number>(into: &mut [f32], held: bool, gradient: &Tensor, x: &Tensor, how: How) -> Result<()> {
     let ((rows, n), k) = (gradient.dims2()?, x.dim(1)?);
     let (gradient, x) = (cpu::view_of::<T>(gradient)?, cpu::view_of::<T>(x)?);
-    let (into, held) = gradients.buffer(w.id(), n * k);
     let product = MixedProduct::of(matrix(&gradient, rows, n).reversed_axes(), matrix(&x, rows, k), how);
     product.write(held, strided_mut(into, n, k, k));
     Ok(())

@@ -24,24 +24,26 @@ mod loss;
 mod norm;
 mod rope;
 mod simd;
+mod stack;
 mod tape;
 #[cfg(test)]
 mod tests;
 
-pub use activation::{Activation, activate, gated};
-pub use attention::{Attention, attention, attention_cached, largest_scores};
+pub use activation::{Activation, activate, clamped_gated, gated};
+pub use attention::{Attention, Window, attention, attention_cached, largest_scores};
 #[doc(hidden)]
 pub use cpu::through_candle;
 pub(crate) use cpu::{is_host, update as update_in_place};
 pub(crate) use elementwise::embedding_stored;
-pub use elementwise::{add, clamp, embedding, interleave, narrow, reshape, scale};
-pub use experts::{expert_weights, experts, largest};
+pub use elementwise::{add, clamp, embedding, interleave, narrow, reshape, scale, scale_rows};
+pub use experts::{ExpertWeights, Weighed, expert_weights, experts, largest};
 pub use gradients::{Gradient, Gradients};
 pub(crate) use linear::linear_stored;
 pub use linear::{STEADY_ROWS, linear};
 pub use loss::{CrossEntropy, Head, Targets, cross_entropy};
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{RopePairs, rope};
+pub use stack::linear_of;
 pub use tape::{Adapter, Backward, Learning, Tape};
 
 use candle_core::{Result, Tensor, Var};

@@ -11,23 +11,26 @@ use super::{Tape, composed, cpu, simd};
 /// Rows per parallel task, and per partial sum of a weight's gradient.
 const ROWS: usize = 64;
 
-/// `x / sqrt(mean(x²) + eps) · (offset + weight)` over the last dimension, in f32 inside; x (.., d), weight (d).
+/// `x / sqrt(mean(x²) + eps) · (offset + weight)` over the last dimension, in f32 inside; x (.., d), weight (d) or absent.
 /// `offset` is 0, or 1 for Gemma, which stores its weights around zero.
-pub fn rms_norm(tape: &Tape, x: &Tensor, weight: &Tensor, eps: f64, offset: f64) -> Result<Tensor> {
+pub fn rms_norm(tape: &Tape, x: &Tensor, weight: Option<&Tensor>, eps: f64, offset: f64) -> Result<Tensor> {
     if !cpu::is_host(x) {
-        return composed(tape, "rms_norm", &[x, weight], move |inputs| {
+        let inputs: Vec<&Tensor> = [x].into_iter().chain(weight).collect();
+        return composed(tape, "rms_norm", &inputs, move |inputs| {
             let wide = inputs[0].to_dtype(DType::F32)?;
             let variance = wide.sqr()?.mean_keepdim(D::Minus1)?;
-            let normed = wide.broadcast_div(&(variance + eps)?.sqrt()?)?;
-            let weight = inputs[1].to_dtype(DType::F32)?.affine(1.0, offset)?;
-            normed.broadcast_mul(&weight)?.to_dtype(inputs[0].dtype())
+            let mut normed = wide.broadcast_div(&(variance + eps)?.sqrt()?)?;
+            if let Some(weight) = inputs.get(1) {
+                normed = normed.broadcast_mul(&weight.to_dtype(DType::F32)?.affine(1.0, offset)?)?;
+            }
+            normed.to_dtype(inputs[0].dtype())
         });
     }
     normalise(
         tape,
         "rms_norm",
         x,
-        Some(weight),
+        weight,
         None,
         Norm {
             eps: eps as f32,

@@ -109,10 +109,15 @@ fn norms_agree_with_and_without_centring_over_rows_and_heads() {
         for offset in [0.0, 1.0] {
             agree(
                 &inputs[..2],
-                |tape, i| rms_norm(tape, &i[0], &i[1], 1e-5, offset),
+                |tape, i| rms_norm(tape, &i[0], Some(&i[1]), 1e-5, offset),
                 |i| rms_norm_slow(&i[0], &(&i[1] + offset)?, 1e-5),
             );
         }
+        agree(
+            &inputs[..1],
+            |tape, i| rms_norm(tape, &i[0], None, 1e-5, 0.0),
+            |i| rms_norm_slow(&i[0], &Tensor::ones(width, DType::F32, &Device::Cpu)?, 1e-5),
+        );
         agree(
             &inputs,
             |tape, i| layer_norm(tape, &i[0], Some(&i[1]), Some(&i[2]), 1e-5),
@@ -128,7 +133,7 @@ fn a_residual_around_a_norm_agrees() {
         &inputs,
         |tape, i| {
             let x = scale(tape, &i[0], 1.5)?;
-            let y = rms_norm(tape, &x, &i[1], 1e-5, 0.0)?;
+            let y = rms_norm(tape, &x, Some(&i[1]), 1e-5, 0.0)?;
             add(tape, &x, &add(tape, &y, &x)?)
         },
         |i| {
@@ -188,11 +193,19 @@ fn activations_agree_alone_and_gated() {
 fn attention_agrees_over_ragged_sequences_groups_windows_and_caps() {
     let offsets = [0usize, 1, 70, 75, 215];
     for (heads, kv_heads) in [(4, 4), (4, 2), (6, 1)] {
-        for (softcap, window) in [(None, None), (Some(3.0), None), (None, Some(9)), (Some(2.0), Some(66))] {
+        for (softcap, window) in [
+            (None, None),
+            (Some(3.0), None),
+            (None, Some(Window::Sliding(9))),
+            (Some(2.0), Some(Window::Sliding(66))),
+            (None, Some(Window::Chunk(9))),
+            (Some(2.0), Some(Window::Chunk(66))),
+        ] {
             let how = Attention {
                 scale: 0.3,
                 softcap,
                 window,
+                sinks: None,
             };
             let inputs = [
                 numbers(1, &[215, heads, 8]),
@@ -208,12 +221,77 @@ fn attention_agrees_over_ragged_sequences_groups_windows_and_caps() {
     }
 }
 
+/// A sink as a key of its own, whose value is zero: what a query sees is told by a mask.
+#[test]
+fn a_sink_is_a_key_without_a_value() {
+    let (rows, heads) = (70, 4);
+    for window in [None, Some(Window::Sliding(9))] {
+        let inputs = [
+            numbers(1, &[rows, heads, 8]),
+            numbers(2, &[rows, heads, 8]),
+            numbers(3, &[rows, heads, 8]),
+            numbers(4, &[heads]),
+        ];
+        let how = |sinks: &Tensor| Attention {
+            scale: 0.3,
+            softcap: None,
+            window,
+            sinks: Some(sinks.clone()),
+        };
+        let length = if window.is_some() { 9 } else { rows };
+        let hidden = |row: usize, key: usize| key > row || row - key >= length;
+        let mask: Vec<f32> = (0..rows * rows)
+            .map(|at| {
+                if hidden(at / rows, at % rows) {
+                    f32::NEG_INFINITY
+                } else {
+                    0.0
+                }
+            })
+            .collect();
+        let mask = Tensor::from_vec(mask, (1, rows, rows), &Device::Cpu).unwrap();
+        let plain = |i: &[Tensor]| {
+            let [q, k, v] = [0, 1, 2].map(|at| i[at].transpose(0, 1).unwrap().contiguous().unwrap());
+            let scores = (q.matmul(&k.t()?)? * 0.3)?.broadcast_add(&mask)?;
+            let sinks = i[3].reshape((heads, 1, 1))?.broadcast_as((heads, rows, 1))?;
+            let weights = candle_nn::ops::softmax(&Tensor::cat(&[scores, sinks], 2)?, 2)?;
+            weights.narrow(2, 0, rows)?.contiguous()?.matmul(&v)?.transpose(0, 1)
+        };
+        agree(
+            &inputs,
+            |tape, i| attention(tape, &i[0], &i[1], &i[2], &[0, rows], &how(&i[3])),
+            plain,
+        );
+        through_candle(|| {
+            agree(
+                &inputs,
+                |tape, i| attention(tape, &i[0], &i[1], &i[2], &[0, rows], &how(&i[3])),
+                plain,
+            );
+        });
+        let [q, k, v, sinks] = &inputs;
+        let whole = attention(&Tape::off(), q, k, v, &[0, rows], &how(sinks)).unwrap();
+        let last = q.narrow(0, rows - 3, 3).unwrap();
+        let [keys, values] = [k, v].map(std::slice::from_ref);
+        let cached = attention_cached(&last, keys, values, &[0, 3], &how(sinks)).unwrap();
+        assert!(relative_error(&cached, &whole.narrow(0, rows - 3, 3).unwrap()) < 1e-6);
+        let heads_of_another = how(&numbers(4, &[heads + 1]));
+        assert!(attention(&Tape::off(), q, k, v, &[0, rows], &heads_of_another).is_err());
+    }
+}
+
 #[test]
 fn cached_attention_equals_the_last_rows_of_the_whole() {
+    let windows = [None, Some(Window::Sliding(30)), Some(Window::Chunk(32))];
+    windows.into_iter().for_each(cached_attention_equals);
+}
+
+fn cached_attention_equals(window: Option<Window>) {
     let how = Attention {
         scale: 0.4,
         softcap: None,
-        window: Some(30),
+        window,
+        sinks: None,
     };
     let (q, k, v) = (
         numbers(1, &[90, 4, 8]),
@@ -311,6 +389,47 @@ fn embedding_narrow_and_reshape_agree() {
 }
 
 #[test]
+fn a_clamped_gate_agrees_within_and_beyond_its_limit() {
+    let inputs = [numbers(1, &[33, 20]), numbers(2, &[33, 20])];
+    for limit in [0.4, 7.0] {
+        agree(
+            &inputs,
+            |tape, i| clamped_gated(tape, &i[0], &i[1], 1.7, limit),
+            |i| {
+                let gate = i[0].minimum(f64::from(limit))?;
+                let swish = (&gate * candle_nn::ops::sigmoid(&(&gate * 1.7)?)?)?;
+                swish * (i[1].clamp(-f64::from(limit), f64::from(limit))? + 1.0)?
+            },
+        );
+    }
+}
+
+#[test]
+fn one_of_several_weights_agrees() {
+    let inputs = [numbers(1, &[9, 16]), numbers(2, &[3, 12, 16]), numbers(3, &[3, 12])];
+    let own = |tape: &Tape, i: &[Tensor]| {
+        let first = linear_of(tape, &i[0], &i[1], Some(&i[2]), 2)?;
+        add(tape, &first, &linear_of(tape, &i[0], &i[1], Some(&i[2]), 0)?)
+    };
+    let plain = |i: &[Tensor]| {
+        let one = |at: usize| i[0].matmul(&i[1].get(at)?.t()?)?.broadcast_add(&i[2].get(at)?);
+        one(2)? + one(0)?
+    };
+    agree(&inputs, own, plain);
+    through_candle(|| agree(&inputs, own, plain));
+}
+
+#[test]
+fn rows_times_their_own_factors_agree() {
+    let factors = numbers(5, &[6, 1, 1]);
+    agree(
+        &[numbers(1, &[6, 2, 8])],
+        |tape, i| scale_rows(tape, &i[0], &factors),
+        |i| i[0].broadcast_mul(&factors),
+    );
+}
+
+#[test]
 fn a_clamp_agrees() {
     agree(
         &[numbers(1, &[6, 8])],
@@ -363,10 +482,10 @@ fn an_operation_outside_the_tape_is_refused() {
 #[test]
 fn half_precision_is_widened_inside() {
     let (x, w) = (numbers(1, &[20, 16]), numbers(2, &[16]));
-    let exact = rms_norm(&Tape::off(), &x, &w, 1e-5, 0.0).unwrap();
+    let exact = rms_norm(&Tape::off(), &x, Some(&w), 1e-5, 0.0).unwrap();
     for dtype in [DType::BF16, DType::F16] {
         let x = x.to_dtype(dtype).unwrap();
-        let y = rms_norm(&Tape::off(), &x, &w.to_dtype(dtype).unwrap(), 1e-5, 0.0).unwrap();
+        let y = rms_norm(&Tape::off(), &x, Some(&w.to_dtype(dtype).unwrap()), 1e-5, 0.0).unwrap();
         assert_eq!(y.dtype(), dtype);
         assert!(relative_error(&y.to_dtype(DType::F32).unwrap(), &exact) < 1e-2);
     }

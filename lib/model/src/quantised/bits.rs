@@ -25,6 +25,22 @@ pub fn words(bytes: &[u8]) -> Vec<u32> {
         .collect()
 }
 
+/// Floats of one sign, two exponent bits and one of mantissa (E2M1), by their code.
+pub const E2M1: [f32; 16] = [
+    0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
+];
+
+/// A power of two, of which the byte is the exponent (E8M0); its last code is no number.
+#[inline(always)]
+pub fn e8m0(byte: u8) -> f32 {
+    match byte {
+        // below the exponents of normal numbers lies half of the least one
+        0 => f32::from_bits(1 << 22),
+        255 => f32::NAN,
+        _ => f32::from_bits(u32::from(byte) << 23),
+    }
+}
+
 /// A float of one sign, four exponent and three mantissa bits (E4M3, without infinities).
 pub fn e4m3(byte: u8) -> f32 {
     let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));

@@ -1,7 +1,8 @@
 //! Checkpoints whose matrices are kept in 8 or 4 bits, dequantised as they are loaded.
 
-mod bits;
+pub(crate) mod bits;
 mod fp8;
+mod mxfp4;
 mod packed;
 mod table;
 
@@ -24,6 +25,8 @@ pub enum Scheme {
     Table,
     /// Integers less a zero point, times a scale, both by groups of inputs (GPTQ, AWQ).
     Packed(Packing),
+    /// Floats of 4 bits, times a power of two for each 32 inputs; of the matrices of experts alone (gpt-oss).
+    Mxfp4,
 }
 
 /// What may stand beside a matrix, behind the name of its module.
@@ -86,6 +89,7 @@ impl Scheme {
             },
             Some("gptq") => Packing::gptq(said).map(Self::Packed),
             Some("awq") => Packing::awq(said).map(Self::Packed),
+            Some("mxfp4") => Ok(Self::Mxfp4),
             _ => refuse("quant_method"),
         }
     }
@@ -128,8 +132,11 @@ impl Dequantised {
         Self { base, scheme }
     }
 
-    /// The values of a matrix that is kept quantised; none of one that is kept as it is.
-    fn values(&self, module: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+    /// The values of a tensor that is kept quantised; none of one that is kept as it is.
+    fn values(&self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+        let Some((module, last)) = self.parted(name, shape.len()) else {
+            return Ok(None);
+        };
         let parts = Parts {
             source: &self.base,
             module,
@@ -138,18 +145,33 @@ impl Dequantised {
             Scheme::Fp8 { block } => fp8::values(&parts, shape, block),
             Scheme::Table => table::values(&parts, shape),
             Scheme::Packed(packing) => packed::values(&parts, shape, packing),
+            Scheme::Mxfp4 => mxfp4::values(&parts, last, shape),
+        }
+    }
+
+    /// A tensor's module and its last name there, if the scheme is for such tensors.
+    fn parted<'n>(&self, name: &'n str, rank: usize) -> Option<(&'n str, &'n str)> {
+        let (module, last) = name.rsplit_once('.')?;
+        let is_of_scheme = match self.scheme {
+            Scheme::Mxfp4 => rank == 3,
+            _ => rank == 2 && last == "weight",
+        };
+        is_of_scheme.then_some((module, last))
+    }
+
+    /// The names of what may stand in the files in the place of a tensor, or beside it.
+    fn companions(&self, name: &str) -> Vec<String> {
+        match (self.scheme, name.strip_suffix(".weight")) {
+            (Scheme::Mxfp4, None) => mxfp4::PARTS.iter().map(|part| format!("{name}_{part}")).collect(),
+            (Scheme::Mxfp4, Some(_)) | (_, None) => Vec::new(),
+            (_, Some(module)) => COMPANIONS.iter().map(|part| format!("{module}.{part}")).collect(),
         }
     }
 }
 
 impl Source for Dequantised {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let module = name.strip_suffix(".weight").filter(|_| shape.len() == 2);
-        let values = match module {
-            Some(module) => self.values(module, shape)?,
-            None => None,
-        };
-        let Some(values) = values else {
+        let Some(values) = self.values(name, shape)? else {
             return self.base.tensor(name, shape);
         };
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
@@ -168,8 +190,7 @@ impl Source for Dequantised {
     }
 
     fn refuse_unused(&self, asked: &[&str]) -> Result<()> {
-        let modules = asked.iter().filter_map(|name| name.strip_suffix(".weight"));
-        let beside = modules.flat_map(|module| COMPANIONS.map(|part| format!("{module}.{part}")));
+        let beside = asked.iter().flat_map(|name| self.companions(name));
         let all: Vec<Cow<str>> = asked
             .iter()
             .map(|name| Cow::from(*name))

@@ -1,7 +1,7 @@
 //! Quantised matrices against what made them: `scripts/parity/quantised.py`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
@@ -13,6 +13,11 @@ fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/quantised")
 }
 
+/// What `scripts/parity/mxfp4.py` writes.
+fn mxfp4() -> PathBuf {
+    fixtures().join("../mxfp4")
+}
+
 #[test]
 fn every_scheme_gives_the_numbers_of_its_reference() {
     let mut cases: Vec<_> = fs::read_dir(fixtures())
@@ -22,29 +27,52 @@ fn every_scheme_gives_the_numbers_of_its_reference() {
     cases.sort();
     assert_eq!(cases.len(), 11);
     for case in cases {
-        let checkpoint = Checkpoint::open(&case, &Options::default()).unwrap();
-        let decoder = checkpoint.load().unwrap();
-        let golden = candle_core::safetensors::load(case.join("golden.safetensors"), &Device::Cpu).unwrap();
-        assert_eq!(golden.len(), 7);
-        for (name, golden) in &golden {
-            let own = decoder
-                .parameters()
-                .iter()
-                .find(|parameter| parameter.name == *name)
-                .unwrap();
-            let numbers = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            for (own, theirs) in numbers(&own.tensor).into_iter().zip(numbers(golden)) {
-                let far = (own - theirs).abs();
-                assert!(
-                    far <= 1e-7 * theirs.abs().max(1e-3),
-                    "{}: {name}: {own} for {theirs}",
-                    case.display()
-                );
-            }
-        }
-        let text: Value = serde_json::from_slice(checkpoint.config_text()).unwrap();
+        let text = equals_its_golden(&case, 7);
         assert!(text.get("quantization_config").is_none() && text["hidden_size"] == 32);
     }
+    let text = equals_its_golden(&mxfp4(), 2);
+    assert!(text.get("quantization_config").is_none() && text["hidden_size"] == 64);
+}
+
+/// Loads a case, compares the tensors that its golden has, of which there are `count`, and gives its config.
+fn equals_its_golden(case: &Path, count: usize) -> Value {
+    let checkpoint = Checkpoint::open(case, &Options::default()).unwrap();
+    let decoder = checkpoint.load().unwrap();
+    let golden = candle_core::safetensors::load(case.join("golden.safetensors"), &Device::Cpu).unwrap();
+    assert_eq!(golden.len(), count);
+    for (name, golden) in &golden {
+        let mut parameters = decoder.parameters().iter();
+        let own = parameters.find(|parameter| parameter.name == *name).unwrap();
+        let stored = match own.transposed {
+            true => own.tensor.t().unwrap(),
+            false => own.tensor.clone(),
+        };
+        assert_eq!(stored.dims(), golden.dims());
+        let numbers = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (own, theirs) in numbers(&stored).into_iter().zip(numbers(golden)) {
+            let far = (own - theirs).abs();
+            assert!(
+                far <= 1e-7 * theirs.abs().max(1e-3),
+                "{}: {name}: {own} for {theirs}",
+                case.display()
+            );
+        }
+    }
+    serde_json::from_slice(checkpoint.config_text()).unwrap()
+}
+
+#[test]
+fn a_scale_of_eight_bits_is_a_power_of_two() {
+    let pairs = [
+        (127, 1.0),
+        (130, 8.0),
+        (1, f32::MIN_POSITIVE),
+        (0, f32::MIN_POSITIVE / 2.0),
+    ];
+    for (byte, value) in pairs {
+        assert_eq!(bits::e8m0(byte), value, "{byte}");
+    }
+    assert!(bits::e8m0(255).is_nan());
 }
 
 #[test]
@@ -64,7 +92,7 @@ fn eight_bits_are_the_floats_they_are_meant_to_be() {
     assert!(bits::e4m3(0x7f).is_nan() && bits::e4m3(0xff).is_nan());
 }
 
-/// A copy of a case whose config says something else.
+/// What is said to a copy of a case whose config says something else.
 fn changed(case: &str, change: impl Fn(&mut Value)) -> String {
     let directory = tempfile::tempdir().unwrap();
     let from = fixtures().join(case);
@@ -109,12 +137,19 @@ fn what_is_not_read_is_refused_by_name() {
     assert!(said.contains("is of another shape"), "{said}");
     let said = changed("awq", |config| config["quantization_config"] = Value::Null);
     assert!(said.contains("is missing"), "{said}");
+    let mxfp4 = "../mxfp4";
+    let said = changed(mxfp4, |config| config["quantization_config"] = Value::Null);
+    assert!(said.contains("gate_up_proj: is missing"), "{said}");
+    let said = changed(mxfp4, |config| config["intermediate_size"] = json!(48));
+    assert!(said.contains("_blocks: is U8"), "{said}");
+    let said = changed(mxfp4, |config| config["num_local_experts"] = json!(2));
+    assert!(said.contains("[3,"), "{said}");
 }
 
 /// Cut or changed anywhere, a file is refused or taken; and never a panic.
 #[test]
 fn damaged_files_are_refused_or_taken() {
-    for case in ["fp8-blocks", "nf4-nested", "fp4", "gptq", "awq"] {
+    for case in ["fp8-blocks", "nf4-nested", "fp4", "gptq", "awq", "../mxfp4"] {
         let directory = tempfile::tempdir().unwrap();
         fs::copy(
             fixtures().join(case).join("config.json"),
