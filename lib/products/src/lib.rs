@@ -14,6 +14,8 @@ mod rounding;
 mod rows;
 
 pub use dense::{Product, Real, Target, matrix, strided, strided_mut};
+#[cfg(target_arch = "x86_64")]
+pub use kernels::blocks;
 pub use kernels::{Operand, STEADY_ROWS, Unit, family};
 pub use mixed::MixedProduct;
 pub use precision::{How, Precision};

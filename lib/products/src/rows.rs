@@ -12,6 +12,12 @@ pub trait Rows<T>: Sync {
 
     /// Writes some rows, one after the other, into a place of their size.
     fn write(&self, rows: Range<usize>, into: &mut [T]);
+
+    /// x · each of four rows, for the kernel that multiplies few rows of f32 on AVX2, to the bits that it has of the numbers; `None`
+    /// where they have to be written for it.
+    fn dots(&self, _rows: Range<usize>, _x: &[f32]) -> Option<[f32; 4]> {
+        None
+    }
 }
 
 /// A right side, (k, columns).

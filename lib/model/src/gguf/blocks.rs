@@ -1,10 +1,12 @@
 //! Stored blocks → numbers, by the arithmetic of the format's own library. Each type is one short loop over arrays of known size, which
-//! the compiler turns into the widest instructions of the processor that it runs on.
+//! says how it is laid out; where `registers` has the type too, it does the work, to the same bits.
 
 use products::{Operand, wide};
 use rayon::prelude::*;
 
 use super::file::Stored;
+#[cfg(target_arch = "x86_64")]
+use super::registers;
 
 /// Numbers that one thread takes at a time: a multiple of every block.
 const CHUNK: usize = 1 << 16;
@@ -32,6 +34,23 @@ pub fn first_infinite(bytes: &[u8], stored: Stored) -> Option<(usize, f32)> {
 
 /// Writes the numbers of `bytes` on this thread, rounded to the type of their place.
 pub fn write<T: Operand>(bytes: &[u8], stored: Stored, into: &mut [T]) {
+    #[cfg(target_arch = "x86_64")]
+    if registers::write(bytes, stored, into) {
+        return;
+    }
+    write_plainly(bytes, stored, into);
+}
+
+/// x · each of four rows, where their numbers need not be written for it.
+pub fn dots(_x: &[f32], _rows: [&[u8]; 4], _stored: Stored) -> Option<[f32; 4]> {
+    #[cfg(target_arch = "x86_64")]
+    return registers::dots(_x, _rows, _stored);
+    #[cfg(not(target_arch = "x86_64"))]
+    None
+}
+
+/// As [`write`], on any processor.
+pub fn write_plainly<T: Operand>(bytes: &[u8], stored: Stored, into: &mut [T]) {
     match stored {
         Stored::F32 => blocks(bytes, into, f32),
         Stored::F16 => blocks(bytes, into, f16),

@@ -6,11 +6,12 @@
 //! times it. Where there are no panels (AVX2 alone), this kernel takes more rows for the sake of their bits.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::panels::{self, Pairs};
-use super::{Kernel, Operands, STEADY_ROWS, Unit};
+use super::{Kernel, Operands, STEADY_ROWS, Unit, Weight};
 use crate::dense::Target;
 
 /// Rows of x a tile holds: as many are few.
@@ -57,7 +58,7 @@ enum Registers {
     Narrow,
 }
 
-fn has_avx2() -> bool {
+pub(super) fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
@@ -75,7 +76,13 @@ unsafe fn multiply(of: Operands<'_>, y: Target<f32>, registers: Registers) {
     tasks.for_each_init(Vec::new, |room, task| {
         let columns = task * TASK..((task + 1) * TASK).min(column_count);
         for column in columns.clone().step_by(COLUMNS) {
-            let w = of.w(column..(column + COLUMNS).min(columns.end), room);
+            let four = column..(column + COLUMNS).min(columns.end);
+            if let Some(dots) = dots(of, four.clone(), registers) {
+                // SAFETY: these columns of the only row of y are there, and this task's alone.
+                unsafe { y.at(column).pointer.cast::<[f32; COLUMNS]>().write_unaligned(dots) };
+                continue;
+            }
+            let w = of.w(four, room);
             for (group, x) in x.chunks(ROWS * k).enumerate() {
                 let tile = Tile {
                     x: x.as_ptr(),
@@ -90,6 +97,16 @@ unsafe fn multiply(of: Operands<'_>, y: Target<f32>, registers: Registers) {
             }
         }
     });
+}
+
+/// The products of a single row of x with four of w that need not be written for it.
+fn dots(of: Operands<'_>, rows: Range<usize>, registers: Registers) -> Option<[f32; COLUMNS]> {
+    match (of.w, registers) {
+        (Weight::Made(w), Registers::Narrow) if of.row_count() == 1 && rows.len() == COLUMNS => {
+            w.dots(rows, bytemuck::cast_slice(of.x))
+        }
+        _ => None,
+    }
 }
 
 /// Some rows of x, some of w, and where their products go.
@@ -236,12 +253,17 @@ kernel!(
         _mm256_maskload_ps(at.cast(), _mm256_loadu_si256(lanes.as_ptr().cast()))
     },
     |x, w, sum| _mm256_fmadd_ps(x, w, sum),
-    |sum| {
-        let low = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
-        let low = _mm_add_ps(low, _mm_movehl_ps(low, low));
-        _mm_cvtss_f32(_mm_add_ss(low, _mm_movehdup_ps(low)))
-    }
+    |sum| eight(sum)
 );
+
+/// The sum of a register.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn eight(sum: __m256) -> f32 {
+    let low = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
+    let low = _mm_add_ps(low, _mm_movehl_ps(low, low));
+    _mm_cvtss_f32(_mm_add_ss(low, _mm_movehdup_ps(low)))
+}
 
 #[cfg(test)]
 mod tests {
