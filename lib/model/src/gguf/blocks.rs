@@ -41,12 +41,12 @@ pub fn write<T: Operand>(bytes: &[u8], stored: Stored, into: &mut [T]) {
     write_plainly(bytes, stored, into);
 }
 
-/// x · each of four rows, where their numbers need not be written for it.
-pub fn dots(_x: &[f32], _rows: [&[u8]; 4], _stored: Stored) -> Option<[f32; 4]> {
+/// Writes x · each row, as many as there are places. False where their numbers have to be written for it.
+pub fn multiply<'w>(_x: &[f32], _row: impl Fn(usize) -> &'w [u8], _stored: Stored, _into: &mut [f32]) -> bool {
     #[cfg(target_arch = "x86_64")]
-    return registers::dots(_x, _rows, _stored);
+    return registers::multiply(_x, _row, _stored, _into);
     #[cfg(not(target_arch = "x86_64"))]
-    None
+    false
 }
 
 /// As [`write`], on any processor.

@@ -47,9 +47,8 @@ impl<T: Operand> Rows<T> for Matrix {
         }
     }
 
-    fn dots(&self, rows: Range<usize>, x: &[f32]) -> Option<[f32; 4]> {
-        let row = |at| self.row(rows.start + at);
-        blocks::dots(x, [row(0), row(1), row(2), row(3)], self.stored)
+    fn multiply(&self, rows: Range<usize>, x: &[f32], into: &mut [f32]) -> bool {
+        blocks::multiply(x, |at| self.row(rows.start + at), self.stored, into)
     }
 }
 

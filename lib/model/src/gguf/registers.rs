@@ -32,9 +32,9 @@ pub fn write<T: Operand>(bytes: &[u8], stored: Stored, into: &mut [T]) -> bool {
     of_type!(stored, |Type| blocks::write::<Type, _, _, _>(bytes, into)).unwrap_or(false)
 }
 
-/// x · each of four rows, where that can be done here.
-pub fn dots(x: &[f32], rows: [&[u8]; 4], stored: Stored) -> Option<[f32; 4]> {
-    of_type!(stored, |Type| blocks::dots::<Type, _, _>(x, rows)).flatten()
+/// Writes x · each row, as many as there are places. False where that cannot be done here, and nothing is written.
+pub fn multiply<'w>(x: &[f32], row: impl Fn(usize) -> &'w [u8], stored: Stored, into: &mut [f32]) -> bool {
+    of_type!(stored, |Type| blocks::multiply::<Type, _, _>(x, row, into)).unwrap_or(false)
 }
 
 /// Sixteen bytes, in both halves of a register.
@@ -155,9 +155,13 @@ fn times_less(bytes: [Sixteen; 2], scales: [__m256; 2], offsets: [__m256; 2]) ->
     ]
 }
 
-/// One type: its name, its bytes and numbers, its scales and its numbers.
+/// One type: its name, bytes and numbers; what the groups of a block share; the numbers of a group.
 macro_rules! blocks {
-    ($name:ident, $bytes:literal, $numbers:literal, $scales:ty, |$block:ident| $make:expr, |$of:ident, $held:ident, $group:ident| $decode:expr) => {
+    (
+        $name:ident [$bytes:literal; $numbers:literal] $scales:ty;
+        scales($block:ident) => $make:expr;
+        numbers($of:ident, $held:ident, $group:ident) => $decode:expr;
+    ) => {
         pub struct $name;
 
         impl Blocks<$bytes, $numbers> for $name {
@@ -178,180 +182,146 @@ macro_rules! blocks {
     };
 }
 
-blocks!(F16, 64, 32, (), |_block| (), |block, _none, _group| {
-    let read = |at: usize| _mm256_cvtph_ps(_mm256_castsi256_si128(sixteen(block, at)));
-    [read(0), read(16), read(32), read(48)]
-});
+blocks! {
+    F16 [64; 32] ();
+    scales(_block) => ();
+    numbers(block, _none, _group) => {
+        let read = |at: usize| _mm256_cvtph_ps(_mm256_castsi256_si128(sixteen(block, at)));
+        [read(0), read(16), read(32), read(48)]
+    };
+}
 
-blocks!(Q8_0, 34, 32, __m256, |block| half(block, 0), |block, scale, _group| {
-    let read = |at: usize| _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight(block, at))), *scale);
-    [read(2), read(10), read(18), read(26)]
-});
+blocks! {
+    Q8_0 [34; 32] __m256;
+    scales(block) => half(block, 0);
+    numbers(block, scale, _group) => {
+        let read = |at: usize| _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight(block, at))), *scale);
+        [read(2), read(10), read(18), read(26)]
+    };
+}
 
-blocks!(Q4_0, 18, 32, __m256, |block| scale(block, 0), |block, scale, _group| {
-    let [low, high] = nibbles(block, 2);
-    times([less(low, 8), less(high, 8)], [*scale; 2])
-});
+blocks! {
+    Q4_0 [18; 32] __m256;
+    scales(block) => scale(block, 0);
+    numbers(block, scale, _group) => {
+        let [low, high] = nibbles(block, 2);
+        times([less(low, 8), less(high, 8)], [*scale; 2])
+    };
+}
 
-blocks!(
-    Q4_1,
-    20,
-    32,
-    [__m256; 2],
-    |block| [scale(block, 0), negative(half(block, 2))],
-    |block, held, _group| { times_less(nibbles(block, 4), [held[0]; 2], [held[1]; 2]) }
-);
+blocks! {
+    Q4_1 [20; 32] [__m256; 2];
+    scales(block) => [scale(block, 0), negative(half(block, 2))];
+    numbers(block, held, _group) => times_less(nibbles(block, 4), [held[0]; 2], [held[1]; 2]);
+}
 
-blocks!(Q5_0, 22, 32, __m256, |block| scale(block, 0), |block, scale, _group| {
-    let ([low, high], [low_fifth, high_fifth]) = (nibbles(block, 6), fifth_bits(block, 2));
-    let bytes = [_mm256_or_si256(low, low_fifth), _mm256_or_si256(high, high_fifth)];
-    times([less(bytes[0], 16), less(bytes[1], 16)], [*scale; 2])
-});
+blocks! {
+    Q5_0 [22; 32] __m256;
+    scales(block) => scale(block, 0);
+    numbers(block, scale, _group) => {
+        let [low, high] = five_bits(block, 2);
+        times([less(low, 16), less(high, 16)], [*scale; 2])
+    };
+}
 
-blocks!(
-    Q5_1,
-    24,
-    32,
-    [__m256; 2],
-    |block| [scale(block, 0), negative(half(block, 2))],
-    |block, held, _group| {
-        let ([low, high], [low_fifth, high_fifth]) = (nibbles(block, 8), fifth_bits(block, 4));
-        let bytes = [_mm256_or_si256(low, low_fifth), _mm256_or_si256(high, high_fifth)];
-        times_less(bytes, [held[0]; 2], [held[1]; 2])
-    }
-);
+blocks! {
+    Q5_1 [24; 32] [__m256; 2];
+    scales(block) => [scale(block, 0), negative(half(block, 2))];
+    numbers(block, held, _group) => times_less(five_bits(block, 4), [held[0]; 2], [held[1]; 2]);
+}
 
-blocks!(
-    Iq4Nl,
-    18,
-    32,
-    __m256,
-    |block| scale(block, 0),
-    |block, scale, _group| { times(codes(block, 2), [*scale; 2]) }
-);
+blocks! {
+    Iq4Nl [18; 32] __m256;
+    scales(block) => scale(block, 0);
+    numbers(block, scale, _group) => times(codes(block, 2), [*scale; 2]);
+}
 
-blocks!(
-    Iq4Xs,
-    136,
-    256,
-    [f32; 8],
-    |block| {
-        let high = u16::from_le_bytes([block[2], block[3]]);
+blocks! {
+    Iq4Xs [136; 256] [f32; 8];
+    scales(block) => {
+        let (all, high) = (_mm256_cvtss_f32(scale(block, 0)), u16::from_le_bytes([block[2], block[3]]));
         let mut scales = [0.0; 8];
-        let all = _mm256_cvtss_f32(scale(block, 0));
         for (group, scale) in scales.iter_mut().enumerate() {
             let low = block[4 + group / 2] >> (4 * (group % 2)) & 15;
             let high = (high >> (2 * group) & 3) as u8;
             *scale = all * f32::from((low | high << 4) as i8 - 32);
         }
         scales
-    },
-    |block, scales, group| times(codes(block, 8 + 16 * group), [_mm256_set1_ps(scales[group]); 2])
-);
+    };
+    numbers(block, scales, group) => times(codes(block, 8 + 16 * group), alike(scales[group]));
+}
 
-blocks!(
-    Q2K,
-    84,
-    256,
-    [[f32; 16]; 2],
-    |block| {
-        let (all_scales, all_offsets) = (scale(block, 80), half(block, 82));
+blocks! {
+    Q2K [84; 256] [[f32; 16]; 2];
+    scales(block) => {
         let both = sixteen(block, 0);
         [
-            products_of(all_scales, bits(both, 0, 15)),
-            products_of(all_offsets, bits(both, 4, 15)),
+            products_of(scale(block, 80), bits(both, 0, 15)),
+            products_of(half(block, 82), bits(both, 4, 15)),
         ]
-    },
-    |block, held, group| {
-        let from = 16 + group / 4 * 32;
-        let [first, second] = thirty_two(block, from);
-        let shift = group % 4 * 2;
-        times_less(
-            [bits(first, shift, 3), bits(second, shift, 3)],
-            pair(&held[0], group),
-            pair(&held[1], group),
-        )
-    }
-);
+    };
+    numbers(block, held, group) => {
+        let [first, second] = thirty_two(block, 16 + group / 4 * 32);
+        let number = |bytes| bits(bytes, group % 4 * 2, 3);
+        times_less([number(first), number(second)], pair(&held[0], group), pair(&held[1], group))
+    };
+}
 
-blocks!(
-    Q3K,
-    110,
-    256,
-    [f32; 16],
-    |block| {
-        let twelve =
-            |word: usize| u32::from_le_bytes([block[96 + word], block[97 + word], block[98 + word], block[99 + word]]);
-        let [low, next, high] = [twelve(0), twelve(4), twelve(8)];
-        let part = |four: u32, shift: usize| four & 0x0f0f_0f0f | (high >> shift & 0x0303_0303) << 4;
-        let words = [part(low, 0), part(next, 2), part(low >> 4, 4), part(next >> 4, 6)].map(u32::cast_signed);
-        let bytes = _mm_setr_epi32(words[0], words[1], words[2], words[3]);
+blocks! {
+    Q3K [110; 256] [f32; 16];
+    scales(block) => {
+        let [first, second, high] = [word(block, 96), word(block, 100), word(block, 104)];
+        let six = |low: u32, shift: usize| low & 0x0f0f_0f0f | (high >> shift & 0x0303_0303) << 4;
+        let bytes = registers_of([six(first, 0), six(second, 2), six(first >> 4, 4), six(second >> 4, 6)]);
         products_of(scale(block, 108), less(_mm256_broadcastsi128_si256(bytes), 32))
-    },
-    |block, scales, group| {
-        let ([low, next], [third, fourth]) = (thirty_two(block, 32 + group / 4 * 32), thirty_two(block, 0));
+    };
+    numbers(block, scales, group) => {
+        let (low, third) = (thirty_two(block, 32 + group / 4 * 32), thirty_two(block, 0));
         let number = |low, third| {
             let third = _mm256_slli_epi16::<2>(bits(third, group, 1));
             less(_mm256_or_si256(bits(low, group % 4 * 2, 3), third), 4)
         };
-        times([number(low, third), number(next, fourth)], pair(scales, group))
-    }
-);
+        times([number(low[0], third[0]), number(low[1], third[1])], pair(scales, group))
+    };
+}
 
-blocks!(
-    Q4K,
-    144,
-    256,
-    [[f32; 8]; 2],
-    |block| six_bits(block),
-    |block, held, group| {
+blocks! {
+    Q4K [144; 256] [[f32; 8]; 2];
+    scales(block) => six_bits(block);
+    numbers(block, held, group) => {
         let [first, second] = thirty_two(block, 16 + group / 2 * 32);
-        let shift = group % 2 * 4;
-        times_less(
-            [bits(first, shift, 15), bits(second, shift, 15)],
-            alike(held[0][group]),
-            alike(held[1][group]),
-        )
-    }
-);
+        let number = |bytes| bits(bytes, group % 2 * 4, 15);
+        times_less([number(first), number(second)], alike(held[0][group]), alike(held[1][group]))
+    };
+}
 
-blocks!(
-    Q5K,
-    176,
-    256,
-    [[f32; 8]; 2],
-    |block| six_bits(block),
-    |block, held, group| {
-        let ([first, second], [fifth, sixth]) = (thirty_two(block, 48 + group / 2 * 32), thirty_two(block, 16));
+blocks! {
+    Q5K [176; 256] [[f32; 8]; 2];
+    scales(block) => six_bits(block);
+    numbers(block, held, group) => {
+        let (low, fifth) = (thirty_two(block, 48 + group / 2 * 32), thirty_two(block, 16));
         let number = |low, fifth| {
             let fifth = _mm256_slli_epi16::<4>(bits(fifth, group, 1));
             _mm256_or_si256(bits(low, group % 2 * 4, 15), fifth)
         };
-        times_less(
-            [number(first, fifth), number(second, sixth)],
-            alike(held[0][group]),
-            alike(held[1][group]),
-        )
-    }
-);
+        let numbers = [number(low[0], fifth[0]), number(low[1], fifth[1])];
+        times_less(numbers, alike(held[0][group]), alike(held[1][group]))
+    };
+}
 
-blocks!(
-    Q6K,
-    210,
-    256,
-    [f32; 16],
-    |block| products_of(scale(block, 208), sixteen(block, 192)),
-    |block, scales, group| {
+blocks! {
+    Q6K [210; 256] [f32; 16];
+    scales(block) => products_of(scale(block, 208), sixteen(block, 192));
+    numbers(block, scales, group) => {
         let (side, quarter) = (group / 4, group % 4);
-        let [first, second] = thirty_two(block, side * 64 + quarter % 2 * 32);
-        let [fifth, sixth] = thirty_two(block, 128 + side * 32);
+        let (low, high) = (thirty_two(block, side * 64 + quarter % 2 * 32), thirty_two(block, 128 + side * 32));
         let number = |low, high| {
             let high = _mm256_slli_epi16::<4>(bits(high, quarter * 2, 3));
             less(_mm256_or_si256(bits(low, quarter / 2 * 4, 15), high), 32)
         };
-        times([number(first, fifth), number(second, sixth)], pair(scales, group))
-    }
-);
+        times([number(low[0], high[0]), number(low[1], high[1])], pair(scales, group))
+    };
+}
 
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -392,51 +362,56 @@ fn products_of(number: __m256, bytes: Sixteen) -> [f32; 16] {
     products
 }
 
+#[inline(always)]
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn registers_of(words: [u32; 4]) -> __m128i {
+    let [a, b, c, d] = words.map(u32::cast_signed);
+    _mm_setr_epi32(a, b, c, d)
+}
+
 /// The scales and the offsets of eight groups, six bits each in the twelve bytes from the fourth on.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn six_bits(block: &[u8]) -> [[f32; 8]; 2] {
-    let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
-    let [scales, offsets, rest] = [word(4), word(8), word(12)];
-    let high = |of: u32, rest: u32| rest & 0x0f0f_0f0f | (of >> 6 & 0x0303_0303) << 4;
-    let words = [
-        scales & 0x3f3f_3f3f,
-        high(scales, rest),
-        offsets & 0x3f3f_3f3f,
-        high(offsets, rest >> 4),
-    ]
-    .map(u32::cast_signed);
-    let eight = |low, high, number| {
-        let integers = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_setr_epi32(low, high, 0, 0)));
-        let mut products = [0.0; 8];
-        // SAFETY: a register is eight numbers.
-        unsafe { _mm256_storeu_ps(products.as_mut_ptr(), _mm256_mul_ps(integers, number)) };
-        products
-    };
+    let [scales, offsets, rest] = [word(block, 4), word(block, 8), word(block, 12)];
+    let first = |of: u32| of & 0x3f3f_3f3f;
+    let last = |of: u32, low: u32| low & 0x0f0f_0f0f | (of >> 6 & 0x0303_0303) << 4;
+    let bytes = registers_of([
+        first(scales),
+        last(scales, rest),
+        first(offsets),
+        last(offsets, rest >> 4),
+    ]);
+    let bytes = _mm256_broadcastsi128_si256(bytes);
+    let (scales, offsets) = (products_of(scale(block, 0), bytes), products_of(half(block, 2), bytes));
     [
-        eight(words[0], words[1], scale(block, 0)),
-        eight(words[2], words[3], half(block, 2)),
+        std::array::from_fn(|group| scales[group]),
+        std::array::from_fn(|group| offsets[8 + group]),
     ]
 }
 
-/// A fifth bit for each of 32 numbers.
+/// Nibbles and the fifth bit of each, which stand before them.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn fifth_bits(bytes: &[u8], at: usize) -> [Sixteen; 2] {
-    let bits = i32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    let each = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
-    let spread = |places: [i64; 2]| {
-        let bytes = _mm256_shuffle_epi8(
-            _mm256_set1_epi32(bits),
-            _mm256_setr_epi64x(places[0], places[1], places[0], places[1]),
-        );
-        let is_set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, each), each);
-        _mm256_and_si256(is_set, _mm256_set1_epi8(16))
+fn five_bits(bytes: &[u8], at: usize) -> [Sixteen; 2] {
+    let [low, high] = nibbles(bytes, at + 4);
+    let fifth = _mm256_set1_epi32(word(bytes, at).cast_signed());
+    let spread = |byte: i64| {
+        // eight copies of the byte, then eight of the next one, of each of which one bit is kept
+        let (first, second) = (0x0101_0101_0101_0101 * byte, 0x0101_0101_0101_0101 * (byte + 1));
+        let each = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+        let bytes = _mm256_shuffle_epi8(fifth, _mm256_setr_epi64x(first, second, first, second));
+        _mm256_and_si256(
+            _mm256_cmpeq_epi8(_mm256_and_si256(bytes, each), each),
+            _mm256_set1_epi8(16),
+        )
     };
-    [
-        spread([0, 0x0101_0101_0101_0101]),
-        spread([0x0202_0202_0202_0202, 0x0303_0303_0303_0303]),
-    ]
+    [_mm256_or_si256(low, spread(0)), _mm256_or_si256(high, spread(2))]
 }
 
 /// What 32 codes of the IQ4 types stand for.

@@ -10,7 +10,7 @@ use super::{Operand, few};
 /// Numbers of a group: as many as four registers hold.
 const GROUP: usize = 32;
 /// Rows of the weight that are summed side by side, so that no addition waits for the one before it.
-pub(super) const ROWS: usize = 4;
+const ROWS: usize = 4;
 
 /// A way to keep `NUMBERS` numbers, whole groups of 32, in `BYTES` bytes.
 pub trait Blocks<const BYTES: usize, const NUMBERS: usize> {
@@ -98,26 +98,36 @@ fn write_blocks<B: Blocks<BYTES, NUMBERS>, T: Operand, const BYTES: usize, const
     }
 }
 
-/// x · each of four rows of a weight. `None` where the processor lacks the instructions or the rows are no whole blocks.
+/// Writes x · each row of a weight, as many as there are places. False where the processor lacks the instructions or rows are no whole
+/// blocks, and nothing is written.
 ///
 /// # Panics
 /// If a row has not as many numbers as x.
-pub fn dots<B: Blocks<BYTES, NUMBERS>, const BYTES: usize, const NUMBERS: usize>(
+pub fn multiply<'w, B: Blocks<BYTES, NUMBERS>, const BYTES: usize, const NUMBERS: usize>(
     x: &[f32],
-    w: [&[u8]; ROWS],
-) -> Option<[f32; ROWS]> {
+    row: impl Fn(usize) -> &'w [u8],
+    into: &mut [f32],
+) -> bool {
     let (x, rest) = x.as_chunks();
     if !rest.is_empty() || !are_there() {
-        return None;
+        return false;
     }
-    let w = w.map(|row| row.as_chunks().0);
-    assert!(w.iter().all(|row| row.len() == x.len()), "rows of one length");
-    // SAFETY: the instructions are there.
-    Some(unsafe { dots_of_blocks::<B, BYTES, NUMBERS>(x, w) })
+    let count = into.len();
+    for (first, into) in (0..).step_by(ROWS).zip(into.chunks_mut(ROWS)) {
+        let w = std::array::from_fn(|at| {
+            let blocks = row((first + at).min(count - 1)).as_chunks().0;
+            assert_eq!(blocks.len(), x.len(), "rows of one length");
+            blocks
+        });
+        // SAFETY: the instructions are there.
+        let sums = unsafe { four_rows::<B, BYTES, NUMBERS>(x, w) };
+        into.copy_from_slice(&sums[..into.len()]);
+    }
+    true
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dots_of_blocks<B: Blocks<BYTES, NUMBERS>, const BYTES: usize, const NUMBERS: usize>(
+fn four_rows<B: Blocks<BYTES, NUMBERS>, const BYTES: usize, const NUMBERS: usize>(
     x: &[[f32; NUMBERS]],
     w: [&[[u8; BYTES]]; ROWS],
 ) -> [f32; ROWS] {
@@ -139,43 +149,36 @@ fn dots_of_blocks<B: Blocks<BYTES, NUMBERS>, const BYTES: usize, const NUMBERS: 
             }
         }
     }
-    let mut dots = [0.0; ROWS];
-    for (dot, sum) in dots.iter_mut().zip(sums) {
-        *dot = few::eight(sum);
-    }
-    dots
+    let [a, b, c, d] = sums;
+    [few::eight(a), few::eight(b), few::eight(c), few::eight(d)]
 }
 
 #[cfg(test)]
 mod tests {
-    use half::bf16;
-
-    use super::super::tests::{bits, values};
+    use super::super::Unit;
+    use super::super::tests::{bits, product, values};
     use super::*;
-    use crate::dense::matrix;
     use crate::rounding::{narrow, widen};
-    use crate::{How, MixedProduct};
 
     #[test]
-    fn dots_are_to_the_bit_the_products_of_the_numbers() {
+    fn rows_in_blocks_have_the_products_of_their_numbers_to_the_bit() {
         let k = 96;
-        let (x, w) = (values(k, 1), narrow(&values(ROWS * k, 2)));
-        let row = |at: usize| bytemuck::cast_slice::<bf16, u8>(&w[at * k..][..k]);
-        let Some(found) = dots::<Bf16, _, _>(&x, [row(0), row(1), row(2), row(3)]) else {
-            return harness::skip("f16c", "no AVX2 with F16C here");
-        };
-        if crate::family::<f32>(crate::Precision::Full) != "avx2" {
-            return harness::skip("avx2", "other registers multiply here");
+        for count in [1, 4, 7] {
+            let (x, w) = (values(k, 1), narrow(&values(count * k, 2)));
+            let row = |at: usize| bytemuck::cast_slice(&w[at * k..][..k]);
+            let mut found = vec![f32::NAN; count];
+            if !multiply::<Bf16, _, _>(&x, row, &mut found) {
+                return harness::skip("f16c", "no AVX2 with F16C here");
+            }
+            let exact = product(&few::NARROW, Unit::F32, &bits(&x), &bits(&widen(&w)), k);
+            assert_eq!(bits(&found), bits(&exact));
         }
-        let w = widen(&w);
-        let product = MixedProduct::of(matrix(&x, 1, k), matrix(&w, ROWS, k).reversed_axes(), How::default());
-        assert_eq!(bits(&found), bits(&product.to_f32()));
     }
 
     #[test]
     fn what_is_no_whole_block_is_left_to_others() {
         let (x, w) = (values(48, 1), [0u8; 96]);
-        assert_eq!(dots::<Bf16, _, _>(&x, [&w; ROWS]), None);
+        assert!(!multiply::<Bf16, _, _>(&x, |_| &w, &mut [0.0]));
         assert!(!write::<Bf16, f32, _, _>(&w, &mut [0.0; 48]));
     }
 }

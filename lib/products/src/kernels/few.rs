@@ -75,14 +75,17 @@ unsafe fn multiply(of: Operands<'_>, y: Target<f32>, registers: Registers) {
     let tasks = (0..column_count.div_ceil(TASK)).into_par_iter();
     tasks.for_each_init(Vec::new, |room, task| {
         let columns = task * TASK..((task + 1) * TASK).min(column_count);
+        if let Some(sums) = sums_of_one(of, columns.clone(), registers) {
+            // SAFETY: these columns of the only row of y are there, and this task's alone.
+            unsafe {
+                y.at(columns.start)
+                    .pointer
+                    .copy_from_nonoverlapping(sums.as_ptr(), columns.len())
+            };
+            return;
+        }
         for column in columns.clone().step_by(COLUMNS) {
-            let four = column..(column + COLUMNS).min(columns.end);
-            if let Some(dots) = dots(of, four.clone(), registers) {
-                // SAFETY: these columns of the only row of y are there, and this task's alone.
-                unsafe { y.at(column).pointer.cast::<[f32; COLUMNS]>().write_unaligned(dots) };
-                continue;
-            }
-            let w = of.w(four, room);
+            let w = of.w(column..(column + COLUMNS).min(columns.end), room);
             for (group, x) in x.chunks(ROWS * k).enumerate() {
                 let tile = Tile {
                     x: x.as_ptr(),
@@ -99,11 +102,13 @@ unsafe fn multiply(of: Operands<'_>, y: Target<f32>, registers: Registers) {
     });
 }
 
-/// The products of a single row of x with four of w that need not be written for it.
-fn dots(of: Operands<'_>, rows: Range<usize>, registers: Registers) -> Option<[f32; COLUMNS]> {
+/// The products of a single row of x with a task's rows of w, if they need not be written for it.
+fn sums_of_one(of: Operands<'_>, rows: Range<usize>, registers: Registers) -> Option<[f32; TASK]> {
     match (of.w, registers) {
-        (Weight::Made(w), Registers::Narrow) if of.row_count() == 1 && rows.len() == COLUMNS => {
-            w.dots(rows, bytemuck::cast_slice(of.x))
+        (Weight::Made(w), Registers::Narrow) if of.row_count() == 1 => {
+            let mut sums = [0.0; TASK];
+            let is_done = w.multiply(rows.clone(), bytemuck::cast_slice(of.x), &mut sums[..rows.len()]);
+            is_done.then_some(sums)
         }
         _ => None,
     }
@@ -182,11 +187,12 @@ macro_rules! kernel {
                 let mut sums = [[$zero(); C]; R];
                 let mut i = 0;
                 while k - i >= $lanes {
-                    let w = w.map(|w| $load(w.add(i)));
-                    for (x, sums) in x.iter().zip(&mut sums) {
-                        let x = $load(x.add(i));
-                        for (sum, w) in sums.iter_mut().zip(w) {
-                            *sum = $multiply_add(x, w, *sum);
+                    // one of w at a time, so that sixteen registers are enough
+                    let x = x.map(|x| $load(x.add(i)));
+                    for (column, w) in w.iter().enumerate() {
+                        let w = $load(w.add(i));
+                        for (x, sums) in x.iter().zip(&mut sums) {
+                            sums[column] = $multiply_add(*x, w, sums[column]);
                         }
                     }
                     i += $lanes;

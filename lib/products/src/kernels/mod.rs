@@ -89,8 +89,8 @@ impl<T: Operand> Rows<u32> for InUnits<'_, T> {
         self.0.write(rows, bytemuck::cast_slice_mut(into));
     }
 
-    fn dots(&self, rows: Range<usize>, x: &[f32]) -> Option<[f32; 4]> {
-        self.0.dots(rows, x)
+    fn multiply(&self, rows: Range<usize>, x: &[f32], into: &mut [f32]) -> bool {
+        self.0.multiply(rows, x, into)
     }
 }
 
@@ -370,13 +370,13 @@ impl<T: Operand> Rows<f32> for Wide<'_, T> {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn dots(&self, rows: Range<usize>, x: &[f32]) -> Option<[f32; 4]> {
+    fn multiply(&self, rows: Range<usize>, x: &[f32], into: &mut [f32]) -> bool {
         match self {
             Self::Lies { numbers, dim } if T::UNIT == Unit::Bf16Pair => {
                 let row = |at| bytemuck::cast_slice(&numbers[(rows.start + at) * dim.1..][..dim.1]);
-                blocks::dots::<blocks::Bf16, _, _>(x, [row(0), row(1), row(2), row(3)])
+                blocks::multiply::<blocks::Bf16, _, _>(x, row, into)
             }
-            _ => None,
+            _ => false,
         }
     }
 }
@@ -447,7 +447,7 @@ mod tests {
         lacks
     }
 
-    fn product(kernel: &Kernel, unit: Unit, x: &[u32], w: &[u32], k: usize) -> Vec<f32> {
+    pub fn product(kernel: &Kernel, unit: Unit, x: &[u32], w: &[u32], k: usize) -> Vec<f32> {
         // SAFETY: callers ask `lacks` first.
         unsafe { Operands::new(unit, x, Weight::Lies(w), k).multiplied_by(kernel) }
     }
