@@ -11,6 +11,8 @@ use super::{Operand, few};
 const GROUP: usize = 32;
 /// Rows of the weight that are summed side by side, so that no addition waits for the one before it.
 const ROWS: usize = 4;
+/// Bytes that memory is read by.
+const LINE: usize = 64;
 
 /// A way to keep `NUMBERS` numbers, whole groups of 32, in `BYTES` bytes.
 pub trait Blocks<const BYTES: usize, const NUMBERS: usize> {
@@ -132,9 +134,16 @@ fn four_rows<B: Blocks<BYTES, NUMBERS>, const BYTES: usize, const NUMBERS: usize
     w: [&[[u8; BYTES]]; ROWS],
 ) -> [f32; ROWS] {
     let mut sums = [_mm256_setzero_ps(); ROWS];
+    let ahead = ROWS * BYTES * x.len();
     let [w0, w1, w2, w3] = w;
     for ((((x, w0), w1), w2), w3) in x.iter().zip(w0).zip(w1).zip(w2).zip(w3) {
         let w = [w0, w1, w2, w3];
+        for w in w {
+            for at in (0..BYTES).step_by(LINE) {
+                // of the rows after these: four short streams are more than the processor foresees
+                _mm_prefetch::<_MM_HINT_T0>(w.as_ptr().wrapping_add(ahead + at).cast());
+            }
+        }
         // SAFETY: this function has the instructions.
         let scales = unsafe { [B::scales(w0), B::scales(w1), B::scales(w2), B::scales(w3)] };
         for (group, x) in x.as_chunks::<GROUP>().0.iter().enumerate() {
