@@ -447,7 +447,7 @@ fn numbers_made_in_registers_have_the_bits_of_those_of_plain_loops() {
             let (mut found, mut exact) = (vec![0f32; 1 << 12], vec![0f32; 1 << 12]);
             if !registers::write(bytes, stored, &mut found) {
                 assert!(
-                    !is_x86_feature_detected!("f16c") || matches!(stored, Stored::F32 | Stored::Mxfp4),
+                    !is_x86_feature_detected!("f16c") || matches!(stored, file::Stored::F32 | file::Stored::Mxfp4),
                     "{stored:?}"
                 );
                 continue;
