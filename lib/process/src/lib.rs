@@ -221,6 +221,12 @@ fn start_threads(common: &Common) -> Result<()> {
     pool.map_err(|cause| Error::environment("threads", cause))
 }
 
+/// Does work on one of the workers. Of many short steps in parallel each then begins at once, where the main thread would have to wake a
+/// worker and to be woken by it. The work must not wait for another task of the workers, who may be one.
+pub fn on_a_worker<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
+}
+
 /// Whether so many threads can live at once. Asked before a pool is built, because a pool that fails cannot be built again.
 fn can_start(count: usize) -> bool {
     let gate = Mutex::new(());

@@ -34,7 +34,12 @@ pub fn run(args: Args) -> Result<Outcome> {
     if args.merge {
         return merge::run(&args);
     }
-    let (plan, opened) = Plan::new(&args)?;
+    // a token is hundreds of short products
+    process::on_a_worker(|| generate(&args))
+}
+
+fn generate(args: &Args) -> Result<Outcome> {
+    let (plan, opened) = Plan::new(args)?;
     if args.common.plan {
         return process::plan::print(&plan);
     }

@@ -1,10 +1,12 @@
 //! Stored blocks → numbers, by the arithmetic of the format's own library. Each type is one short loop over arrays of known size, which
-//! the compiler turns into the widest instructions of the processor that it runs on.
+//! says how it is laid out; where `registers` has the type too, it does the work, to the same bits.
 
 use products::{Operand, wide};
 use rayon::prelude::*;
 
 use super::file::Stored;
+#[cfg(target_arch = "x86_64")]
+use super::registers;
 use crate::quantised::bits::{E2M1, e8m0};
 
 /// Numbers that one thread takes at a time: a multiple of every block.
@@ -33,6 +35,23 @@ pub fn first_infinite(bytes: &[u8], stored: Stored) -> Option<(usize, f32)> {
 
 /// Writes the numbers of `bytes` on this thread, rounded to the type of their place.
 pub fn write<T: Operand>(bytes: &[u8], stored: Stored, into: &mut [T]) {
+    #[cfg(target_arch = "x86_64")]
+    if registers::write(bytes, stored, into) {
+        return;
+    }
+    write_plainly(bytes, stored, into);
+}
+
+/// Writes x · each row, as many as there are places. False where their numbers have to be written for it.
+pub fn multiply<'w>(_x: &[f32], _row: impl Fn(usize) -> &'w [u8], _stored: Stored, _into: &mut [f32]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return registers::multiply(_x, _row, _stored, _into);
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// As [`write`], on any processor.
+pub fn write_plainly<T: Operand>(bytes: &[u8], stored: Stored, into: &mut [T]) {
     match stored {
         Stored::F32 => blocks(bytes, into, f32),
         Stored::F16 => blocks(bytes, into, f16),

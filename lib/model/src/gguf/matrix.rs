@@ -21,10 +21,15 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    fn write<T: Operand>(&self, rows: Range<usize>, into: &mut [T]) {
+    /// Rows as they lie in the file.
+    fn stored_rows(&self, rows: Range<usize>) -> &[u8] {
         let row = self.stored.bytes_of(self.shape.1);
-        let bytes = &self.file.bytes()[self.bytes.clone()];
-        blocks::write(&bytes[rows.start * row..rows.end * row], self.stored, into);
+        &self.file.bytes()[self.bytes.clone()][rows.start * row..rows.end * row]
+    }
+
+    fn row(&self, at: usize) -> &[u8] {
+        let at = self.order.as_ref().map_or(at, |order| order[at] as usize);
+        self.stored_rows(at..at + 1)
     }
 }
 
@@ -34,12 +39,16 @@ impl<T: Operand> Rows<T> for Matrix {
     }
 
     fn write(&self, rows: Range<usize>, into: &mut [T]) {
-        let Some(order) = &self.order else {
-            return self.write(rows, into);
-        };
-        for (&row, into) in order[rows].iter().zip(into.chunks_exact_mut(self.shape.1)) {
-            self.write(row as usize..row as usize + 1, into);
+        if self.order.is_none() {
+            return blocks::write(self.stored_rows(rows), self.stored, into);
         }
+        for (row, into) in rows.zip(into.chunks_exact_mut(self.shape.1)) {
+            blocks::write(self.row(row), self.stored, into);
+        }
+    }
+
+    fn multiply(&self, rows: Range<usize>, x: &[f32], into: &mut [f32]) -> bool {
+        blocks::multiply(x, |at| self.row(rows.start + at), self.stored, into)
     }
 }
 

@@ -8,6 +8,8 @@ mod config;
 mod file;
 mod keys;
 mod matrix;
+#[cfg(target_arch = "x86_64")]
+mod registers;
 mod vocabulary;
 mod words;
 

@@ -370,35 +370,38 @@ fn matrices_as_stored_give_the_logits_of_their_numbers() {
 /// In every type, whatever the number of rows, as numbers and as pairs of them, and on any number of threads.
 #[test]
 fn products_with_every_type_as_stored_have_the_bits_of_those_with_its_numbers() {
-    const WIDTH: usize = 512;
     let file = std::sync::Arc::new(File::open(&fixture("types.gguf")).unwrap());
-    let of_rows = |rows: usize, dtype| {
-        let numbers: Vec<f32> = (0..rows * WIDTH)
+    let of_rows = |(rows, width), dtype| {
+        let numbers: Vec<f32> = (0..rows * width)
             .map(|at| ((at * 7919 % 1009) as f32 / 504.5) - 1.0)
             .collect();
-        Tensor::from_vec(numbers, (rows, WIDTH), &Device::Cpu)
+        Tensor::from_vec(numbers, (rows, width), &Device::Cpu)
             .unwrap()
             .to_dtype(dtype)
             .unwrap()
     };
     for (name, entry) in file.entries() {
         let numbers = blocks::dequantised(file.bytes_of(entry), entry.stored);
-        let numbers = Tensor::from_vec(numbers, (3, WIDTH), &Device::Cpu).unwrap();
-        for order in [vec![0, 1, 2], vec![2, 0, 1]] {
+        let shapes = [(3, 512), (6, 256), (32, 48)].into_iter();
+        let shapes = shapes.filter(|(_, width)| width % entry.stored.block().0 == 0);
+        for ((count, width), first) in shapes.flat_map(|shape| [(shape, 0), (shape, 2)]) {
+            let order: Vec<u32> = (0..count).map(|row| (row + first) % count).collect();
+            let shape = (count as usize, width);
             let index = Tensor::new(order.as_slice(), &Device::Cpu).unwrap();
+            let numbers = Tensor::from_slice(&numbers, shape, &Device::Cpu).unwrap();
             let numbers = numbers.index_select(&index, 0).unwrap();
             let stored = matrix::Matrix {
                 file: file.clone(),
                 bytes: entry.bytes.clone(),
                 stored: entry.stored,
-                shape: (3, WIDTH),
-                order: (order[0] > 0).then_some(order),
+                shape,
+                order: (first > 0).then_some(order),
             };
             for (rows, dtype) in [1, 3, 4, 40]
                 .into_iter()
                 .flat_map(|rows| [(rows, DType::F32), (rows, DType::BF16)])
             {
-                let (x, numbers) = (of_rows(rows, dtype), numbers.to_dtype(dtype).unwrap());
+                let (x, numbers) = (of_rows((rows, width), dtype), numbers.to_dtype(dtype).unwrap());
                 let bits = |y: Tensor| {
                     y.to_dtype(DType::F32)
                         .unwrap()
@@ -407,7 +410,7 @@ fn products_with_every_type_as_stored_have_the_bits_of_those_with_its_numbers() 
                         .to_vec1::<f32>()
                         .unwrap()
                 };
-                for threads in [1, 2] {
+                for threads in [1, 2, 7] {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                     let (plain, found) = pool.install(|| {
                         let tape = crate::Tape::off();
@@ -419,10 +422,39 @@ fn products_with_every_type_as_stored_have_the_bits_of_those_with_its_numbers() 
                     assert_eq!(
                         bits(found.unwrap()),
                         bits(plain.unwrap()),
-                        "{name}: {rows} rows of {dtype:?}"
+                        "{name} {shape:?}: {rows} rows of {dtype:?}"
                     );
                 }
             }
+        }
+    }
+}
+
+/// Of any bytes, wherever they begin: what is no number may be another one.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn numbers_made_in_registers_have_the_bits_of_those_of_plain_loops() {
+    let bytes: Vec<u8> = (0..1 << 16)
+        .scan(1u32, |state, _| {
+            *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            Some((*state >> 24) as u8)
+        })
+        .collect();
+    let file = File::open(&fixture("types.gguf")).unwrap();
+    for stored in file.entries().values().map(|entry| entry.stored) {
+        for start in 0..3 {
+            let bytes = &bytes[start..start + stored.bytes_of(1 << 12)];
+            let (mut found, mut exact) = (vec![0f32; 1 << 12], vec![0f32; 1 << 12]);
+            if !registers::write(bytes, stored, &mut found) {
+                assert!(
+                    !is_x86_feature_detected!("f16c") || matches!(stored, file::Stored::F32 | file::Stored::Mxfp4),
+                    "{stored:?}"
+                );
+                continue;
+            }
+            blocks::write_plainly(bytes, stored, &mut exact);
+            let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+            assert!(found.iter().zip(&exact).all(same), "{stored:?} from {start}");
         }
     }
 }

@@ -6,11 +6,12 @@
 //! times it. Where there are no panels (AVX2 alone), this kernel takes more rows for the sake of their bits.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::panels::{self, Pairs};
-use super::{Kernel, Operands, STEADY_ROWS, Unit};
+use super::{Kernel, Operands, STEADY_ROWS, Unit, Weight};
 use crate::dense::Target;
 
 /// Rows of x a tile holds: as many are few.
@@ -57,7 +58,7 @@ enum Registers {
     Narrow,
 }
 
-fn has_avx2() -> bool {
+pub(super) fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
@@ -74,6 +75,15 @@ unsafe fn multiply(of: Operands<'_>, y: Target<f32>, registers: Registers) {
     let tasks = (0..column_count.div_ceil(TASK)).into_par_iter();
     tasks.for_each_init(Vec::new, |room, task| {
         let columns = task * TASK..((task + 1) * TASK).min(column_count);
+        if let Some(sums) = sums_of_one(of, columns.clone(), registers) {
+            // SAFETY: these columns of the only row of y are there, and this task's alone.
+            unsafe {
+                y.at(columns.start)
+                    .pointer
+                    .copy_from_nonoverlapping(sums.as_ptr(), columns.len())
+            };
+            return;
+        }
         for column in columns.clone().step_by(COLUMNS) {
             let w = of.w(column..(column + COLUMNS).min(columns.end), room);
             for (group, x) in x.chunks(ROWS * k).enumerate() {
@@ -90,6 +100,18 @@ unsafe fn multiply(of: Operands<'_>, y: Target<f32>, registers: Registers) {
             }
         }
     });
+}
+
+/// The products of a single row of x with a task's rows of w, if they need not be written for it.
+fn sums_of_one(of: Operands<'_>, rows: Range<usize>, registers: Registers) -> Option<[f32; TASK]> {
+    match (of.w, registers) {
+        (Weight::Made(w), Registers::Narrow) if of.row_count() == 1 => {
+            let mut sums = [0.0; TASK];
+            let is_done = w.multiply(rows.clone(), bytemuck::cast_slice(of.x), &mut sums[..rows.len()]);
+            is_done.then_some(sums)
+        }
+        _ => None,
+    }
 }
 
 /// Some rows of x, some of w, and where their products go.
@@ -165,11 +187,12 @@ macro_rules! kernel {
                 let mut sums = [[$zero(); C]; R];
                 let mut i = 0;
                 while k - i >= $lanes {
-                    let w = w.map(|w| $load(w.add(i)));
-                    for (x, sums) in x.iter().zip(&mut sums) {
-                        let x = $load(x.add(i));
-                        for (sum, w) in sums.iter_mut().zip(w) {
-                            *sum = $multiply_add(x, w, *sum);
+                    // one of w at a time, so that sixteen registers are enough
+                    let x = x.map(|x| $load(x.add(i)));
+                    for (column, w) in w.iter().enumerate() {
+                        let w = $load(w.add(i));
+                        for (x, sums) in x.iter().zip(&mut sums) {
+                            sums[column] = $multiply_add(*x, w, sums[column]);
                         }
                     }
                     i += $lanes;
@@ -236,12 +259,17 @@ kernel!(
         _mm256_maskload_ps(at.cast(), _mm256_loadu_si256(lanes.as_ptr().cast()))
     },
     |x, w, sum| _mm256_fmadd_ps(x, w, sum),
-    |sum| {
-        let low = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
-        let low = _mm_add_ps(low, _mm_movehl_ps(low, low));
-        _mm_cvtss_f32(_mm_add_ss(low, _mm_movehdup_ps(low)))
-    }
+    |sum| eight(sum)
 );
+
+/// The sum of a register.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn eight(sum: __m256) -> f32 {
+    let low = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
+    let low = _mm_add_ps(low, _mm_movehl_ps(low, low));
+    _mm_cvtss_f32(_mm_add_ss(low, _mm_movehdup_ps(low)))
+}
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,8 @@
 //! threads; two of them may differ in the last bits.
 
 #[cfg(target_arch = "x86_64")]
+pub mod blocks;
+#[cfg(target_arch = "x86_64")]
 mod few;
 #[cfg(target_arch = "x86_64")]
 mod panels;
@@ -16,11 +18,13 @@ use std::ops::Range;
 
 use half::bf16;
 use ndarray::{Array2, ArrayView2, CowArray, Ix2};
+use rayon::prelude::*;
 
-use crate::dense::Target;
+use crate::dense::{Target, matrix};
 use crate::precision::Precision;
-use crate::rounding::{narrow, narrowed, widen};
+use crate::rounding::{narrow, narrowed, widen, widened};
 use crate::rows::{Right, Rows};
+use crate::wide;
 
 /// Up to this many rows under `steady`, a row's bits do not depend on the rows beside it on any x86-64 processor with AVX2; with
 /// AVX-512 they never do.
@@ -31,6 +35,9 @@ pub const STEADY_ROWS: usize = 32;
 const KERNELS: &[Kernel] = &[few::WIDE, panels::KERNEL, few::WIDENED, panels::WIDENED, few::NARROW];
 #[cfg(not(target_arch = "x86_64"))]
 const KERNELS: &[Kernel] = &[];
+
+/// Rows that a thread makes at a time where all are needed.
+const PART: usize = 32;
 
 struct Kernel {
     /// The family it belongs to, where this processor can multiply such units.
@@ -80,6 +87,10 @@ impl<T: Operand> Rows<u32> for InUnits<'_, T> {
 
     fn write(&self, rows: Range<usize>, into: &mut [u32]) {
         self.0.write(rows, bytemuck::cast_slice_mut(into));
+    }
+
+    fn multiply(&self, rows: Range<usize>, x: &[f32], into: &mut [f32]) -> bool {
+        self.0.multiply(rows, x, into)
     }
 }
 
@@ -152,6 +163,7 @@ pub trait Operand: bytemuck::Pod + Send + Sync + Tiled {
     const PER_UNIT: usize = size_of::<u32>() / size_of::<Self>();
     /// To nearest.
     fn of(number: f32) -> Self;
+    fn number(self) -> f32;
     fn wide(numbers: ArrayView2<'_, Self>) -> CowArray<'_, f32, Ix2>;
     fn rounded(sums: Vec<f32>) -> Vec<Self>;
 }
@@ -162,6 +174,11 @@ impl Operand for f32 {
     #[inline(always)]
     fn of(number: f32) -> Self {
         number
+    }
+
+    #[inline(always)]
+    fn number(self) -> f32 {
+        self
     }
 
     fn wide(numbers: ArrayView2<'_, Self>) -> CowArray<'_, f32, Ix2> {
@@ -179,6 +196,11 @@ impl Operand for bf16 {
     #[inline(always)]
     fn of(number: f32) -> Self {
         narrowed(number)
+    }
+
+    #[inline(always)]
+    fn number(self) -> f32 {
+        widened(self)
     }
 
     fn wide(numbers: ArrayView2<'_, Self>) -> CowArray<'_, f32, Ix2> {
@@ -202,8 +224,10 @@ pub(crate) fn wide<T: Operand>(right: Right<'_, T>) -> CowArray<'_, f32, Ix2> {
         Right::Lies(view) => T::wide(view),
         Right::Made(rows) => {
             let (columns, k) = rows.dim();
-            let mut made = Array2::from_elem((columns, k), T::zeroed());
-            rows.write(0..columns, made.as_slice_mut().expect("a matrix without gaps"));
+            let mut made = vec![T::zeroed(); columns * k];
+            let parts = made.par_chunks_mut((PART * k).max(1)).enumerate();
+            parts.for_each(|(part, into)| rows.write(part * PART..columns.min((part + 1) * PART), into));
+            let made = Array2::from_shape_vec((columns, k), made).expect("as many numbers as the shape has");
             T::wide(made.view()).into_owned().reversed_axes().into()
         }
     }
@@ -269,6 +293,22 @@ pub(crate) fn by_rows<T: Operand>(x: &[T], right: Right<'_, T>, steady: bool) ->
     if k == 0 || !k.is_multiple_of(T::PER_UNIT) {
         return None;
     }
+    let rows = x.len() / k;
+    let Some(kernel) = kernel_for(T::UNIT, rows, steady) else {
+        let kernel = kernel_for(Unit::F32, rows, steady)?;
+        let (x, right) = (T::wide(matrix(x, rows, k)), Wide::of(right)?);
+        return by(kernel, x.as_slice()?, Right::Made(&right));
+    };
+    by(kernel, x, right)
+}
+
+fn kernel_for(unit: Unit, row_count: usize, steady: bool) -> Option<&'static Kernel> {
+    let has = |kernel: &&Kernel| (kernel.family)(unit).is_some() && (kernel.takes)(row_count, steady);
+    KERNELS.iter().find(has)
+}
+
+/// By a kernel that has a family for such numbers.
+fn by<T: Operand>(kernel: &Kernel, x: &[T], right: Right<'_, T>) -> Option<Vec<f32>> {
     let units = |numbers| bytemuck::try_cast_slice(numbers).ok();
     let made;
     let w = match right {
@@ -278,11 +318,67 @@ pub(crate) fn by_rows<T: Operand>(x: &[T], right: Right<'_, T>, steady: bool) ->
             Weight::Made(&made)
         }
     };
-    let operands = Operands::new(T::UNIT, units(x)?, w, k / T::PER_UNIT);
-    let has = |kernel: &&Kernel| (kernel.family)(T::UNIT).is_some() && (kernel.takes)(operands.row_count(), steady);
-    let kernel = KERNELS.iter().find(has)?;
-    // SAFETY: the kernel has a family for the unit.
+    let operands = Operands::new(T::UNIT, units(x)?, w, right.dim().0 / T::PER_UNIT);
+    // SAFETY: the caller has seen to the family.
     Some(unsafe { operands.multiplied_by(kernel) })
+}
+
+/// The columns of a right side as rows of f32.
+enum Wide<'a, T> {
+    Lies { numbers: &'a [T], dim: (usize, usize) },
+    Made(&'a dyn Rows<T>),
+}
+
+impl<'a, T: Operand> Wide<'a, T> {
+    /// `None` where the columns are no rows in memory.
+    fn of(right: Right<'a, T>) -> Option<Self> {
+        match right {
+            Right::Made(rows) => Some(Self::Made(rows)),
+            Right::Lies(view) => {
+                let rows = view.reversed_axes();
+                let (numbers, dim) = (rows.to_slice()?, rows.dim());
+                Some(Self::Lies { numbers, dim })
+            }
+        }
+    }
+}
+
+impl<T: Operand> Rows<f32> for Wide<'_, T> {
+    fn dim(&self) -> (usize, usize) {
+        match self {
+            Self::Lies { dim, .. } => *dim,
+            Self::Made(rows) => rows.dim(),
+        }
+    }
+
+    fn write(&self, rows: Range<usize>, into: &mut [f32]) {
+        let made;
+        let narrow = match self {
+            Self::Lies { numbers, dim } => &numbers[rows.start * dim.1..rows.end * dim.1],
+            Self::Made(all) => {
+                let mut room = vec![T::zeroed(); into.len()];
+                all.write(rows, &mut room);
+                made = room;
+                &made
+            }
+        };
+        wide!({
+            for (into, &number) in into.iter_mut().zip(narrow) {
+                *into = number.number();
+            }
+        });
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn multiply(&self, rows: Range<usize>, x: &[f32], into: &mut [f32]) -> bool {
+        match self {
+            Self::Lies { numbers, dim } if T::UNIT == Unit::Bf16Pair => {
+                let row = |at| bytemuck::cast_slice(&numbers[(rows.start + at) * dim.1..][..dim.1]);
+                blocks::multiply::<blocks::Bf16, _, _>(x, row, into)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The family of the kernels that this processor multiplies such numbers with. Two families may differ in the last bits.
@@ -303,7 +399,6 @@ pub fn family<T: Operand>(precision: Precision) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dense::matrix;
 
     /// Rows of k numbers as the columns of a right side.
     fn turned<T>(w: &[T], k: usize) -> Right<'_, T> {
@@ -352,7 +447,7 @@ mod tests {
         lacks
     }
 
-    fn product(kernel: &Kernel, unit: Unit, x: &[u32], w: &[u32], k: usize) -> Vec<f32> {
+    pub fn product(kernel: &Kernel, unit: Unit, x: &[u32], w: &[u32], k: usize) -> Vec<f32> {
         // SAFETY: callers ask `lacks` first.
         unsafe { Operands::new(unit, x, Weight::Lies(w), k).multiplied_by(kernel) }
     }

@@ -1,0 +1,193 @@
+//! A weight that is kept in blocks meets one row of x: its numbers are made in AVX2's registers and never written. Bits are those of
+//! the kernel for few rows, which sums the same numbers in the same order.
+//!
+//! With more rows of x the numbers are worth writing, once for all of them: [`write`] does that.
+
+use std::arch::x86_64::*;
+
+use super::{Operand, few};
+
+/// Numbers of a group: as many as four registers hold.
+const GROUP: usize = 32;
+/// Rows of the weight that are summed side by side, so that no addition waits for the one before it.
+const ROWS: usize = 4;
+/// Bytes that memory is read by.
+const LINE: usize = 64;
+
+/// A way to keep `NUMBERS` numbers, whole groups of 32, in `BYTES` bytes.
+pub trait Blocks<const BYTES: usize, const NUMBERS: usize> {
+    /// What the groups of a block have in common.
+    type Scales;
+
+    /// # Safety
+    /// The processor has AVX2, FMA and F16C.
+    unsafe fn scales(block: &[u8; BYTES]) -> Self::Scales;
+
+    /// The numbers of a group.
+    ///
+    /// # Safety
+    /// The processor has AVX2, FMA and F16C.
+    unsafe fn numbers(block: &[u8; BYTES], scales: &Self::Scales, group: usize) -> [__m256; 4];
+}
+
+/// Numbers of bf16, which as blocks of a whole group are no different.
+pub struct Bf16;
+
+impl Blocks<64, 32> for Bf16 {
+    type Scales = ();
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn scales(_: &[u8; 64]) {}
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn numbers(block: &[u8; 64], _: &(), _: usize) -> [__m256; 4] {
+        let mut numbers = [_mm256_setzero_ps(); 4];
+        for (numbers, bytes) in numbers.iter_mut().zip(block.as_chunks::<16>().0) {
+            // SAFETY: sixteen bytes are there.
+            let halves = _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) });
+            *numbers = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves));
+        }
+        numbers
+    }
+}
+
+fn are_there() -> bool {
+    few::has_avx2() && is_x86_feature_detected!("f16c")
+}
+
+/// Writes the numbers of `bytes`, rounded to the type of their place. False where the processor lacks the instructions or these are no
+/// whole blocks, and nothing is written.
+///
+/// # Panics
+/// If the place is of another size.
+pub fn write<B: Blocks<BYTES, NUMBERS>, T: Operand, const BYTES: usize, const NUMBERS: usize>(
+    bytes: &[u8],
+    into: &mut [T],
+) -> bool {
+    let (blocks, rest) = bytes.as_chunks();
+    if !rest.is_empty() || !are_there() {
+        return false;
+    }
+    let (into, rest) = into.as_chunks_mut();
+    assert!(rest.is_empty() && into.len() == blocks.len(), "whole blocks");
+    // SAFETY: the instructions are there.
+    unsafe { write_blocks::<B, T, BYTES, NUMBERS>(blocks, into) };
+    true
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn write_blocks<B: Blocks<BYTES, NUMBERS>, T: Operand, const BYTES: usize, const NUMBERS: usize>(
+    blocks: &[[u8; BYTES]],
+    into: &mut [[T; NUMBERS]],
+) {
+    for (block, into) in blocks.iter().zip(into) {
+        // SAFETY: this function has the instructions.
+        let scales = unsafe { B::scales(block) };
+        for (group, into) in into.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
+            // SAFETY: likewise.
+            let numbers = unsafe { B::numbers(block, &scales, group) };
+            for (numbers, into) in numbers.into_iter().zip(into.as_chunks_mut::<8>().0) {
+                let mut lanes = [0.0; 8];
+                // SAFETY: a register is eight numbers.
+                unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), numbers) };
+                for (into, number) in into.iter_mut().zip(lanes) {
+                    *into = T::of(number);
+                }
+            }
+        }
+    }
+}
+
+/// Writes x · each row of a weight, as many as there are places. False where the processor lacks the instructions or rows are no whole
+/// blocks, and nothing is written.
+///
+/// # Panics
+/// If a row has not as many numbers as x.
+pub fn multiply<'w, B: Blocks<BYTES, NUMBERS>, const BYTES: usize, const NUMBERS: usize>(
+    x: &[f32],
+    row: impl Fn(usize) -> &'w [u8],
+    into: &mut [f32],
+) -> bool {
+    let (x, rest) = x.as_chunks();
+    if !rest.is_empty() || !are_there() {
+        return false;
+    }
+    let count = into.len();
+    for (first, into) in (0..).step_by(ROWS).zip(into.chunks_mut(ROWS)) {
+        let w = std::array::from_fn(|at| {
+            let blocks = row((first + at).min(count - 1)).as_chunks().0;
+            assert_eq!(blocks.len(), x.len(), "rows of one length");
+            blocks
+        });
+        // SAFETY: the instructions are there.
+        let sums = unsafe { four_rows::<B, BYTES, NUMBERS>(x, w) };
+        into.copy_from_slice(&sums[..into.len()]);
+    }
+    true
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn four_rows<B: Blocks<BYTES, NUMBERS>, const BYTES: usize, const NUMBERS: usize>(
+    x: &[[f32; NUMBERS]],
+    w: [&[[u8; BYTES]]; ROWS],
+) -> [f32; ROWS] {
+    let mut sums = [_mm256_setzero_ps(); ROWS];
+    let ahead = ROWS * BYTES * x.len();
+    let [w0, w1, w2, w3] = w;
+    for ((((x, w0), w1), w2), w3) in x.iter().zip(w0).zip(w1).zip(w2).zip(w3) {
+        let w = [w0, w1, w2, w3];
+        for w in w {
+            for at in (0..BYTES).step_by(LINE) {
+                // of the rows after these: four short streams are more than the processor foresees
+                _mm_prefetch::<_MM_HINT_T0>(w.as_ptr().wrapping_add(ahead + at).cast());
+            }
+        }
+        // SAFETY: this function has the instructions.
+        let scales = unsafe { [B::scales(w0), B::scales(w1), B::scales(w2), B::scales(w3)] };
+        for (group, x) in x.as_chunks::<GROUP>().0.iter().enumerate() {
+            for ((w, scales), sum) in w.iter().zip(&scales).zip(&mut sums) {
+                // SAFETY: likewise.
+                let numbers = unsafe { B::numbers(w, scales, group) };
+                for (numbers, x) in numbers.into_iter().zip(x.as_chunks::<8>().0) {
+                    // SAFETY: eight numbers are a register.
+                    let x = unsafe { _mm256_loadu_ps(x.as_ptr()) };
+                    *sum = _mm256_fmadd_ps(x, numbers, *sum);
+                }
+            }
+        }
+    }
+    let [a, b, c, d] = sums;
+    [few::eight(a), few::eight(b), few::eight(c), few::eight(d)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Unit;
+    use super::super::tests::{bits, product, values};
+    use super::*;
+    use crate::rounding::{narrow, widen};
+
+    #[test]
+    fn rows_in_blocks_have_the_products_of_their_numbers_to_the_bit() {
+        let k = 96;
+        for count in [1, 4, 7] {
+            let (x, w) = (values(k, 1), narrow(&values(count * k, 2)));
+            let row = |at: usize| bytemuck::cast_slice(&w[at * k..][..k]);
+            let mut found = vec![f32::NAN; count];
+            if !multiply::<Bf16, _, _>(&x, row, &mut found) {
+                return harness::skip("f16c", "no AVX2 with F16C here");
+            }
+            let exact = product(&few::NARROW, Unit::F32, &bits(&x), &bits(&widen(&w)), k);
+            assert_eq!(bits(&found), bits(&exact));
+        }
+    }
+
+    #[test]
+    fn what_is_no_whole_block_is_left_to_others() {
+        let (x, w) = (values(48, 1), [0u8; 96]);
+        assert!(!multiply::<Bf16, _, _>(&x, |_| &w, &mut [0.0]));
+        assert!(!write::<Bf16, f32, _, _>(&w, &mut [0.0; 48]));
+    }
+}
