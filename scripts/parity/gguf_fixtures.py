@@ -25,7 +25,7 @@ ARCHITECTURES = {
 UNLIKE_LLAMA_CPP = {
     "mistral": "does not slide", "phi3": "does not slide", "phi3-longrope": "does not slide", "olmo3": "ignores yarn_attn_factor",
     "falcon-grouped": "reads no biases", "glm": "wants heads as wide as the residual together", "qwen2-yarn": "wants that too",
-    "olmoe": "wants as many key heads as query heads", "gpt_oss-usual": "rounds where a rope's ramp begins and ends",
+    "olmoe": "wants as many key heads as query heads",
 }
 NEAR = 5e-3
 EXPERT = re.compile(r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)\.experts\.\d+\.(\w+)\.weight")
