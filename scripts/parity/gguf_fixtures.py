@@ -25,7 +25,7 @@ ARCHITECTURES = {
 UNLIKE_LLAMA_CPP = {
     "mistral": "does not slide", "phi3": "does not slide", "phi3-longrope": "does not slide", "olmo3": "ignores yarn_attn_factor",
     "falcon-grouped": "reads no biases", "glm": "wants heads as wide as the residual together", "qwen2-yarn": "wants that too",
-    "olmoe": "wants as many key heads as query heads", "gpt_oss-usual": "rounds where a rope's ramp begins and ends",
+    "olmoe": "wants as many key heads as query heads",
 }
 NEAR = 5e-3
 EXPERT = re.compile(r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)\.experts\.\d+\.(\w+)\.weight")
@@ -266,6 +266,41 @@ def write_stored():
     finish(writer)
 
 
+def repacked(blocks, scales):
+    """Runs of 16 bytes whose two codes lie side by side → blocks of a scale and 16 bytes, of which the low halves come first."""
+    codes = np.stack([blocks & 15, blocks >> 4], axis=-1).reshape(*blocks.shape[:-1], 32)
+    packed = np.concatenate([scales[..., None], codes[..., :16] | codes[..., 16:] << 4], axis=-1)
+    return packed.reshape(*packed.shape[:-2], -1)
+
+
+def write_mxfp4():
+    """The small gpt-oss of mxfp4.py."""
+    folder = fixtures / "mxfp4"
+    config = dict(rms_norm_eps=1e-5, rope_theta=150000.0, sliding_window=128, rope_scaling=dict(
+        rope_type="yarn", factor=32.0, original_max_position_embeddings=4096), **json.loads((folder / "config.json").read_text()))
+    writer = gguf.GGUFWriter(out / "mxfp4.gguf", "gpt-oss")
+    write_keys(writer, config, "gpt-oss")
+    writer.add_tokenizer_model("none")
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT_OSS, 1)
+    tensors = load_file(folder / "model.safetensors")
+    for key, weights in tensors.items():
+        at, module = key.split(".mlp.experts.") if ".mlp.experts." in key else (key, None)
+        if module is None:
+            stored = names.get_name(f"{key}.weight" if key.endswith("sinks") else key, try_suffixes=(".weight", ".bias"))
+            writer.add_tensor(stored, np.asarray(weights, np.float32))
+        elif module.endswith("_bias"):
+            for part, own in unpaired(module.removesuffix("_bias"), np.asarray(weights, np.float32)):
+                writer.add_tensor(f"blk.0.ffn_{part}_exps.bias", own)
+        elif module.endswith("_blocks"):
+            module = module.removesuffix("_blocks")
+            packed = repacked(weights, tensors[f"{at}.mlp.experts.{module}_scales"])
+            parts = {"gate": packed[:, ::2], "up": packed[:, 1::2]} if module == "gate_up_proj" else {"down": packed}
+            for part, own in parts.items():
+                kind = gguf.GGMLQuantizationType.MXFP4
+                writer.add_tensor(f"blk.0.ffn_{part}_exps.weight", np.ascontiguousarray(own), raw_dtype=kind)
+    finish(writer)
+
+
 WORDS = """gpt-2 phi-2 mpt jais gigachat exaone4 mellum olmo smollm starcoder refact command-r codeshell exaone minerva-7b dbrx smaug-bpe
 chatglm-bpe glm4 falcon llama3 llama-v3 llama-bpe falcon3 pixtral qwen2 deepseek-r1-qwen megrez tekken gpt-4o""".split()
 TEXTS = [
@@ -421,4 +456,5 @@ if __name__ == "__main__":
     write_model("qwen3", "qwen3", "lettered.gguf", letters)
     write_types()
     write_stored()
+    write_mxfp4()
     write_vocabularies()

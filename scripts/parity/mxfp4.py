@@ -8,9 +8,9 @@ from safetensors.torch import save_file
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 fixtures = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "tests/fixtures")
-HIDDEN, SIZE, EXPERTS, HEADS, HEAD = 64, 32, 3, 2, 8
+HIDDEN, SIZE, EXPERTS, HEADS, HEAD, VOCAB = 64, 32, 3, 2, 8, 32
 CONFIG = dict(model_type="gpt_oss", hidden_size=HIDDEN, intermediate_size=SIZE, num_hidden_layers=1, num_attention_heads=HEADS,
-              num_key_value_heads=1, head_dim=HEAD, vocab_size=8, max_position_embeddings=32, num_local_experts=EXPERTS,
+              num_key_value_heads=1, head_dim=HEAD, vocab_size=VOCAB, max_position_embeddings=32, num_local_experts=EXPERTS,
               num_experts_per_tok=2, bos_token_id=1, eos_token_id=2, quantization_config=dict(
                   quant_method="mxfp4", modules_to_not_convert=["model.layers.*.self_attn", "model.layers.*.mlp.router", "lm_head"]))
 BLOCK = "model.layers.0."
@@ -19,9 +19,9 @@ WIDE = {"q_proj": HEADS * HEAD, "k_proj": HEAD, "v_proj": HEAD}
 
 def main():
     random = torch.Generator().manual_seed(17)
-    numbers = lambda *shape: torch.randn(shape, generator=random).bfloat16()
+    numbers = lambda *shape: torch.randn(shape, generator=random)
     bytes_ = lambda low, high, *shape: torch.randint(low, high, shape, generator=random, dtype=torch.uint8)
-    tensors = {"model.embed_tokens.weight": numbers(8, HIDDEN), "lm_head.weight": numbers(8, HIDDEN), "model.norm.weight": numbers(HIDDEN)}
+    tensors = {"model.embed_tokens.weight": numbers(VOCAB, HIDDEN), "lm_head.weight": numbers(VOCAB, HIDDEN), "model.norm.weight": numbers(HIDDEN)}
     for name, width in WIDE.items():
         tensors |= {f"{BLOCK}self_attn.{name}.weight": numbers(width, HIDDEN), f"{BLOCK}self_attn.{name}.bias": numbers(width)}
     tensors |= {f"{BLOCK}self_attn.o_proj.weight": numbers(HIDDEN, HEADS * HEAD), f"{BLOCK}self_attn.o_proj.bias": numbers(HIDDEN),

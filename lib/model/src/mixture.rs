@@ -69,8 +69,7 @@ impl Experts {
             }
             names::Experts::Together { hidden, in_pairs, down } => {
                 let at = |part| config.names.in_block(layer, part);
-                let together = Together::load(loader, config, how, [at(hidden), at(down)])?;
-                Ok(Self::Together(Together { in_pairs, ..together }))
+                Together::load(loader, config, how, [at(hidden), at(down)], in_pairs).map(Self::Together)
             }
         }
     }
@@ -104,11 +103,17 @@ struct Together {
 }
 
 impl Together {
-    fn load(loader: &mut Loader, config: &Config, how: How, [hidden, down]: [String; 2]) -> error::Result<Self> {
+    fn load(
+        loader: &mut Loader,
+        config: &Config,
+        how: How,
+        [hidden, down]: [String; 2],
+        in_pairs: bool,
+    ) -> error::Result<Self> {
         let (count, d, size, bias) = (how.count, config.hidden_size, config.mlp_size, config.mlp_bias);
         Ok(Self {
             hidden: Stack::load(loader, hidden, [count, 2 * size, d], bias)?,
-            in_pairs: false,
+            in_pairs,
             down: Stack::load(loader, down, [count, d, size], bias)?,
             gate: how.gate,
             activation: config.activation,

@@ -482,6 +482,22 @@ fn what_is_held_as_stored_does_not_learn_and_is_in_a_gguf_file() {
     assert!(refusal.contains("is no GGUF file"), "{refusal}");
 }
 
+/// The experts of one model, whose codes lie in another order in each format.
+#[test]
+fn experts_in_four_bits_are_those_of_a_directory() {
+    let [own, theirs] = ["mxfp4.gguf", "../mxfp4"].map(|name| {
+        let checkpoint = crate::Checkpoint::open(&fixture(name), &crate::Options::default()).unwrap();
+        checkpoint.load().unwrap()
+    });
+    assert_eq!(own.config(), theirs.config());
+    for (own, theirs) in own.parameters().iter().zip(theirs.parameters()) {
+        let numbers = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(own.name, theirs.name);
+        assert!(numbers(&own.tensor) == numbers(&theirs.tensor), "{}", own.name);
+    }
+    assert_eq!(own.parameters().len(), theirs.parameters().len());
+}
+
 #[test]
 fn what_is_infinite_is_refused_as_stored_too() {
     let mut bytes = fs::read(fixture("stored.gguf")).unwrap();
