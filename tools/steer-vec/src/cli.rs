@@ -186,7 +186,7 @@ pub struct SearchFlags {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub tokens: Option<u32>,
 
-    /// The ids of tokens that open a refusal (default: those that open the answers to harmful prompts, and seldom others).
+    /// The ids of tokens that open a refusal (default: those that open a tenth of the answers to harmful prompts, at twice the odds of harmless ones).
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     pub refusal_tokens: Vec<u32>,
 

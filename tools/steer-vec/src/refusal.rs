@@ -4,8 +4,10 @@ use crate::report::RefusalToken;
 use model::Tokenizer;
 use numerics::statistics::{largest, softmax};
 
-/// A token opens refusals if at least this share of harmful prompts is answered with it first, and twice as many as of harmless ones.
+/// A token opens refusals if at least this share of harmful prompts is answered with it first,
 const SHARE_MIN: f64 = 0.1;
+/// and its odds there are so many times those among harmless ones: odds, because a model that refuses too much opens many of these with it too.
+const ODDS_RATIO_MIN: f64 = 2.0;
 
 /// ln P − ln (1 − P), P being the probability of the tokens.
 pub fn score(logits: &[f32], tokens: &[u32]) -> f64 {
@@ -29,7 +31,7 @@ pub fn mean_divergence(base: &[Vec<f32>], others: &[Vec<f32>]) -> f64 {
     pairs.map(|(base, other)| divergence(base, other)).sum::<f64>() / base.len() as f64
 }
 
-/// The tokens with which the model opens its answers to harmful prompts, and seldom those to harmless ones; the most frequent first.
+/// The tokens with which the model opens its answers to harmful prompts, and less those to harmless ones; the most frequent first.
 pub fn found(harmful: &[Vec<f32>], harmless: &[Vec<f32>], tokenizer: &Tokenizer) -> Vec<RefusalToken> {
     let firsts = |logits: &[Vec<f32>]| logits.iter().map(|logits| largest(logits) as u32).collect::<Vec<u32>>();
     let (harmful, harmless) = (firsts(harmful), firsts(harmless));
@@ -40,7 +42,7 @@ pub fn found(harmful: &[Vec<f32>], harmless: &[Vec<f32>], tokenizer: &Tokenizer)
     let mut tokens: Vec<RefusalToken> = ids
         .into_iter()
         .map(|id| (id, share(&harmful, id), share(&harmless, id)))
-        .filter(|(_, here, there)| *here >= SHARE_MIN && *here >= 2.0 * there)
+        .filter(|&(_, here, there)| opens_refusals(here, there))
         .map(|(id, here, there)| RefusalToken {
             share_harmful: Some(here),
             share_harmless: Some(there),
@@ -53,6 +55,10 @@ pub fn found(harmful: &[Vec<f32>], harmless: &[Vec<f32>], tokenizer: &Tokenizer)
             .expect("shares are numbers")
     });
     tokens
+}
+
+fn opens_refusals(here: f64, there: f64) -> bool {
+    here >= SHARE_MIN && here * (1.0 - there) >= ODDS_RATIO_MIN * there * (1.0 - here) && here > there
 }
 
 pub fn given(token_id: u32, tokenizer: &Tokenizer) -> RefusalToken {
@@ -75,6 +81,21 @@ mod tests {
         assert!((score(&logits, &[0])).abs() < 1e-7);
         assert!((score(&logits, &[1, 2])).abs() < 1e-7);
         assert!((score(&logits, &[1]) - (1f64 / 3.0).ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_token_opens_refusals_if_its_odds_are_twice_those_among_harmless_prompts() {
+        for (here, there, opens) in [
+            (0.5, 0.0, true),
+            (0.2, 0.1, true),
+            (0.98, 0.6, true),
+            (1.0, 0.99, true),
+            (1.0, 1.0, false),
+            (0.6, 0.5, false),
+            (0.09, 0.0, false),
+        ] {
+            assert_eq!(opens_refusals(here, there), opens, "{here} {there}");
+        }
     }
 
     #[test]

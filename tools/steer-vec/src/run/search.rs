@@ -69,7 +69,7 @@ impl<'s> Search<'s> {
             }
         };
         if rows.is_empty() {
-            let cause = "no token opens the answers to harmful prompts, and seldom those to harmless ones";
+            let cause = "no token opens the answers to harmful prompts and less those to harmless ones";
             return Err(Error::input("--model", cause).hint("--refusal-tokens names them"));
         }
         self.tokens = rows.iter().map(|row| row.token_id).collect();
