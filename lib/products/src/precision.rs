@@ -16,7 +16,7 @@ pub enum Precision {
 /// What may be asked of a product beside its numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct How {
-    /// Up to [`crate::STEADY_ROWS`] rows have the bits that each has alone.
+    /// Rows have the bits that each has alone, on any x86-64 processor with AVX2.
     pub steady: bool,
     pub precision: Precision,
 }

@@ -3,7 +3,7 @@
 //! Four rows of `w` meet up to three of x in registers. Every output has one register of partial sums, filled along k in one order
 //! and summed in one order, so **a row's bits do not depend on the rows beside it**. With more rows the panels are faster, although
 //! they transpose: at one row they read the weight at two thirds of the speed of this kernel, at four at the same, at eight at 1.3
-//! times it. Where there are no panels (AVX2 alone), this kernel takes more rows for the sake of their bits.
+//! times it. Where there are no panels (AVX2 alone), this kernel takes more rows for the sake of their bits: all that must be steady.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -41,10 +41,10 @@ pub(super) const WIDENED: Kernel = Kernel {
     },
 };
 
-/// Where there are no panels: it keeps the bits of a decoding step's rows apart.
+/// Where there are no panels: it keeps the bits of rows apart, those of a decoding step and of a batch.
 pub(super) const NARROW: Kernel = Kernel {
     family: |unit| (unit == Unit::F32 && has_avx2()).then_some("avx2"),
-    takes: |row_count, _| row_count <= STEADY_ROWS,
+    takes: |row_count, steady| row_count <= STEADY_ROWS || steady,
     multiply: |of, y| {
         // SAFETY: passed on.
         unsafe { multiply(of, y, Registers::Narrow) }

@@ -26,8 +26,8 @@ use crate::rounding::{narrow, narrowed, widen, widened};
 use crate::rows::{Right, Rows};
 use crate::wide;
 
-/// Up to this many rows under `steady`, a row's bits do not depend on the rows beside it on any x86-64 processor with AVX2; with
-/// AVX-512 they never do.
+/// Up to this many rows a processor with AVX2 alone takes the kernel for few rows, and under `steady` at any number: there a row's bits do
+/// not depend on the rows beside it. With AVX-512 they never do.
 pub const STEADY_ROWS: usize = 32;
 
 /// In order of preference.
@@ -286,8 +286,8 @@ fn tile_family(_: Unit, _: Precision) -> Option<&'static str> {
 }
 
 /// x (rows, k) · right (k, columns), row by row. `None` where this processor has no kernel for such numbers, where the columns of
-/// `right` are no rows in memory, or where pairs of numbers do not begin at whole units. With `steady`, up to [`STEADY_ROWS`] rows have the
-/// bits that each has alone.
+/// `right` are no rows in memory, or where pairs of numbers do not begin at whole units. With `steady`, rows have the bits that
+/// each has alone.
 pub(crate) fn by_rows<T: Operand>(x: &[T], right: Right<'_, T>, steady: bool) -> Option<Vec<f32>> {
     let k = right.dim().0;
     if k == 0 || !k.is_multiple_of(T::PER_UNIT) {
@@ -519,7 +519,7 @@ mod tests {
     #[test]
     fn steady_rows_have_the_bits_that_each_has_alone() {
         let (n, k) = (50, 70);
-        let (x, w) = (values(STEADY_ROWS * k, 1), values(n * k, 2));
+        let (x, w) = (values((2 * STEADY_ROWS + 1) * k, 1), values(n * k, 2));
         let Some(whole) = by_rows(&x, turned(&w, k), true) else {
             return harness::skip("avx2", "no kernel here");
         };
