@@ -20,6 +20,9 @@ const ROWS: usize = 3;
 const COLUMNS: usize = 4;
 /// Rows of `w` a task reads.
 const TASK: usize = 32;
+/// Rows of x that meet these at a time, so that both stay in the second cache; no fewer than a decoding step has, whose weights may have
+/// to be made.
+const BLOCK: usize = 36;
 
 /// Where the panels are too. Bits differ from theirs, so it is not for products that must be steady.
 pub(super) const WIDE: Kernel = Kernel {
@@ -84,19 +87,22 @@ unsafe fn multiply(of: Operands<'_>, y: Target<f32>, registers: Registers) {
             };
             return;
         }
-        for column in columns.clone().step_by(COLUMNS) {
-            let w = of.w(column..(column + COLUMNS).min(columns.end), room);
-            for (group, x) in x.chunks(ROWS * k).enumerate() {
-                let tile = Tile {
-                    x: x.as_ptr(),
-                    w: w.as_ptr(),
-                    k,
-                    y: y.at(group * ROWS * y.row_stride + column).pointer,
-                    n: y.row_stride,
-                };
-                // SAFETY: the processor has what is asked for, by the caller's promise; these parts of x and w hold as many whole
-                // rows as are counted here, and this task alone writes these columns.
-                unsafe { tile.run_any(x.len() / k, w.len() / k, unit, registers) };
+        for (block, x) in x.chunks(BLOCK * k).enumerate() {
+            for column in columns.clone().step_by(COLUMNS) {
+                let w = of.w(column..(column + COLUMNS).min(columns.end), room);
+                for (group, x) in x.chunks(ROWS * k).enumerate() {
+                    let row = block * BLOCK + group * ROWS;
+                    let tile = Tile {
+                        x: x.as_ptr(),
+                        w: w.as_ptr(),
+                        k,
+                        y: y.at(row * y.row_stride + column).pointer,
+                        n: y.row_stride,
+                    };
+                    // SAFETY: the processor has what is asked for, by the caller's promise; these parts of x and w hold as many whole
+                    // rows as are counted here, and this task alone writes these columns.
+                    unsafe { tile.run_any(x.len() / k, w.len() / k, unit, registers) };
+                }
             }
         }
     });
