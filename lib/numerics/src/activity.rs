@@ -5,7 +5,7 @@
 //! whatever order the parts are merged, the result has the same bits.
 
 use crate::exact::ExactSum;
-use crate::keys::{Key, Number, Spread, lower_median};
+use crate::keys::{Key, Keys, Number};
 use crate::magnitudes::Magnitudes;
 use products::wide;
 use serde::{Deserialize, Serialize};
@@ -130,9 +130,8 @@ impl Activity {
     }
 
     /// Adds a row of finite numbers, at least one. `keys` is only room to work in.
-    pub fn push<T: Number>(&mut self, row: &[T], place: Place, keys: &mut Vec<T::Key>) {
-        keys.resize(row.len(), T::Key::NONE);
-        let sums = sums(row, keys);
+    pub fn push<T: Number>(&mut self, row: &[T], place: Place, keys: &mut Keys<T::Key>) {
+        let sums = sums(row);
         self.row_count += 1;
         self.count += row.len() as u64;
         self.sum.add(sums.sum);
@@ -143,9 +142,9 @@ impl Activity {
         let magnitude = sums.max.max(-sums.min);
         self.sample.magnitude = self.sample.magnitude.max(magnitude);
         self.keep_extremes(row, magnitude, place);
-        let spread = Spread::of(keys);
-        self.compare_with_median(row, magnitude, lower_median(keys, spread).magnitude());
-        self.magnitudes.add(keys, spread);
+        keys.fill(row);
+        self.compare_with_median(row, magnitude, keys.lower_median().magnitude());
+        self.magnitudes.add(keys);
     }
 
     /// Ends a sample, and gives its largest magnitude.
@@ -259,23 +258,21 @@ struct Sums {
     min: f64,
 }
 
-/// Sums and extremes over lanes of a fixed order; the keys of the row are written beside.
-fn sums<T: Number>(row: &[T], keys: &mut [T::Key]) -> Sums {
+/// Sums and extremes over lanes of a fixed order.
+fn sums<T: Number>(row: &[T]) -> Sums {
     const LANES: usize = 16;
-    let mut lanes = Lanes::<T, LANES>::new(row[0]);
-    wide!({
+    let lanes = wide!({
+        let mut lanes = Lanes::<T, LANES>::new(row[0]); // inside, so that it stays in registers
         let (chunks, rest) = row.as_chunks::<LANES>();
-        let (key_chunks, key_rest) = keys.as_chunks_mut::<LANES>();
-        for (chunk, keys) in chunks.iter().zip(key_chunks) {
-            for lane in 0..LANES {
-                keys[lane] = chunk[lane].key();
-                lanes.take(lane, chunk[lane]);
+        for chunk in chunks {
+            for (lane, x) in chunk.iter().enumerate() {
+                lanes.take(lane, *x);
             }
         }
-        for (lane, (x, key)) in rest.iter().zip(key_rest).enumerate() {
-            *key = x.key();
+        for (lane, x) in rest.iter().enumerate() {
             lanes.take(lane, *x);
         }
+        lanes
     });
     let extreme =
         |lanes: &[T], choose: fn(f64, f64) -> f64| lanes.iter().map(|x| x.wide()).reduce(choose).unwrap_or_default();
@@ -313,12 +310,9 @@ impl<T: Number, const LANES: usize> Lanes<T, LANES> {
         self.sum[lane] += wide;
         self.magnitude[lane] += wide.abs();
         self.square[lane] += wide * wide;
-        if x > self.max[lane] {
-            self.max[lane] = x;
-        }
-        if x < self.min[lane] {
-            self.min[lane] = x;
-        }
+        // Always assigned, so that no lane is stored by itself.
+        self.max[lane] = if x > self.max[lane] { x } else { self.max[lane] };
+        self.min[lane] = if x < self.min[lane] { x } else { self.min[lane] };
     }
 }
 
@@ -345,7 +339,7 @@ mod tests {
     fn of<T: Number>(rows: &[(u64, Vec<T>)]) -> Activity {
         let mut activity = Activity::new(SETTINGS);
         for (row, values) in rows {
-            activity.push(values, place(*row), &mut Vec::new());
+            activity.push(values, place(*row), &mut Keys::default());
             if row % 2 == 1 {
                 activity.end_sample();
             }

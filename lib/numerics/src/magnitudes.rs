@@ -4,8 +4,7 @@
 //! A cell is what an f32 keeps of a magnitude in its sixteen leading bits (a bf16), and cut once more where an edge of the logarithmic
 //! bins passes through. Of numbers that are bf16s the counts are complete; of others a cell is at most 1/128 of its magnitude wide.
 
-use crate::keys::{Key, Number, Spread};
-use products::wide;
+use crate::keys::{Key, Keys, Number};
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
 
@@ -14,12 +13,12 @@ pub const LOG_BIN_COUNT: usize = 512;
 const LOG_LOW: f64 = -8.0;
 const LOG_HIGH: f64 = 8.0;
 
-/// Two for each of 2^15 leading bits: below and from the edge that cuts it.
-const CELL_COUNT: usize = 1 << 16;
+/// Each has two cells: below and from the edge that cuts it.
+const LEADING_COUNT: usize = 1 << 15;
 
 /// By leading bits, the edge inside of what they leave open, or infinity.
 static CUTS: LazyLock<Vec<f64>> = LazyLock::new(|| {
-    let mut cuts = vec![f64::INFINITY; CELL_COUNT / 2];
+    let mut cuts = vec![f64::INFINITY; LEADING_COUNT];
     for edge in (0..=LOG_BIN_COUNT).map(log_edge) {
         let leading = edge.key().leading();
         if lower(leading) < edge {
@@ -44,11 +43,12 @@ fn lower(leading: u16) -> f64 {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "Cells", into = "Cells")]
 pub struct Magnitudes {
-    counts: Vec<u64>,
+    /// By leading bits, of numbers below the edge that cuts the cell.
+    below: Vec<u64>,
+    /// The same of the others. Empty as long as all numbers were bf16s, which lie below.
+    above: Vec<u64>,
     /// The first cell also holds what is too small for a bf16, so zeros are counted by themselves.
     zero_count: u64,
-    /// All numbers so far were bf16s.
-    is_complete: bool,
 }
 
 /// [`Magnitudes`] as they are written down: only cells in which there is something, by number.
@@ -62,15 +62,10 @@ struct Cells {
 
 impl From<Magnitudes> for Cells {
     fn from(magnitudes: Magnitudes) -> Self {
-        let counted = magnitudes
-            .counts
-            .into_iter()
-            .enumerate()
-            .filter(|(_, count)| *count > 0);
         Self {
-            cells: counted.collect(),
+            cells: magnitudes.cells().collect(),
             zero_count: magnitudes.zero_count,
-            is_complete: magnitudes.is_complete,
+            is_complete: magnitudes.is_complete(),
         }
     }
 }
@@ -81,12 +76,18 @@ impl TryFrom<Cells> for Magnitudes {
     fn try_from(written: Cells) -> Result<Self, &'static str> {
         let mut magnitudes = Self {
             zero_count: written.zero_count,
-            is_complete: written.is_complete,
             ..Self::default()
         };
+        if !written.is_complete {
+            magnitudes.open_above();
+        }
         let mut total = 0_u64;
         for (cell, count) in written.cells {
-            let place = magnitudes.counts.get_mut(cell).ok_or("there is no such cell")?;
+            let side = match cell % 2 {
+                0 => &mut magnitudes.below,
+                _ => &mut magnitudes.above,
+            };
+            let place = side.get_mut(cell / 2).ok_or("there is no such cell")?;
             *place = place.checked_add(count).ok_or("too many numbers")?;
             total = total.checked_add(count).ok_or("too many numbers")?;
         }
@@ -108,62 +109,94 @@ pub struct LogBins {
 impl Default for Magnitudes {
     fn default() -> Self {
         Self {
-            counts: vec![0; CELL_COUNT],
+            below: vec![0; LEADING_COUNT],
+            above: Vec::new(),
             zero_count: 0,
-            is_complete: true,
         }
     }
 }
 
 impl Magnitudes {
     /// Counts the magnitudes with these keys.
-    pub fn add<K: Key>(&mut self, keys: &[K], spread: Spread<K>) {
-        let zeros = wide!({ keys.iter().map(|key| u32::from(*key == K::NONE)).sum::<u32>() });
-        self.zero_count += u64::from(zeros);
-        if spread.any.is_leading() {
-            for key in keys {
-                self.counts[2 * usize::from(key.leading() & 0x7fff)] += 1;
-            }
-            return;
-        }
-        self.is_complete = false;
-        let cuts = &*CUTS;
-        for key in keys {
-            let leading = usize::from(key.leading() & 0x7fff);
-            self.counts[2 * leading + usize::from(key.magnitude() >= cuts[leading])] += 1;
+    pub fn add<K: Key>(&mut self, keys: &Keys<K>) {
+        match keys.as_leading() {
+            Some(row) => self.add_leading(row),
+            None => self.add_any(keys.all()),
         }
     }
 
+    fn add_leading(&mut self, row: &[u16]) {
+        let zeros_before = self.below[0];
+        let below = &mut self.below[..LEADING_COUNT];
+        for leading in row {
+            let count = &mut below[usize::from(leading & 0x7fff)];
+            *count = count.wrapping_add(1); // there are not 2^64 numbers
+        }
+        self.zero_count += self.below[0] - zeros_before;
+    }
+
+    fn add_any<K: Key>(&mut self, keys: &[K]) {
+        self.open_above();
+        let cuts = &*CUTS;
+        for key in keys {
+            let leading = usize::from(key.leading() & 0x7fff);
+            let side = match key.magnitude() < cuts[leading] {
+                true => &mut self.below,
+                false => &mut self.above,
+            };
+            side[leading] += 1;
+            self.zero_count += u64::from(*key == K::NONE);
+        }
+    }
+
+    fn open_above(&mut self) {
+        self.above.resize(LEADING_COUNT, 0);
+    }
+
     pub fn merge(&mut self, other: &Magnitudes) {
-        for (count, other) in self.counts.iter_mut().zip(&other.counts) {
-            *count += other;
+        if !other.is_complete() {
+            self.open_above();
+        }
+        // Pages of zeros that nothing was counted in stay untouched.
+        let sides = [(&mut self.below, &other.below), (&mut self.above, &other.above)];
+        for (count, other) in sides.into_iter().flat_map(|(side, other)| side.iter_mut().zip(other)) {
+            if *other > 0 {
+                *count += other;
+            }
         }
         self.zero_count += other.zero_count;
-        self.is_complete &= other.is_complete;
     }
 
     /// Whether a cell stands for one number: then all that follows is exact.
     pub fn is_complete(&self) -> bool {
-        self.is_complete
+        self.above.is_empty()
     }
 
     pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
+        self.below.iter().chain(&self.above).sum()
     }
 
     pub fn zero_count(&self) -> u64 {
         self.zero_count
     }
 
+    /// The cells in which there is something, ascending, by number: twice the leading bits, and one more from the edge on.
+    fn cells(&self) -> impl Iterator<Item = (usize, u64)> {
+        let pairs = self.below.iter().enumerate().flat_map(|(leading, below)| {
+            let above = self.above.get(leading).copied().unwrap_or(0);
+            [(2 * leading, *below), (2 * leading + 1, above)]
+        });
+        pairs.filter(|(_, count)| *count > 0)
+    }
+
     /// The magnitudes there are, ascending, and how often each occurs; the middle of a cell where it stands for several.
     pub fn values(&self) -> impl Iterator<Item = (f64, u64)> {
-        let counted = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
-        counted.map(|(cell, count)| (self.representative(cell), *count))
+        self.cells().map(|(cell, count)| (self.representative(cell), count))
     }
 
     fn representative(&self, cell: usize) -> f64 {
         let leading = (cell / 2) as u16;
-        if self.is_complete {
+        if self.is_complete() {
             return lower(leading);
         }
         let (low, cut, high) = (lower(leading), CUTS[cell / 2], lower(leading + 1));
@@ -194,7 +227,7 @@ impl Magnitudes {
             above: 0,
         };
         let mut bin = 0;
-        for (cell, count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+        for (cell, count) in self.cells() {
             let low = match cell % 2 {
                 0 => lower((cell / 2) as u16),
                 _ => CUTS[cell / 2],
@@ -228,9 +261,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn counted<T: Number>(values: &[T]) -> Magnitudes {
-        let keys: Vec<T::Key> = values.iter().map(|x| x.key()).collect();
+        let mut keys = Keys::default();
+        keys.fill(values);
         let mut magnitudes = Magnitudes::default();
-        magnitudes.add(&keys, Spread::of(&keys));
+        magnitudes.add(&keys);
         magnitudes
     }
 

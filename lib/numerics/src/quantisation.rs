@@ -127,7 +127,7 @@ fn sums<T: Number>(row: &[T], scale: Scale) -> ([f64; 4], u64) {
             lanes[1][lane] += error * error;
             lanes[2][lane] += magnitude;
             lanes[3][lane] += magnitude * magnitude;
-            clipped[lane] += u64::from(magnitude > scale.limit);
+            clipped[lane] = clipped[lane].wrapping_add(u64::from(magnitude > scale.limit));
         };
         let (chunks, rest) = row.as_chunks::<LANES>();
         for chunk in chunks {
@@ -145,7 +145,7 @@ fn sums<T: Number>(row: &[T], scale: Scale) -> ([f64; 4], u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::Spread;
+    use crate::keys::Keys;
     use proptest::prelude::*;
 
     #[test]
@@ -172,9 +172,10 @@ mod tests {
             values in proptest::collection::vec(-100.0_f32..100.0, 1..60), limit in 0.5_f64..120.0,
         ) {
             let short: Vec<f32> = values.iter().map(|x| f32::from_bits(x.to_bits() & !0xffff)).collect();
-            let keys: Vec<u32> = short.iter().map(|x| x.key()).collect();
+            let mut keys = Keys::default();
+            keys.fill(&short);
             let mut magnitudes = Magnitudes::default();
-            magnitudes.add(&keys, Spread::of(&keys));
+            magnitudes.add(&keys);
             let scale = Scale::new(limit).unwrap();
             let mut losses = Losses::default();
             losses.add(&short, scale);

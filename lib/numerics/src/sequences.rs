@@ -33,7 +33,7 @@ impl Changes {
             let small = pairs
                 .clone()
                 .map(|(x, before)| u32::from((x.wide() - *before).abs() < threshold));
-            small.sum::<u32>()
+            small.fold(0_u32, u32::wrapping_add) // BOUND: a row is at most 2^26 bytes long
         }));
         self.previous.clear();
         self.previous.extend(row.iter().map(|x| x.wide()));

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 /// that wrote a file; the first byte tells them apart. Container bytes from a pipe are kept in an unlinked file in TMPDIR.
 ///
 /// Sums are exact and rounded once, so equal rows give equal bytes whatever the number of threads, blocks or shards. Memory grows
-/// with the prompts and by half a MiB for each component and group, not with the rows. Containers of bf16 are read once; others are read a second time for --int8, whose
-/// scales are known only after the first.
+/// with the prompts and by a quarter of a MiB for each component and group (half where numbers are no bf16s), not with the rows.
+/// Containers of bf16 are read once; others are read a second time for --int8, whose scales are known only after the first.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "act-stats", version, after_long_help = NOTES, args_conflicts_with_subcommands = true)]
 pub struct Args {

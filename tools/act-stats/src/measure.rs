@@ -4,7 +4,7 @@ use crate::cli::Scale;
 use crate::plan::measure::Plan;
 use crate::source::{Component, Part, Run, Source, Unit};
 use numerics::activity::{Activity, Place};
-use numerics::keys::Number;
+use numerics::keys::{Keys, Number};
 use numerics::quantisation::{self, Losses};
 use numerics::sequences::{Changes, Flow};
 use process::{Result, ResultExt};
@@ -158,7 +158,7 @@ type Groups = Vec<Option<Tally>>;
 fn tally_unit<T: Element>(plan: &Plan, rows: &Rows<'_>, unit: &Unit<'_>) -> Result<(Groups, SampleMaxima)> {
     let mut groups = Groups::new();
     let mut samples = SampleMaxima::new();
-    let mut keys = Vec::new();
+    let mut keys = Keys::default();
     rows.for_each::<T>(unit, |event| match event {
         Event::Row(row, place, group) => slot(&mut groups, group)
             .get_or_insert_with(|| Tally::new(plan))
@@ -202,7 +202,7 @@ impl Tally {
         }
     }
 
-    fn push<T: Number>(&mut self, row: &[T], place: Place, keys: &mut Vec<T::Key>) {
+    fn push<T: Number>(&mut self, row: &[T], place: Place, keys: &mut Keys<T::Key>) {
         self.activity.push(row, place, keys);
         if let Some(flow) = &mut self.flow {
             flow.push(row);
