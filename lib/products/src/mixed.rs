@@ -4,7 +4,7 @@ use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
 use crate::dense::{Product, Target};
-use crate::kernels::{Operand, Place, by_rows, by_tiles, wide};
+use crate::kernels::{Operand, Place, by_rows, by_tiles, by_turned_rows, wide};
 use crate::precision::How;
 use crate::rows::{Right, Rows};
 
@@ -81,11 +81,14 @@ impl<'a, T: Operand> MixedProduct<'a, T> {
         if unsafe { self.run_tiles(Target::new(numbers, column_count), add) } {
             return;
         }
-        let (left, right) = (T::wide(self.left), wide(self.right));
-        let product = Product::of(left.view(), right.view()).in_parallel();
-        match add {
-            true => product.add_to(out.view_mut()),
-            false => product.fill(out.view_mut()),
+        // SAFETY: as above.
+        if !unsafe { by_turned_rows(self.left, self.right, Target::new(numbers, column_count), add) } {
+            let (left, right) = (T::wide(self.left), wide(self.right));
+            let product = Product::of(left.view(), right.view()).in_parallel();
+            match add {
+                true => product.add_to(out.view_mut()),
+                false => product.fill(out.view_mut()),
+            }
         }
         if let Some(bias) = self.bias {
             out += &ArrayView1::from(bias);
@@ -93,17 +96,26 @@ impl<'a, T: Operand> MixedProduct<'a, T> {
     }
 
     fn by_tiles<O: Operand>(&self) -> Option<Vec<O>> {
+        // SAFETY: where the tiles run they write every number.
+        unsafe { self.filled(|target| self.run_tiles(target, false)) }
+    }
+
+    /// A new buffer of the product's size, if `fill` fills it.
+    ///
+    /// # Safety
+    /// `fill` says false, or has written every number.
+    unsafe fn filled<O>(&self, fill: impl FnOnce(Target<O>) -> bool) -> Option<Vec<O>> {
         let (row_count, column_count) = self.dim();
         let len = row_count * column_count;
         let mut numbers = Vec::with_capacity(len);
-        let target = Target::uninitialised(&mut numbers.spare_capacity_mut()[..len], column_count);
-        // SAFETY: the target is a new buffer of the product's size, of which every number is written.
-        unsafe {
-            if !self.run_tiles(target, false) {
-                return None;
-            }
-            numbers.set_len(len);
+        if !fill(Target::uninitialised(
+            &mut numbers.spare_capacity_mut()[..len],
+            column_count,
+        )) {
+            return None;
         }
+        // SAFETY: they are written, by the caller's promise.
+        unsafe { numbers.set_len(len) };
         Some(numbers)
     }
 
@@ -116,8 +128,10 @@ impl<'a, T: Operand> MixedProduct<'a, T> {
     }
 
     fn by_other_kernels(&self) -> Vec<f32> {
-        let own = self.left.to_slice();
-        let own = own.and_then(|x| by_rows(x, self.right, self.how.steady));
+        // SAFETY: the buffer is new, and the product fills it.
+        let turned = |target| unsafe { by_turned_rows(self.left, self.right, target, false) };
+        // SAFETY: likewise.
+        let own = unsafe { self.filled(turned) }.or_else(|| by_rows(self.left, self.right, self.how.steady));
         let mut sums = own.unwrap_or_else(|| {
             let (left, right) = (T::wide(self.left), wide(self.right));
             Product::of(left.view(), right.view()).in_parallel().to_vec()

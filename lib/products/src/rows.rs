@@ -13,9 +13,9 @@ pub trait Rows<T>: Sync {
     /// Writes some rows, one after the other, into a place of their size.
     fn write(&self, rows: Range<usize>, into: &mut [T]);
 
-    /// Writes x · each of some rows for the kernel that multiplies few rows of f32 on AVX2, to the bits that it has of their numbers.
-    /// False where these have to be written for it.
-    fn multiply(&self, _rows: Range<usize>, _x: &[f32], _into: &mut [f32]) -> bool {
+    /// Writes x · each of some rows for the kernel that multiplies few rows of f32 and sums in so many lanes (8 on AVX2, 16 on
+    /// AVX-512), to the bits that it has of their numbers. False where these have to be written for it.
+    fn multiply(&self, _rows: Range<usize>, _x: &[f32], _lanes: usize, _into: &mut [f32]) -> bool {
         false
     }
 }

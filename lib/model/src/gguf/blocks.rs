@@ -42,10 +42,16 @@ pub fn write<T: Operand>(bytes: &[u8], stored: Stored, into: &mut [T]) {
     write_plainly(bytes, stored, into);
 }
 
-/// Writes x · each row, as many as there are places. False where their numbers have to be written for it.
-pub fn multiply<'w>(_x: &[f32], _row: impl Fn(usize) -> &'w [u8], _stored: Stored, _into: &mut [f32]) -> bool {
+/// Writes x · each row, as many as there are places, summed in so many lanes. False where their numbers have to be written for it.
+pub fn multiply<'w>(
+    _x: &[f32],
+    _row: impl Fn(usize) -> &'w [u8],
+    _stored: Stored,
+    _lanes: usize,
+    _into: &mut [f32],
+) -> bool {
     #[cfg(target_arch = "x86_64")]
-    return registers::multiply(_x, _row, _stored, _into);
+    return registers::multiply(_x, _row, _stored, _lanes, _into);
     #[cfg(not(target_arch = "x86_64"))]
     false
 }

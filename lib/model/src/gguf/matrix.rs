@@ -47,8 +47,8 @@ impl<T: Operand> Rows<T> for Matrix {
         }
     }
 
-    fn multiply(&self, rows: Range<usize>, x: &[f32], into: &mut [f32]) -> bool {
-        blocks::multiply(x, |at| self.row(rows.start + at), self.stored, into)
+    fn multiply(&self, rows: Range<usize>, x: &[f32], lanes: usize, into: &mut [f32]) -> bool {
+        blocks::multiply(x, |at| self.row(rows.start + at), self.stored, lanes, into)
     }
 }
 

@@ -32,9 +32,15 @@ pub fn write<T: Operand>(bytes: &[u8], stored: Stored, into: &mut [T]) -> bool {
     of_type!(stored, |Type| blocks::write::<Type, _, _, _>(bytes, into)).unwrap_or(false)
 }
 
-/// Writes x · each row, as many as there are places. False where that cannot be done here, and nothing is written.
-pub fn multiply<'w>(x: &[f32], row: impl Fn(usize) -> &'w [u8], stored: Stored, into: &mut [f32]) -> bool {
-    of_type!(stored, |Type| blocks::multiply::<Type, _, _>(x, row, into)).unwrap_or(false)
+/// Writes x · each row, as many as there are places, summed in so many lanes. False where that cannot be done here, and nothing is written.
+pub fn multiply<'w>(
+    x: &[f32],
+    row: impl Fn(usize) -> &'w [u8],
+    stored: Stored,
+    lanes: usize,
+    into: &mut [f32],
+) -> bool {
+    of_type!(stored, |Type| blocks::multiply::<Type, _, _>(x, row, lanes, into)).unwrap_or(false)
 }
 
 /// Sixteen bytes, in both halves of a register.

@@ -1,5 +1,5 @@
 //! A weight that is kept in blocks meets one row of x: its numbers are made in AVX2's registers and never written. Bits are those of
-//! the kernel for few rows, which sums the same numbers in the same order.
+//! the kernel for few rows, which sums the same numbers in the same order: eight side by side, or sixteen where there is AVX-512.
 //!
 //! With more rows of x the numbers are worth writing, once for all of them: [`write`] does that.
 
@@ -100,18 +100,20 @@ fn write_blocks<B: Blocks<BYTES, NUMBERS>, T: Operand, const BYTES: usize, const
     }
 }
 
-/// Writes x · each row of a weight, as many as there are places. False where the processor lacks the instructions or rows are no whole
-/// blocks, and nothing is written.
+/// Writes x · each row of a weight, as many as there are places, as the kernel for few rows sums in so many lanes. False where the
+/// processor lacks the instructions or rows are no whole blocks, and nothing is written.
 ///
 /// # Panics
 /// If a row has not as many numbers as x.
 pub fn multiply<'w, B: Blocks<BYTES, NUMBERS>, const BYTES: usize, const NUMBERS: usize>(
     x: &[f32],
     row: impl Fn(usize) -> &'w [u8],
+    lanes: usize,
     into: &mut [f32],
 ) -> bool {
     let (x, rest) = x.as_chunks();
-    if !rest.is_empty() || !are_there() {
+    let is_wide = lanes == 16 && is_x86_feature_detected!("avx512f");
+    if !rest.is_empty() || !are_there() || !(is_wide || lanes == 8) {
         return false;
     }
     let count = into.len();
@@ -122,44 +124,81 @@ pub fn multiply<'w, B: Blocks<BYTES, NUMBERS>, const BYTES: usize, const NUMBERS
             blocks
         });
         // SAFETY: the instructions are there.
-        let sums = unsafe { four_rows::<B, BYTES, NUMBERS>(x, w) };
+        let sums = unsafe {
+            match is_wide {
+                true => four_rows_wide::<B, BYTES, NUMBERS>(x, w),
+                false => four_rows::<B, BYTES, NUMBERS>(x, w),
+            }
+        };
         into.copy_from_slice(&sums[..into.len()]);
     }
     true
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
-fn four_rows<B: Blocks<BYTES, NUMBERS>, const BYTES: usize, const NUMBERS: usize>(
-    x: &[[f32; NUMBERS]],
-    w: [&[[u8; BYTES]]; ROWS],
-) -> [f32; ROWS] {
-    let mut sums = [_mm256_setzero_ps(); ROWS];
-    let ahead = ROWS * BYTES * x.len();
-    let [w0, w1, w2, w3] = w;
-    for ((((x, w0), w1), w2), w3) in x.iter().zip(w0).zip(w1).zip(w2).zip(w3) {
-        let w = [w0, w1, w2, w3];
-        for w in w {
-            for at in (0..BYTES).step_by(LINE) {
-                // of the rows after these: four short streams are more than the processor foresees
-                _mm_prefetch::<_MM_HINT_T0>(w.as_ptr().wrapping_add(ahead + at).cast());
-            }
-        }
-        // SAFETY: this function has the instructions.
-        let scales = unsafe { [B::scales(w0), B::scales(w1), B::scales(w2), B::scales(w3)] };
-        for (group, x) in x.as_chunks::<GROUP>().0.iter().enumerate() {
-            for ((w, scales), sum) in w.iter().zip(&scales).zip(&mut sums) {
-                // SAFETY: likewise.
-                let numbers = unsafe { B::numbers(w, scales, group) };
-                for (numbers, x) in numbers.into_iter().zip(x.as_chunks::<8>().0) {
-                    // SAFETY: eight numbers are a register.
-                    let x = unsafe { _mm256_loadu_ps(x.as_ptr()) };
-                    *sum = _mm256_fmadd_ps(x, numbers, *sum);
+/// x · four rows: `$add` adds the products of a group to a register of sums.
+macro_rules! four_rows {
+    ($name:ident, $features:literal, $zero:ident, $add:ident, $sum:expr) => {
+        #[target_feature(enable = $features)]
+        fn $name<B: Blocks<BYTES, NUMBERS>, const BYTES: usize, const NUMBERS: usize>(
+            x: &[[f32; NUMBERS]],
+            w: [&[[u8; BYTES]]; ROWS],
+        ) -> [f32; ROWS] {
+            let mut sums = [$zero(); ROWS];
+            let ahead = ROWS * BYTES * x.len();
+            let [w0, w1, w2, w3] = w;
+            for ((((x, w0), w1), w2), w3) in x.iter().zip(w0).zip(w1).zip(w2).zip(w3) {
+                let w = [w0, w1, w2, w3];
+                for w in w {
+                    for at in (0..BYTES).step_by(LINE) {
+                        // of the rows after these: four short streams are more than the processor foresees
+                        _mm_prefetch::<_MM_HINT_T0>(w.as_ptr().wrapping_add(ahead + at).cast());
+                    }
+                }
+                // SAFETY: this function has the instructions.
+                let scales = unsafe { [B::scales(w0), B::scales(w1), B::scales(w2), B::scales(w3)] };
+                for (group, x) in x.as_chunks::<GROUP>().0.iter().enumerate() {
+                    for ((w, scales), sum) in w.iter().zip(&scales).zip(&mut sums) {
+                        // SAFETY: likewise.
+                        *sum = $add(*sum, x, unsafe { B::numbers(w, scales, group) });
+                    }
                 }
             }
+            sums.map(|sum| $sum(sum))
         }
+    };
+}
+
+four_rows!(four_rows, "avx2,fma,f16c", _mm256_setzero_ps, add, |sum| few::eight(
+    sum
+));
+four_rows!(
+    four_rows_wide,
+    "avx512f,avx2,fma,f16c",
+    _mm512_setzero_ps,
+    add_wide,
+    |sum| _mm512_reduce_add_ps(sum)
+);
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add(mut sum: __m256, x: &[f32; GROUP], numbers: [__m256; 4]) -> __m256 {
+    for (numbers, x) in numbers.into_iter().zip(x.as_chunks::<8>().0) {
+        // SAFETY: eight numbers are a register.
+        sum = _mm256_fmadd_ps(unsafe { _mm256_loadu_ps(x.as_ptr()) }, numbers, sum);
     }
-    let [a, b, c, d] = sums;
-    [few::eight(a), few::eight(b), few::eight(c), few::eight(d)]
+    sum
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_wide(mut sum: __m512, x: &[f32; GROUP], [a, b, c, d]: [__m256; 4]) -> __m512 {
+    for ([low, high], x) in [[a, b], [c, d]].into_iter().zip(x.as_chunks::<16>().0) {
+        let low = _mm512_castpd256_pd512(_mm256_castps_pd(low));
+        let numbers = _mm512_castpd_ps(_mm512_insertf64x4::<1>(low, _mm256_castps_pd(high)));
+        // SAFETY: sixteen numbers are a register.
+        sum = _mm512_fmadd_ps(unsafe { _mm512_loadu_ps(x.as_ptr()) }, numbers, sum);
+    }
+    sum
 }
 
 #[cfg(test)]
@@ -172,22 +211,25 @@ mod tests {
     #[test]
     fn rows_in_blocks_have_the_products_of_their_numbers_to_the_bit() {
         let k = 96;
-        for count in [1, 4, 7] {
-            let (x, w) = (values(k, 1), narrow(&values(count * k, 2)));
-            let row = |at: usize| bytemuck::cast_slice(&w[at * k..][..k]);
-            let mut found = vec![f32::NAN; count];
-            if !multiply::<Bf16, _, _>(&x, row, &mut found) {
-                return harness::skip("f16c", "no AVX2 with F16C here");
+        for (kernel, lanes, need) in [(few::NARROW, 8, "f16c"), (few::WIDE, 16, "avx512f")] {
+            for count in [1, 4, 7] {
+                let (x, w) = (values(k, 1), narrow(&values(count * k, 2)));
+                let row = |at: usize| bytemuck::cast_slice(&w[at * k..][..k]);
+                let mut found = vec![f32::NAN; count];
+                if !multiply::<Bf16, _, _>(&x, row, lanes, &mut found) {
+                    harness::skip(need, &format!("no {need} here"));
+                    break;
+                }
+                let exact = product(&kernel, Unit::F32, &bits(&x), &bits(&widen(&w)), k);
+                assert_eq!(bits(&found), bits(&exact), "{lanes} lanes");
             }
-            let exact = product(&few::NARROW, Unit::F32, &bits(&x), &bits(&widen(&w)), k);
-            assert_eq!(bits(&found), bits(&exact));
         }
     }
 
     #[test]
     fn what_is_no_whole_block_is_left_to_others() {
         let (x, w) = (values(48, 1), [0u8; 96]);
-        assert!(!multiply::<Bf16, _, _>(&x, |_| &w, &mut [0.0]));
+        assert!(!multiply::<Bf16, _, _>(&x, |_| &w, 8, &mut [0.0]));
         assert!(!write::<Bf16, f32, _, _>(&w, &mut [0.0; 48]));
     }
 }

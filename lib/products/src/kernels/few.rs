@@ -110,14 +110,17 @@ unsafe fn multiply(of: Operands<'_>, y: Target<f32>, registers: Registers) {
 
 /// The products of a single row of x with a task's rows of w, if they need not be written for it.
 fn sums_of_one(of: Operands<'_>, rows: Range<usize>, registers: Registers) -> Option<[f32; TASK]> {
-    match (of.w, registers) {
-        (Weight::Made(w), Registers::Narrow) if of.row_count() == 1 => {
-            let mut sums = [0.0; TASK];
-            let is_done = w.multiply(rows.clone(), bytemuck::cast_slice(of.x), &mut sums[..rows.len()]);
-            is_done.then_some(sums)
-        }
-        _ => None,
+    let Weight::Made(w) = of.w else { return None };
+    if of.row_count() != 1 || of.unit != Unit::F32 {
+        return None;
     }
+    let lanes = match registers {
+        Registers::Narrow => 8,
+        Registers::Wide(_) => 16,
+    };
+    let mut sums = [0.0; TASK];
+    let is_done = w.multiply(rows.clone(), bytemuck::cast_slice(of.x), lanes, &mut sums[..rows.len()]);
+    is_done.then_some(sums)
 }
 
 /// Some rows of x, some of w, and where their products go.

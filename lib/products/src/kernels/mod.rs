@@ -13,18 +13,23 @@ mod panels;
 mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod transpose;
+#[cfg(target_arch = "x86_64")]
+mod turned;
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use half::bf16;
 use ndarray::{Array2, ArrayView2, CowArray, Ix2};
 use rayon::prelude::*;
 
-use crate::dense::{Target, matrix};
+use crate::dense::Target;
 use crate::precision::Precision;
 use crate::rounding::{narrow, narrowed, widen, widened};
 use crate::rows::{Right, Rows};
 use crate::wide;
+#[cfg(target_arch = "x86_64")]
+use turned::Turned;
 
 /// Up to this many rows a processor with AVX2 alone takes the kernel for few rows, and under `steady` at any number: there a row's bits do
 /// not depend on the rows beside it. With AVX-512 they never do.
@@ -74,6 +79,8 @@ struct Operands<'a> {
 enum Weight<'a> {
     Lies(&'a [u32]),
     Made(&'a dyn Rows<u32>),
+    #[cfg(target_arch = "x86_64")]
+    Turned(Turned<'a>),
 }
 
 /// Rows of numbers as rows of units.
@@ -89,8 +96,8 @@ impl<T: Operand> Rows<u32> for InUnits<'_, T> {
         self.0.write(rows, bytemuck::cast_slice_mut(into));
     }
 
-    fn multiply(&self, rows: Range<usize>, x: &[f32], into: &mut [f32]) -> bool {
-        self.0.multiply(rows, x, into)
+    fn multiply(&self, rows: Range<usize>, x: &[f32], lanes: usize, into: &mut [f32]) -> bool {
+        self.0.multiply(rows, x, lanes, into)
     }
 }
 
@@ -100,6 +107,8 @@ impl<'a> Operands<'a> {
         let column_count = match w {
             Weight::Lies(w) if is_whole(w.len()) => Some(w.len() / k),
             Weight::Made(w) if w.dim().1 == k => Some(w.dim().0),
+            #[cfg(target_arch = "x86_64")]
+            Weight::Turned(w) if w.k() == k => Some(w.count),
             _ => None,
         };
         let column_count = column_count.filter(|_| is_whole(x.len()));
@@ -124,6 +133,12 @@ impl<'a> Operands<'a> {
         match self.w {
             Weight::Lies(w) => &w[rows.start * self.k..rows.end * self.k],
             Weight::Made(w) => {
+                room.resize(rows.len() * self.k, 0);
+                w.write(rows, room);
+                room
+            }
+            #[cfg(target_arch = "x86_64")]
+            Weight::Turned(w) => {
                 room.resize(rows.len() * self.k, 0);
                 w.write(rows, room);
                 room
@@ -285,21 +300,78 @@ fn tile_family(_: Unit, _: Precision) -> Option<&'static str> {
     None
 }
 
-/// x (rows, k) · right (k, columns), row by row. `None` where this processor has no kernel for such numbers, where the columns of
-/// `right` are no rows in memory, or where pairs of numbers do not begin at whole units. With `steady`, rows have the bits that
-/// each has alone.
-pub(crate) fn by_rows<T: Operand>(x: &[T], right: Right<'_, T>, steady: bool) -> Option<Vec<f32>> {
-    let k = right.dim().0;
+/// left (rows, k) · right (k, columns), row by row. `None` where this processor has no kernel for such numbers as they lie: rows of
+/// left and columns of right are rows in memory of whole units. With `steady`, rows have the bits that each has alone.
+pub(crate) fn by_rows<T: Operand>(left: ArrayView2<'_, T>, right: Right<'_, T>, steady: bool) -> Option<Vec<f32>> {
+    let (rows, k) = left.dim();
     if k == 0 || !k.is_multiple_of(T::PER_UNIT) {
         return None;
     }
-    let rows = x.len() / k;
+    let x = left.to_slice()?;
     let Some(kernel) = kernel_for(T::UNIT, rows, steady) else {
         let kernel = kernel_for(Unit::F32, rows, steady)?;
-        let (x, right) = (T::wide(matrix(x, rows, k)), Wide::of(right)?);
+        let (x, right) = (T::wide(left), Wide::of(right)?);
         return by(kernel, x.as_slice()?, Right::Made(&right));
     };
     by(kernel, x, right)
+}
+
+/// left (rows, k) · right (k, columns) into its place, where one of them lies turned: rows of left, or columns of right, are columns in
+/// memory, as in a backward pass. Only where pairs of bf16 are multiplied faster than as many numbers of f32, so that turning them pays.
+/// Else false, and nothing is written.
+///
+/// # Safety
+/// Nobody else touches the target, which is as large as the product, and with `add` initialised.
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn by_turned_rows<'a, T: Operand>(
+    left: ArrayView2<'a, T>,
+    right: Right<'a, T>,
+    target: Target<f32>,
+    add: bool,
+) -> bool {
+    if T::UNIT != Unit::Bf16Pair || panels::family(T::UNIT).is_none() {
+        return false;
+    }
+    let Some((x, w)) = turned_sides(left, right) else {
+        return false;
+    };
+    let operands = Operands::new(T::UNIT, &x, w, left.ncols().div_ceil(T::PER_UNIT));
+    // SAFETY: the instructions are there, and the rest is passed on.
+    unsafe { panels::multiply(operands, target, add, panels::Pairs::Whole) };
+    true
+}
+
+/// # Safety
+/// None is needed: there is no such kernel, and nothing is written.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) unsafe fn by_turned_rows<T: Operand>(
+    _: ArrayView2<'_, T>,
+    _: Right<'_, T>,
+    _: Target<f32>,
+    _: bool,
+) -> bool {
+    false
+}
+
+/// Both sides in units, if one is turned.
+#[cfg(target_arch = "x86_64")]
+fn turned_sides<'a, T: Operand>(left: ArrayView2<'a, T>, right: Right<'a, T>) -> Option<(Cow<'a, [u32]>, Weight<'a>)> {
+    let Right::Lies(right) = right else { return None };
+    if left.is_empty() || right.is_empty() {
+        return None;
+    }
+    let lies = |view: ArrayView2<'a, T>| bytemuck::try_cast_slice(view.to_slice()?).ok();
+    let is_whole = left.ncols().is_multiple_of(T::PER_UNIT);
+    let turned = |view: ArrayView2<'a, T>| Turned::new(view.to_slice()?, view.ncols());
+    match (lies(left), lies(right.reversed_axes())) {
+        (Some(x), None) if is_whole => Some((x.into(), Weight::Turned(turned(right)?))),
+        (None, Some(w)) if is_whole => Some((turned(left.reversed_axes())?.rows().into(), Weight::Lies(w))),
+        (None, None) => Some((
+            turned(left.reversed_axes())?.rows().into(),
+            Weight::Turned(turned(right)?),
+        )),
+        _ => None,
+    }
 }
 
 fn kernel_for(unit: Unit, row_count: usize, steady: bool) -> Option<&'static Kernel> {
@@ -370,11 +442,11 @@ impl<T: Operand> Rows<f32> for Wide<'_, T> {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn multiply(&self, rows: Range<usize>, x: &[f32], into: &mut [f32]) -> bool {
+    fn multiply(&self, rows: Range<usize>, x: &[f32], lanes: usize, into: &mut [f32]) -> bool {
         match self {
             Self::Lies { numbers, dim } if T::UNIT == Unit::Bf16Pair => {
                 let row = |at| bytemuck::cast_slice(&numbers[(rows.start + at) * dim.1..][..dim.1]);
-                blocks::multiply::<blocks::Bf16, _, _>(x, row, into)
+                blocks::multiply::<blocks::Bf16, _, _>(x, row, lanes, into)
             }
             _ => false,
         }
@@ -399,6 +471,7 @@ pub fn family<T: Operand>(precision: Precision) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dense::matrix;
 
     /// Rows of k numbers as the columns of a right side.
     fn turned<T>(w: &[T], k: usize) -> Right<'_, T> {
@@ -506,26 +579,69 @@ mod tests {
     fn the_kernel_chosen_multiplies_and_numbers_that_are_no_whole_units_are_left_to_others() {
         let (x, w) = (values(3 * 10, 1), values(7 * 10, 2));
         let has_kernel = family::<f32>(Precision::Full) != "portable" && family::<f32>(Precision::Full) != "neon";
-        let found = by_rows(&x, turned(&w, 10), false);
+        let found = by_rows(matrix(&x, 3, 10), turned(&w, 10), false);
         assert_eq!(found.is_some(), has_kernel);
         if let Some(found) = found {
             close(&found, &x, &w, (3, 7, 10));
         }
         let narrow: Vec<bf16> = x.iter().map(|&x| bf16::from_f32(x)).collect();
-        assert_eq!(by_rows(&narrow[..15], turned(&narrow, 5), false), None);
-        assert_eq!(by_rows(&x[..0], Right::Lies(matrix(&w, 0, 0)), false), None);
+        assert_eq!(by_rows(matrix(&narrow[..15], 3, 5), turned(&narrow, 5), false), None);
+        assert_eq!(
+            by_rows(matrix(&x[..0], 0, 0), Right::Lies(matrix(&w, 0, 0)), false),
+            None
+        );
+    }
+
+    /// (rows, columns) → (columns, rows)
+    fn transposed<T: Copy>(numbers: &[T], columns: usize) -> Vec<T> {
+        let column = |at| numbers.iter().skip(at).step_by(columns);
+        (0..columns).flat_map(column).copied().collect()
+    }
+
+    #[test]
+    fn turned_sides_are_multiplied_as_their_rows_would_be() {
+        for shape @ (rows, columns, k) in [(1, 1, 2), (3, 50, 6), (70, 100, 33), (130, 49, 900)] {
+            let (x, w) = (narrow(&values(rows * k, 1)), narrow(&values(columns * k, 2)));
+            let (x_turned, w_turned) = (transposed(&x, k), transposed(&w, k));
+            let left = [matrix(&x, rows, k), matrix(&x_turned, k, rows).reversed_axes()];
+            let right = [matrix(&w, columns, k).reversed_axes(), matrix(&w_turned, k, columns)];
+            for (left, right) in [(left[1], right[1]), (left[0], right[1]), (left[1], right[0])] {
+                let product = |add: bool| {
+                    let mut found = vec![1.0; rows * columns];
+                    let target = Target::new(&mut found, columns);
+                    // SAFETY: the buffer is of the product's size.
+                    unsafe { by_turned_rows(left, Right::Lies(right), target, add) }.then_some(found)
+                };
+                let (Some(found), Some(added)) = (product(false), product(true)) else {
+                    let lies = left.to_slice().is_some() || right.reversed_axes().to_slice().is_some();
+                    if panels::family(Unit::Bf16Pair).is_some() {
+                        assert!(lies && (k % 2 == 1 || rows * columns == 1), "{shape:?}");
+                    } else {
+                        harness::skip("avx512_bf16", "pairs of bf16 are no faster here");
+                    }
+                    continue;
+                };
+                close(&found, &widen(&x), &widen(&w), shape);
+                let sums: Vec<f32> = added.iter().map(|sum| sum - 1.0).collect();
+                close(&sums, &widen(&x), &widen(&w), shape);
+                if k % 2 == 0 {
+                    let exact = by_rows(matrix(&x, rows, k), turned(&w, k), true);
+                    assert_eq!(Some(bits(&found)), exact.map(|exact| bits(&exact)), "{shape:?}");
+                }
+            }
+        }
     }
 
     #[test]
     fn steady_rows_have_the_bits_that_each_has_alone() {
         let (n, k) = (50, 70);
         let (x, w) = (values((2 * STEADY_ROWS + 1) * k, 1), values(n * k, 2));
-        let Some(whole) = by_rows(&x, turned(&w, k), true) else {
+        let Some(whole) = by_rows(matrix(&x, 2 * STEADY_ROWS + 1, k), turned(&w, k), true) else {
             return harness::skip("avx2", "no kernel here");
         };
         for (x, whole) in x.chunks(k).zip(whole.chunks(n)) {
             assert_eq!(
-                by_rows(x, turned(&w, k), true).map(|alone| bits(&alone)),
+                by_rows(matrix(x, 1, k), turned(&w, k), true).map(|alone| bits(&alone)),
                 Some(bits(whole))
             );
         }

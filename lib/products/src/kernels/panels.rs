@@ -11,7 +11,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::transpose::transpose;
-use super::{Kernel, Operands, Unit};
+use super::turned::Turned;
+use super::{Kernel, Operands, Unit, Weight};
 use crate::dense::Target;
 
 /// Outputs of a panel: three registers of 16.
@@ -30,7 +31,7 @@ pub(super) const KERNEL: Kernel = Kernel {
     takes: |_, _| true,
     multiply: |of, y| {
         // SAFETY: passed on.
-        unsafe { multiply(of, y, Pairs::Whole) }
+        unsafe { multiply(of, y, false, Pairs::Whole) }
     },
 };
 
@@ -40,7 +41,7 @@ pub(super) const WIDENED: Kernel = Kernel {
     takes: |_, _| true,
     multiply: |of, y| {
         // SAFETY: passed on.
-        unsafe { multiply(of, y, Pairs::Widened) }
+        unsafe { multiply(of, y, false, Pairs::Widened) }
     },
 };
 
@@ -76,9 +77,11 @@ fn pairs_are_fast() -> bool {
         == b"AuthenticAMD"
 }
 
+/// Writes the product, or adds it to what the target holds.
+///
 /// # Safety
-/// As `Kernel::multiply`.
-unsafe fn multiply(of: Operands<'_>, y: Target<f32>, pairs: Pairs) {
+/// As `Kernel::multiply`; with `add` the target is initialised.
+pub(super) unsafe fn multiply(of: Operands<'_>, y: Target<f32>, add: bool, pairs: Pairs) {
     let (rows, panels) = (of.row_count(), of.column_count.div_ceil(PANEL));
     // few panels for many threads: first they are packed alone, then rows are split too, at the price of packing more than once
     let tasks = 4 * rayon::current_num_threads();
@@ -98,7 +101,7 @@ unsafe fn multiply(of: Operands<'_>, y: Target<f32>, pairs: Pairs) {
             unsafe {
                 multiply_panels(
                     (of, pairs),
-                    y,
+                    (y, add),
                     part,
                     group,
                     &mut buffer[skip..skip + together * PANEL * DEPTH],
@@ -114,7 +117,7 @@ unsafe fn multiply(of: Operands<'_>, y: Target<f32>, pairs: Pairs) {
 /// rows of w that are made.
 unsafe fn multiply_panels(
     (of, pairs): (Operands<'_>, Pairs),
-    y: Target<f32>,
+    (y, add): (Target<f32>, bool),
     rows: Range<usize>,
     panels: Range<usize>,
     packed: &mut [u32],
@@ -122,12 +125,20 @@ unsafe fn multiply_panels(
 ) {
     let k = of.k;
     let columns = |panel: usize| panel * PANEL..((panel + 1) * PANEL).min(of.column_count);
-    let w = of.w(columns(panels.start).start..columns(panels.end - 1).end, room);
+    let w = match of.w {
+        Weight::Turned(w) => Right::Turned(w),
+        _ => Right::Rows(of.w(columns(panels.start).start..columns(panels.end - 1).end, room)),
+    };
     for start in (0..k).step_by(DEPTH) {
         let depth = DEPTH.min(k - start);
-        for (w, packed) in w.chunks(PANEL * k).zip(packed.chunks_exact_mut(PANEL * DEPTH)) {
+        for ((at, panel), packed) in panels.clone().enumerate().zip(packed.chunks_exact_mut(PANEL * DEPTH)) {
             // SAFETY: the processor has AVX-512, by the caller's promise; these rows of w have `depth` units from `start` on.
-            unsafe { pack(w, k, start, depth, packed) };
+            unsafe {
+                match w {
+                    Right::Rows(w) => pack(w.chunks(PANEL * k).nth(at).unwrap_or_default(), k, start, depth, packed),
+                    Right::Turned(w) => pack_turned(w, columns(panel), start, depth, packed),
+                }
+            };
         }
         for first in rows.clone().step_by(ROWS) {
             let rows = first..(first + ROWS).min(rows.end);
@@ -141,7 +152,7 @@ unsafe fn multiply_panels(
                         y: y.at(row * y.row_stride + panel * PANEL).pointer,
                         n: y.row_stride,
                         columns: columns(panel).len(),
-                        fresh: start == 0,
+                        fresh: start == 0 && !add,
                     };
                     // SAFETY: so many rows of x and y are there, and they are this call's alone, by the caller's promise.
                     unsafe { tile.run_rows((rows.end - row).min(TILE), of.unit, pairs) };
@@ -149,6 +160,13 @@ unsafe fn multiply_panels(
             }
         }
     }
+}
+
+/// What panels are packed from.
+#[derive(Clone, Copy)]
+enum Right<'a> {
+    Rows(&'a [u32]),
+    Turned(Turned<'a>),
 }
 
 /// Some rows of x, one panel of w, and where their products go.
@@ -162,7 +180,7 @@ struct Tile {
     /// From one row of y to the next.
     n: usize,
     columns: usize,
-    /// The first stretch of k writes, the others add.
+    /// The first stretch of k writes, unless there is something to add to; the others add.
     fresh: bool,
 }
 
@@ -324,6 +342,16 @@ unsafe fn pack(w: &[u32], k: usize, start: usize, depth: usize, packed: &mut [u3
                 packed[column * PANEL + row] = if row < rows { w[row * k + start + column] } else { 0 };
             }
         }
+    }
+}
+
+/// The same of rows that lie turned: a line of units is a line of the panel.
+#[target_feature(enable = "avx512f")]
+fn pack_turned(w: Turned<'_>, rows: Range<usize>, start: usize, depth: usize, packed: &mut [u32]) {
+    for (line, at) in packed.chunks_exact_mut(PANEL).zip(start..start + depth) {
+        let (line, rest) = line.split_at_mut(rows.len());
+        w.units(at, rows.clone(), line);
+        rest.fill(0);
     }
 }
 
