@@ -120,7 +120,10 @@ pub fn agree(world: &World, plan: &Plan, is_probe: bool) -> Result<()> {
     let own = json!({"plan": plan.value()?, "probe": is_probe});
     let said = world.gather(own.to_string().as_bytes()).at("ranks")?;
     let read = |text: &Vec<u8>| serde_json::from_slice(text).at("ranks");
-    let said: Vec<Value> = said.iter().map(read).collect::<Result<_>>()?;
+    all_the_same(&said.iter().map(read).collect::<Result<Vec<Value>>>()?)
+}
+
+fn all_the_same(said: &[Value]) -> Result<()> {
     for (rank, theirs) in said.iter().enumerate() {
         if let Some(difference) = process::plan::difference(&said[0], theirs) {
             let cause = format!("does not do what rank 0 does: {difference}");
@@ -165,6 +168,18 @@ mod tests {
     }
 
     const TWO: &[&str] = &["--slots", "2", "--ranks", "2"];
+
+    #[test]
+    fn a_rank_with_another_kernel_is_refused() {
+        let with = |kernel: &str| json!({"plan": {"compute": {"dtype": "bf16", "kernel": kernel}}, "probe": false});
+        assert!(all_the_same(&[with("avx2"), with("avx2")]).is_ok());
+        let refused = all_the_same(&[with("avx2"), with("avx2"), with("amx-bf16")]);
+        let cause = refused.unwrap_err().to_string();
+        assert!(
+            cause.contains("rank 2") && cause.contains("plan.compute.kernel"),
+            "{cause}"
+        );
+    }
 
     #[test]
     fn a_rank_is_what_torchrun_says() {

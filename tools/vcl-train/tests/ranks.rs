@@ -401,6 +401,10 @@ fn the_plan_says_what_each_number_of_ranks_needs() {
         one["work"].get("ranks").is_none() && one["settings"].get("slots").is_none(),
         "as ever: {one}"
     );
+    assert!(
+        one["compute"]["kernel"].is_string(),
+        "ranks with other kernels are told by it"
+    );
     let of = |at: usize, key: &str| four["work"]["ranks"][at][key].as_u64().unwrap();
     let trained = four["work"]["trained_parameter_count"].as_u64().unwrap();
     assert_eq!([0, 1, 2].map(|at| of(at, "rank_count")), [1, 2, 4]);
