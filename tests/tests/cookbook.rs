@@ -14,6 +14,10 @@ fn recipes() -> Vec<PathBuf> {
     found
 }
 
+fn python() -> PathBuf {
+    env::var_os("FLOWLENS_PYTHON").map_or_else(|| "python3".into(), PathBuf::from)
+}
+
 /// Whether this machine has what a recipe calls beside our tools.
 fn has_what_it_needs(recipe: &str) -> bool {
     let programs = ["jq", "make", "cmp"];
@@ -22,13 +26,19 @@ fn has_what_it_needs(recipe: &str) -> bool {
         .filter(|name| recipe.contains(**name))
         .any(|name| program(name).is_none());
     let has_python = || {
-        let import = Command::new("python3")
+        let import = Command::new(python())
             .args(["-c", "import blake3, numpy, zstandard"])
             .output();
         import.is_ok_and(|output| output.status.success())
     };
     if recipe.contains("python3") && !has_python() {
-        skip("numpy", "python3 has no blake3, numpy and zstandard");
+        skip(
+            "numpy",
+            format!(
+                "{} has no blake3, numpy and zstandard (FLOWLENS_PYTHON names another)",
+                python().display()
+            ),
+        );
         return false;
     }
     !missing
@@ -43,7 +53,9 @@ fn every_recipe_runs_and_says_what_it_answers() {
         .map(PathBuf::from)
         .expect("a directory of tools");
     let path = env::var_os("PATH").unwrap_or_default();
-    let path = env::join_paths([tools].into_iter().chain(env::split_paths(&path))).expect("a PATH");
+    let python = python().parent().map(PathBuf::from);
+    let first = [Some(tools), python.filter(|directory| directory.is_absolute())];
+    let path = env::join_paths(first.into_iter().flatten().chain(env::split_paths(&path))).expect("a PATH");
     for recipe in recipes {
         let text = fs::read_to_string(&recipe).expect("a recipe");
         assert!(text.starts_with("#!/bin/sh\n# "), "{}", recipe.display());
