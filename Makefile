@@ -18,7 +18,7 @@ setup: ## install what the build needs (through apt, as root or with sudo -n)
 	@scripts/setup
 
 build: setup ## build the tools, release profile
-	$(CARGO) build --release --workspace --bins
+	@CARGO="$(CARGO)" scripts/tools
 
 test: setup ## every test
 	$(CARGO) build --workspace --bins $(FEATURES)
