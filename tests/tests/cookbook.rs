@@ -78,3 +78,64 @@ fn every_recipe_runs_and_says_what_it_answers() {
         }
     }
 }
+
+/// The commands of the page's blocks of `console`, and what it says they print.
+fn commands(page: &str) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    let blocks = page
+        .split("```console\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next());
+    for line in blocks.flat_map(str::lines) {
+        match (line.strip_prefix("$ "), found.last_mut()) {
+            (Some(command), _) => found.push((command.to_owned(), String::new())),
+            (None, Some((_, printed))) => {
+                printed.push_str(line);
+                printed.push('\n');
+            }
+            (None, None) => panic!("{line} stands before a command"),
+        }
+    }
+    found
+}
+
+/// A text without its numbers, which differ in their last digits between processors.
+fn words(text: &str) -> Vec<&str> {
+    let has_digit = |word: &&str| word.chars().any(|letter| letter.is_ascii_digit());
+    text.split_whitespace().filter(|word| !has_digit(word)).collect()
+}
+
+#[test]
+fn the_first_ten_minutes_run_and_print_what_the_page_says() {
+    if ["jq", "bash"].iter().any(|name| program(name).is_none()) {
+        return;
+    }
+    let directory = temp_dir();
+    let place = |name: &str| directory.path().join(name);
+    fs::create_dir(place("model")).expect("a directory");
+    for entry in fs::read_dir(workspace().join("scripts/repro/base")).expect("the model") {
+        let path = entry.expect("an entry").path();
+        fs::copy(&path, place("model").join(path.file_name().expect("a name"))).expect("a copy");
+    }
+    let data = workspace().join("scripts/cookbook");
+    let prompts = ["harmless.jsonl", "harmful.jsonl"].map(|name| fs::read_to_string(data.join(name)).expect("prompts"));
+    fs::write(place("prompts.jsonl"), prompts.concat()).expect("the prompts");
+    let tools = tool("acts-cat")
+        .parent()
+        .map(PathBuf::from)
+        .expect("a directory of tools");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths([tools].into_iter().chain(env::split_paths(&path))).expect("a PATH");
+    let page = fs::read_to_string(workspace().join("docs/ten-minutes.md")).expect("the page");
+    let commands = commands(&page);
+    assert!(commands.len() > 10);
+    for (command, printed) in commands {
+        let done = Run::new("bash")
+            .args(["-o", "pipefail", "-c", &command])
+            .current_dir(directory.path())
+            .env("PATH", &path)
+            .output()
+            .expect(0);
+        assert_eq!(words(&done.text()), words(&printed), "{command}");
+    }
+}

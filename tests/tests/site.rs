@@ -65,7 +65,10 @@ fn the_site_is_built_offline_and_no_link_of_it_is_broken() {
         let page = &pages[&format!("{tool}.html")];
         assert!(page.contains("id=\"exit-status\""), "{tool}");
         let link = format!("<a href=\"{tool}.html\"><code>{tool}</code>");
-        assert!(pages["index.html"].contains(&link), "the first page leads not to {tool}");
+        assert!(
+            pages["index.html"].contains(&link),
+            "the first page leads not to {tool}"
+        );
     }
     for kind in PICTURES {
         assert!(pages["gallery.html"].contains(&format!("gallery-{kind}.svg")), "{kind}");
