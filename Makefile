@@ -18,7 +18,7 @@ setup: ## install what the build needs (through apt, as root or with sudo -n)
 	@scripts/setup
 
 build: setup ## build the tools, release profile
-	$(CARGO) build --release --workspace --bins
+	@CARGO="$(CARGO)" scripts/tools
 
 test: setup ## every test
 	$(CARGO) build --workspace --bins $(FEATURES)
@@ -56,7 +56,7 @@ dist: setup ## an archive that runs on older machines with no BLAS
 wheel: dist ## the same as a Python wheel: uv tool install, or pip install
 	@scripts/wheel
 
-site: build ## the documentation as pages, in dist/site; needs groff and Python with mkdocs
+site: build ## the documentation as pages, in dist/site; needs mandoc and Python with mkdocs
 	@scripts/site/build dist/site '$(TARGET)/release'
 
 clean: ## remove what was built

@@ -6,6 +6,25 @@ use std::process::Command;
 
 use harness::{program, skip, temp_dir, tool, tools, workspace};
 
+/// Every kind of picture that resid-plot draws of its own accord.
+const PICTURES: [&str; 15] = [
+    "candidates",
+    "concentration",
+    "interpolation",
+    "law",
+    "magnitudes",
+    "massive",
+    "perplexity",
+    "projection",
+    "refusal",
+    "skill",
+    "slice",
+    "sparsity",
+    "spectrum",
+    "training",
+    "trajectory",
+];
+
 /// What stands in quotes behind each `key=` of a page.
 fn values<'p>(page: &'p str, key: &str) -> Vec<&'p str> {
     let mark = format!(" {key}=\"");
@@ -23,7 +42,7 @@ fn the_site_is_built_offline_and_no_link_of_it_is_broken() {
             format!("{python} has no mkdocs (FLOWLENS_PYTHON names another)"),
         );
     }
-    if program("groff").is_none() {
+    if program("mandoc").is_none() {
         return;
     }
     let directory = temp_dir();
@@ -44,9 +63,14 @@ fn the_site_is_built_offline_and_no_link_of_it_is_broken() {
     }
     for tool in tools().iter().filter(|tool| *tool != "flowlens") {
         let page = &pages[&format!("{tool}.html")];
-        assert!(page.contains("EXIT STATUS"), "{tool}");
+        assert!(page.contains("id=\"exit-status\""), "{tool}");
+        let link = format!("<a href=\"{tool}.html\"><code>{tool}</code>");
+        assert!(
+            pages["index.html"].contains(&link),
+            "the first page leads not to {tool}"
+        );
     }
-    for kind in ["trajectory", "training", "refusal", "candidates", "massive"] {
+    for kind in PICTURES {
         assert!(pages["gallery.html"].contains(&format!("gallery-{kind}.svg")), "{kind}");
     }
     for (name, page) in pages.iter().filter(|(name, _)| *name != "404.html") {

@@ -63,6 +63,7 @@ impl OutputDirectory {
             fs::remove_dir_all(&self.target).at(self.target.display())?;
         }
         fs::rename(&self.partial, &self.target).at(self.target.display())?;
+        crate::written(&self.target);
         match self.target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             Some(parent) => sync(parent),
             None => sync(Path::new(".")),

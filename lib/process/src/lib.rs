@@ -23,6 +23,7 @@ mod stdout;
 mod table;
 mod text;
 mod usage;
+mod written;
 
 use std::io::Write;
 use std::panic::{self, AssertUnwindSafe};
@@ -53,12 +54,13 @@ pub use stdout::{Stdout, stdout};
 pub use table::{Cell, Table, one_below_the_other, significant};
 pub use text::{hex, safe_text, sha256};
 pub use usage::Usage;
+pub use written::written;
 
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The revision this was built from, where the build said so.
 pub const REVISION: Option<&str> = option_env!("FLOWLENS_REVISION");
 
-/// A run longer than this ends with a line of what it used.
+/// A run longer than this ends with a line of what it used and wrote.
 const LONG_RUN: Duration = Duration::from_secs(5);
 
 static TOOL_NAME: OnceLock<String> = OnceLock::new();
@@ -105,11 +107,12 @@ pub fn main<A: Tool>(run: fn(A) -> Result<Outcome>) -> ! {
     if start.elapsed() >= LONG_RUN && !quiet {
         let usage = Usage::now();
         say(&format!(
-            "{} {VERSION}: wall {:.1} s, CPU {:.1} s, peak RSS {:.0} MiB",
+            "{} {VERSION}: wall {:.1} s, CPU {:.1} s, peak RSS {:.0} MiB{}",
             tool_name(),
             start.elapsed().as_secs_f64(),
             usage.cpu_seconds,
             usage.peak_rss_bytes as f64 / f64::from(1 << 20),
+            written::clause(),
         ));
     }
     match ended {

@@ -357,6 +357,7 @@ impl Partial {
             Ok(())
         })?;
         self.committed = true;
+        crate::written(&self.path);
         let directory = parent(&self.path);
         File::open(&directory)
             .and_then(|directory| directory.sync_all())

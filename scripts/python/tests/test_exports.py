@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import unittest
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from flowlens.events import write_csv, write_events
 from . import ROOT, Case, needs, needs_tools, run
 
 BASE = ROOT / "scripts/repro/base"
+SMOLLM2 = os.environ.get("FLOWLENS_SMOLLM2")
 METRICS = """{"type":"begin","schema":"flowlens/1","tool":"vcl-train","version":"0.1.0"}
 {"type":"metric","step":1,"loss":2.5,"aux":{"vcl":{"k":4,"sign":"spread","c_k":0.25,"c_k_layers":{"2":0.5}}}}
 {"type":"metric","step":2,"loss":1.5,"aux":{"vcl":{"k":4,"sign":"spread","c_k":0.125,"c_k_layers":{"2":0.25}}}}
@@ -120,6 +122,54 @@ class Neighbours(Case):
         self.assertEqual(set(found), set(wanted))
         for name, values in found.items():
             np.testing.assert_array_equal(values, wanted[name].astype("f4"))
+
+    @needs_tools
+    @needs("gguf", "llama_cpp")
+    @unittest.skipUnless(SMOLLM2, "FLOWLENS_SMOLLM2 names no directory with the real model")
+    def test_llama_cpp_with_the_control_vector_says_what_lm_gen_says_with_the_plan(self) -> None:
+        import ctypes
+
+        import gguf
+        import llama_cpp
+
+        model = f"{SMOLLM2}/model.gguf"
+        data = ROOT / "scripts/cookbook"
+        rows = self.at / "rows.jsonl"
+        rows.write_text((data / "harmless.jsonl").read_text() + (data / "harmful.jsonl").read_text())
+        run("resid-dump", "--model", model, "--layers", "9,14", "--group", "label", rows, "-o", self.at / "dump.acts")
+        run("steer-vec", "mean", self.at / "dump.acts", "--positive", "unsafe", "--negative", "safe", "-o", self.at / "plan.acts")
+        run("acts-cat", self.at / "plan.acts", "-o", self.at / "plan.gguf")
+        row = {"prompt": "The capital of France is", "completion": " Paris, the city of light."}
+        answer = self.at / "answer.jsonl"
+        answer.write_text(json.dumps(row) + "\n")
+
+        def ours(*words: object) -> np.ndarray:
+            lines = run("lm-gen", "--model", model, "--raw", "--score", "--per-token", answer, *words).splitlines()
+            return np.array(next(found["token_log_prob"] for found in map(json.loads, lines) if "token_log_prob" in found))
+
+        llama = llama_cpp.Llama(model, logits_all=True, verbose=False, n_ctx=64, n_threads=1)
+        prompt, completion = (llama.tokenize(row[key].encode(), add_bos=False) for key in ("prompt", "completion"))
+
+        def theirs() -> np.ndarray:
+            llama.reset()
+            llama.eval(prompt + completion)
+            logits = np.array(llama.scores[len(prompt) - 1 : len(prompt) + len(completion) - 1], "f8")
+            peak = logits.max(1)
+            return logits[np.arange(len(completion)), completion] - peak - np.log(np.exp(logits - peak[:, None]).sum(1))
+
+        # what llama.cpp reads of such a file: the first row of its table is layer 1
+        table = np.zeros((30, llama.n_embd()), "f4")
+        for tensor in gguf.GGUFReader(self.at / "plan.gguf").tensors:
+            table[int(tensor.name.removeprefix("direction.")) - 1] = tensor.data
+        plain = theirs()
+        pointer = table.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        self.assertEqual(llama_cpp.llama_set_adapter_cvec(llama.ctx, pointer, table.size, table.shape[1], 1, len(table)), 0)
+        steered = theirs()
+        # llama.cpp multiplies this model's weights of 4 bits by activations of 8
+        noise = 0.3
+        self.assertGreater(np.abs(steered - plain).max(), 3 * noise)
+        self.assertLess(np.abs(ours() - plain).max(), noise)
+        self.assertLess(np.abs(ours("--steer", self.at / "plan.acts") - steered).max(), noise)
 
 
 class Cards(Case):

@@ -26,6 +26,7 @@ pub fn findings() -> Vec<Finding> {
         note("kernel f32, precision medium", family::<f32>(Precision::Medium).into()),
         note("kernel bf16", family::<bf16>(Precision::Full).into()),
         note("NVIDIA driver", driver()),
+        note("examples", examples()),
     ];
     found.extend(VARIABLES.map(|name| note(name, variable(name))));
     found.extend(TOOLS.map(|(_, tool)| of_tool(tool)));
@@ -83,6 +84,16 @@ fn driver() -> String {
         true => line_of(path, "NVRM version").unwrap_or_else(|| "there".into()),
         false => "none".into(),
     }
+}
+
+/// Where an installation keeps the cookbook and its little model: `share/flowlens` beside the `bin` of this program.
+fn examples() -> String {
+    let own = env::current_exe().ok();
+    let place = own.as_deref().and_then(Path::parent).and_then(Path::parent);
+    place
+        .map(|prefix| prefix.join("share/flowlens"))
+        .filter(|directory| directory.is_dir())
+        .map_or_else(|| "not installed".into(), |directory| directory.display().to_string())
 }
 
 fn variable(name: &str) -> String {

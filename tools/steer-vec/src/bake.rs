@@ -166,7 +166,9 @@ impl Directory {
         fs::File::open(&self.partial)
             .and_then(|directory| directory.sync_all())
             .at(self.partial.display())?;
-        fs::rename(&self.partial, &self.path).at(self.path.display())
+        fs::rename(&self.partial, &self.path).at(self.path.display())?;
+        process::written(&self.path);
+        Ok(())
     }
 
     fn safetensors(&self, name: &str, tensors: &[Owned]) -> Result<()> {

@@ -250,6 +250,7 @@ impl Run {
         let target = &self.target.path;
         remove(target)?;
         fs::rename(&self.partial, target).at(target.display())?;
+        process::written(target);
         match target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             Some(parent) => sync_directory(parent),
             None => sync_directory(Path::new(".")),
