@@ -16,6 +16,7 @@ mod transpose;
 #[cfg(target_arch = "x86_64")]
 mod turned;
 
+#[cfg(target_arch = "x86_64")]
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -593,11 +594,13 @@ mod tests {
     }
 
     /// (rows, columns) → (columns, rows)
+    #[cfg(target_arch = "x86_64")]
     fn transposed<T: Copy>(numbers: &[T], columns: usize) -> Vec<T> {
         let column = |at| numbers.iter().skip(at).step_by(columns);
         (0..columns).flat_map(column).copied().collect()
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[test]
     fn turned_sides_are_multiplied_as_their_rows_would_be() {
         for shape @ (rows, columns, k) in [(1, 1, 2), (3, 50, 6), (70, 100, 33), (130, 49, 900)] {
