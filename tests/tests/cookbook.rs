@@ -136,6 +136,6 @@ fn the_first_ten_minutes_run_and_print_what_the_page_says() {
             .env("PATH", &path)
             .output()
             .expect(0);
-        assert_eq!(words(&done.text()), words(&printed), "{command}");
+        assert_eq!(words(done.text()), words(&printed), "{command}");
     }
 }
