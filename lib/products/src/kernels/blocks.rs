@@ -217,7 +217,7 @@ mod tests {
                 let row = |at: usize| bytemuck::cast_slice(&w[at * k..][..k]);
                 let mut found = vec![f32::NAN; count];
                 if !multiply::<Bf16, _, _>(&x, row, lanes, &mut found) {
-                    harness::skip(need, &format!("no {need} here"));
+                    harness::skip(need, format!("no {need} here"));
                     break;
                 }
                 let exact = product(&kernel, Unit::F32, &bits(&x), &bits(&widen(&w)), k);
