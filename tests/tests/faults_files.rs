@@ -178,10 +178,7 @@ fn s_03_a_signal_ends_a_run_by_that_signal_and_leaves_nothing() {
         let mut pipe = child.stdin.take().unwrap();
         pipe.write_all(&bytes[..bytes.len() / 2]).unwrap();
         std::thread::sleep(Duration::from_millis(300));
-        Command::new("kill")
-            .args(["-s", signal, &child.id().to_string()])
-            .status()
-            .unwrap();
+        harness::signal(&child, signal);
         assert_eq!(code(wait(&mut child, Duration::from_secs(30))), expected, "SIG{signal}");
         drop(pipe);
         assert_eq!(names(directory.path()), ["x.npy"], "SIG{signal}");

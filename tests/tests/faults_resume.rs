@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use harness::{Done, Run, TempDir, code, lettered_model, temp_dir, tool, wait};
+use harness::{Done, Run, TempDir, code, lettered_model, signal, temp_dir, tool, wait};
 
 /// More calls of one kind than a small run makes.
 const CALLS_MAX: usize = 400;
@@ -222,11 +222,6 @@ fn pause(child: &Child, partial: &Path) {
         std::thread::sleep(Duration::from_millis(1));
     }
     signal(child, "STOP");
-}
-
-fn signal(child: &Child, name: &str) {
-    let done = Run::new("kill").args(["-s", name, &child.id().to_string()]).output();
-    done.expect(0);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::{Done, Run, TempDir, code, temp_dir, tool, wait};
+use harness::{Done, Run, TempDir, code, signal, temp_dir, tool, wait};
 
 /// A directory with `x.npy`, an array of some megabytes.
 fn scene(megabytes: usize) -> TempDir {
@@ -28,11 +28,6 @@ fn convert(directory: &Path, more: &[&str]) -> Run {
         .current_dir(directory)
         .args(["--from", "x.npy", "-o", "y.acts"])
         .args(more)
-}
-
-fn signal(child: &Child, name: &str) {
-    let done = Run::new("kill").args(["-s", name, &child.id().to_string()]).output();
-    done.expect(0);
 }
 
 /// KILLS=200 for a night.

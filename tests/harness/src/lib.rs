@@ -211,6 +211,22 @@ pub fn wait(child: &mut Child, deadline: Duration) -> ExitStatus {
     }
 }
 
+/// Sends a signal to a child that was not waited for. (A bare system has no program `kill`.)
+pub fn signal(child: &Child, name: &str) {
+    let number = match name {
+        "CONT" => libc::SIGCONT,
+        "HUP" => libc::SIGHUP,
+        "INT" => libc::SIGINT,
+        "KILL" => libc::SIGKILL,
+        "STOP" => libc::SIGSTOP,
+        "TERM" => libc::SIGTERM,
+        _ => panic!("no test sends {name}"),
+    };
+    let id = i32::try_from(child.id()).expect("a process id is an i32");
+    // SAFETY: the call takes numbers alone, and the id is the child's until it is waited for.
+    assert_eq!(unsafe { libc::kill(id, number) }, 0, "SIG{name} to {id}");
+}
+
 /// The exit code as a shell shows it.
 pub fn code(status: ExitStatus) -> i32 {
     status

@@ -314,10 +314,7 @@ fn s_03_a_signal_leaves_no_output_and_says_how_to_go_on() {
         long_input(&place);
         let mut child = place.run(&format!("prompts.jsonl -o d.acts --resume {LONG}")).spawn();
         wait_for(&place.path(".d.acts.journal"));
-        Run::new("kill")
-            .args(["-s", signal, &child.id().to_string()])
-            .output()
-            .expect(0);
+        harness::signal(&child, signal);
         let status = harness::wait(&mut child, Duration::from_secs(30));
         assert_eq!(harness::code(status), code, "SIG{signal}");
         assert!(!place.path("d.acts").exists());

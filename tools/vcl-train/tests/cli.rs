@@ -5,7 +5,6 @@ mod world;
 use std::fs;
 use std::io::BufRead;
 use std::path::PathBuf;
-use std::process::Command;
 
 use harness::{Done, Run};
 use serde_json::{Value, json};
@@ -235,10 +234,7 @@ fn c_07_a_full_disk_at_a_checkpoint_keeps_the_one_before() {
 fn a_signal_saves_and_the_run_goes_on_later() {
     let world = World::new();
     let (mut child, output) = world.start("out", &["--steps", "400", "--checkpoint-every", "400"], 6);
-    Command::new("kill")
-        .args(["-TERM", &child.id().to_string()])
-        .status()
-        .unwrap();
+    harness::signal(&child, "TERM");
     let rest = output.lines().count();
     assert_eq!(harness::code(child.wait().unwrap()), 143);
     assert!(rest < 390, "it stopped before the end");

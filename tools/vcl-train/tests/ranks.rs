@@ -6,11 +6,11 @@ mod world;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command};
+use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{Done, Run};
+use harness::{Done, Run, signal};
 use serde_json::Value;
 
 use crate::world::{TOOL, World, write_json};
@@ -81,11 +81,6 @@ fn end(mut child: Child) -> (i32, String) {
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     (harness::code(status), said)
-}
-
-fn signal(child: &Child, name: &str) {
-    let sent = Command::new("kill").args([name, &child.id().to_string()]).status();
-    assert!(sent.unwrap().success());
 }
 
 fn assert_same(world: &World, one: &str, other: &str, files: &[&str]) {
@@ -249,7 +244,7 @@ fn a_rank_that_is_killed_ends_the_others_and_any_number_goes_on() {
         let out = format!("killed-{victim}-of-{count}");
         let mut children = start(&world, &out, &plan, count);
         wait_for_records(&world, &out, 10);
-        signal(&children[victim], "-KILL");
+        signal(&children[victim], "KILL");
         let killed = Instant::now();
         assert_eq!(end(children.remove(victim)).0, 137);
         for child in children {
@@ -274,7 +269,7 @@ fn a_signal_to_one_rank_stops_all_at_one_step_with_a_checkpoint() {
         let out = format!("told-{told}");
         let children = start(&world, &out, &plan, 2);
         wait_for_records(&world, &out, 5);
-        signal(&children[told], "-TERM");
+        signal(&children[told], "TERM");
         for child in children {
             assert_eq!(end(child).0, 143);
         }
@@ -514,11 +509,11 @@ fn a_week_of_failures_ends_in_the_bytes_of_a_quiet_run() {
             kind @ 0..=2 => {
                 let children = start(&world, "out", &again, count);
                 wait_for_records(&world, "out", lines);
-                signal(&children[victim], ["-KILL", "-TERM", "-STOP"][kind]);
+                signal(&children[victim], ["KILL", "TERM", "STOP"][kind]);
                 if kind == 2 {
                     thread::sleep(Duration::from_millis(700));
-                    signal(&children[victim], "-CONT");
-                    signal(&children[0], "-INT");
+                    signal(&children[victim], "CONT");
+                    signal(&children[0], "INT");
                 }
                 for child in children {
                     let (code, said) = end(child);
