@@ -67,9 +67,18 @@ fn s_01_killed_at_any_moment_there_is_nothing_or_a_whole_file() {
     assert!(fs::read(path("y.acts")).unwrap() == whole.1);
 }
 
-/// The most memory that a running process has held, as Linux says it.
+/// What Linux says of a running process.
+fn status(child: &Child) -> String {
+    fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap()
+}
+
+fn is_stopped(child: &Child) -> bool {
+    status(child).contains("\nState:\tT")
+}
+
+/// The most memory that it has held.
 fn peak_bytes(child: &Child) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let status = status(child);
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kib << 10
@@ -114,15 +123,18 @@ fn s_10_a_run_that_is_paused_gives_the_same_bytes() {
     convert(scene.path(), &[]).output().expect(0);
     fs::rename(path("y.acts"), path("whole.acts")).unwrap();
     let mut child = convert(scene.path(), &[]).spawn();
+    let mut pause_count = 0;
     for _ in 0..10 {
         if child.try_wait().unwrap().is_some() {
             break;
         }
-        std::thread::sleep(Duration::from_millis(10));
         signal(&child, "STOP");
         std::thread::sleep(Duration::from_millis(20));
+        pause_count += u32::from(is_stopped(&child));
         signal(&child, "CONT");
+        std::thread::sleep(Duration::from_millis(10));
     }
+    assert!(pause_count > 0, "it was never stopped");
     assert_eq!(code(wait(&mut child, Duration::from_secs(60))), 0);
     assert!(fs::read(path("y.acts")).unwrap() == fs::read(path("whole.acts")).unwrap());
 }
