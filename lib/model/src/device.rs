@@ -15,10 +15,17 @@ pub fn known(name: &str) -> Result<String> {
     is_known.then(|| name.to_owned()).ok_or_else(unknown)
 }
 
+/// The number of the graphics card that a name means, if it means one.
+pub fn card(name: &str) -> Result<Option<usize>> {
+    let name = known(name)?;
+    let number = |index: &str| index.strip_prefix(':').map_or(Ok(0), str::parse);
+    let index = name.strip_prefix("cuda").map(number).transpose();
+    index.map_err(|cause| Error::Device(format!("{name:?}: {cause}")))
+}
+
 /// Opens a device by name.
 pub fn open(name: &str) -> Result<Device> {
-    let name = known(name)?;
-    let Some(index) = name.strip_prefix("cuda") else {
+    let Some(index) = card(name)? else {
         return Ok(Device::Cpu);
     };
     if !candle_core::utils::cuda_is_available() {
@@ -26,9 +33,7 @@ pub fn open(name: &str) -> Result<Device> {
             "{name:?}: this binary was built without the feature `cuda`"
         )));
     }
-    let ordinal = index.strip_prefix(':').map_or(Ok(0), str::parse);
-    let ordinal = ordinal.map_err(|cause| Error::Device(format!("{name:?}: {cause}")))?;
-    Device::new_cuda(ordinal).map_err(|cause| Error::Device(format!("{name:?}: {cause}")))
+    Device::new_cuda(index).map_err(|cause| Error::Device(format!("{name:?}: {cause}")))
 }
 
 /// Reads how exact products are to be; what is not f32 on the CPU has one way alone.

@@ -13,6 +13,7 @@ mod greeting;
 mod meeting;
 #[cfg(feature = "mpi")]
 mod mpi;
+mod nccl;
 mod shares;
 mod tcp;
 mod world;
@@ -21,6 +22,7 @@ pub use counter::Counter;
 pub use meeting::Meeting;
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
+pub use nccl::over_cards;
 pub use shares::{Layout, Shares, Values, all_gather, reduce_scatter};
 pub use tcp::Tcp;
 pub use world::{Traffic, Transport, World};

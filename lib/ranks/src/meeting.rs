@@ -307,7 +307,7 @@ struct Came {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn meeting(rank: usize, count: usize, port: u16) -> Meeting {
@@ -329,8 +329,14 @@ mod tests {
 
     fn quiet(_: &str) {}
 
+    /// Of all ranks of a run.
+    pub fn meetings(count: usize) -> Vec<Meeting> {
+        let port = port();
+        (0..count).map(|rank| meeting(rank, count, port)).collect()
+    }
+
     /// What `work` gives on each of the meetings' ranks.
-    fn meet<R: Send>(meetings: Vec<Meeting>, work: impl Fn(Result<World>) -> R + Sync) -> Vec<R> {
+    pub fn meet<R: Send>(meetings: Vec<Meeting>, work: impl Fn(Result<World>) -> R + Sync) -> Vec<R> {
         thread::scope(|scope| {
             let work = &work;
             let start = |meeting: Meeting| scope.spawn(move || work(meeting.world(quiet)));
@@ -345,8 +351,7 @@ mod tests {
 
     #[test]
     fn eight_ranks_meet_and_large_messages_cross() {
-        let port = port();
-        let sizes = meet((0..8).map(|rank| meeting(rank, 8, port)).collect(), |world| {
+        let sizes = meet(meetings(8), |world| {
             let world = world.unwrap();
             let own = vec![world.rank() as u8; 3_000_000];
             let all = world.gather(&own).unwrap();
@@ -393,11 +398,10 @@ mod tests {
         let said = meet(ranks.into(), text);
         assert!(said[0].contains("a second rank 1"), "{said:?}");
 
-        let other_secret = port();
-        let mut pair = [0, 1].map(|rank| meeting(rank, 2, other_secret));
+        let mut pair = meetings(2);
         pair[0].limit = Duration::from_secs(1);
         pair[1].secret = "another".into();
-        let said = meet(pair.into(), text);
+        let said = meet(pair, text);
         assert!(
             said[0].contains("not all 2 ranks came within 1 s: 1 missing"),
             "{said:?}"
@@ -420,10 +424,9 @@ mod tests {
 
     #[test]
     fn a_rank_that_is_gone_or_silent_is_named() {
-        let port = port();
-        let mut pair = [0, 1].map(|rank| meeting(rank, 2, port));
+        let mut pair = meetings(2);
         pair[0].limit = Duration::from_secs(1);
-        let said = meet(pair.into(), |world| {
+        let said = meet(pair, |world| {
             let world = world.unwrap();
             if world.rank() == 1 {
                 thread::sleep(Duration::from_millis(1500));
@@ -432,8 +435,7 @@ mod tests {
             world.wait().unwrap_err().to_string()
         });
         assert_eq!(said[0], "rank 1 said nothing for 1 s");
-        let port = self::port();
-        let said = meet([0, 1].map(|rank| meeting(rank, 2, port)).into(), |world| {
+        let said = meet(meetings(2), |world| {
             let world = world.unwrap();
             match world.rank() {
                 1 => String::new(),

@@ -50,6 +50,18 @@ impl Transport for Tcp {
             false => lost(peer, &cause),
         })
     }
+
+    fn check(&self, peer: usize) -> Result<()> {
+        let stream = self.peer(peer)?;
+        stream.set_nonblocking(true)?;
+        let found = stream.peek(&mut [0]);
+        stream.set_nonblocking(false)?;
+        match found {
+            Ok(0) => Err(lost(peer, &ErrorKind::UnexpectedEof.into())),
+            Err(cause) if !is_limit(&cause) => Err(lost(peer, &cause)),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What a time limit of a socket is reported as.

@@ -12,6 +12,11 @@ pub trait Transport {
     /// Sends `out` to `peer` and receives exactly `into.len()` bytes from it, both at once.
     fn swap(&self, peer: usize, out: &[u8], into: &mut [u8]) -> Result<()>;
 
+    /// Fails where `peer` is known to be gone.
+    fn check(&self, _peer: usize) -> Result<()> {
+        Ok(())
+    }
+
     /// Leaves in good order; every rank does it at the end of a run that went well.
     fn end(&self) -> Result<()> {
         Ok(())
@@ -52,6 +57,14 @@ impl World {
             count,
             transport: Some(transport),
             traffic: Cell::default(),
+        }
+    }
+
+    /// The same ranks with another transport, which is made of theirs.
+    pub(crate) fn over(self, make: impl FnOnce(Box<dyn Transport>) -> Box<dyn Transport>) -> Self {
+        Self {
+            transport: self.transport.map(make),
+            ..self
         }
     }
 

@@ -223,6 +223,8 @@ pub struct Args {
 
     /// How ranks talk. tcp proves by FLOWLENS_SECRET who belongs to the run, and encrypts nothing; without that variable it meets at a
     /// loopback address only. mpi is what mpirun or srun --mpi=pmix have started, without those variables, in a build with the feature mpi.
+    /// nccl meets as tcp does and then sends long messages from card to card; it needs --device cuda:N and NCCL's library. It has not run
+    /// on cards yet.
     #[arg(long, value_enum, value_name = "NAME", default_value = "tcp")]
     pub transport: TransportName,
 

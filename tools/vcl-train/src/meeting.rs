@@ -22,13 +22,33 @@ pub fn world(args: &Args) -> Result<World> {
         return Ok(World::alone());
     }
     match args.transport {
-        TransportName::Tcp => {
-            let meeting = tcp(args, get)?;
-            let doubt = |cause: &str| process::warn(&args.common, cause);
-            meeting.world(doubt).map_err(|cause| Error::environment("ranks", cause))
-        }
+        TransportName::Tcp => met(args, get),
         TransportName::Mpi => mpi(args.ranks as usize),
+        TransportName::Nccl => {
+            let card = card(args)?;
+            let world = ranks::over_cards(met(args, get)?, card, limit(args));
+            world.map_err(|cause| Error::environment("--transport nccl", cause))
+        }
     }
+}
+
+fn met(args: &Args, get: impl Fn(&str) -> Option<String>) -> Result<World> {
+    let meeting = tcp(args, get)?;
+    let doubt = |cause: &str| process::warn(&args.common, cause);
+    meeting.world(doubt).map_err(|cause| Error::environment("ranks", cause))
+}
+
+/// The number of the card that this rank computes on.
+fn card(args: &Args) -> Result<usize> {
+    let card = model::device::card(&args.device).map_err(|cause| Error::usage("--device", cause))?;
+    card.ok_or_else(|| {
+        let cause = format!("nccl, but --device {} is no card", args.device);
+        Error::usage("--transport", cause).hint("tcp or mpi; or --device cuda:N")
+    })
+}
+
+fn limit(args: &Args) -> Duration {
+    Duration::from_secs(args.rank_timeout)
 }
 
 #[cfg(feature = "mpi")]
@@ -90,7 +110,7 @@ fn tcp(args: &Args, get: impl Fn(&str) -> Option<String>) -> Result<Meeting> {
         host: needed("MASTER_ADDR")?,
         port: port.ok_or_else(|| Error::usage("MASTER_PORT", "is no port"))?,
         secret: get(SECRET).unwrap_or_default(),
-        limit: Duration::from_secs(args.rank_timeout),
+        limit: limit(args),
     };
     match get(SECRET).is_some() || is_loopback(&meeting) {
         true => Ok(meeting),

@@ -6,4 +6,5 @@ use clap::ValueEnum;
 pub enum TransportName {
     Tcp,
     Mpi,
+    Nccl,
 }

@@ -236,6 +236,17 @@ fn mpi_gives_the_bytes_of_tcp() {
 }
 
 #[test]
+fn cards_are_asked_for_where_messages_go_between_them() {
+    let world = World::new();
+    let wanted = ["--transport", "nccl"];
+    let refused = train(&world, "refused", &wanted, 2);
+    for done in refused {
+        let said = done.expect(2).stderr;
+        assert!(said.contains("nccl, but --device cpu is no card"), "{said}");
+    }
+}
+
+#[test]
 fn a_rank_that_is_killed_ends_the_others_and_any_number_goes_on() {
     let world = World::new();
     let plan = ["--steps", "40", "--checkpoint-every", "4", "--aux", "vcl:gamma=2,k=2"];
