@@ -19,7 +19,7 @@ DATA ?= $(abspath $(CURDIR)/../../../shared/data)
 RATES ?= lr-3e-5-epochs-1 lr-1e-4-epochs-1 lr-3e-4-epochs-1
 TRAIN_ANY ?= --batch-size 16 --max-length 256 --no-completion drop --warmup 0.03 --dtype bf16 --store-dtype bf16
 PLAN_TRAIN ?= $(TRAIN_ANY) --lr 1e-4 --epochs 1
-TRAIN ?= $(TRAIN_ANY) $$(cat $(OUT)/chosen/rate)
+TRAIN ?= $(TRAIN_ANY) $(or $(RATE_$(arm_$*)),$$(cat $(OUT)/chosen/rate))
 # The loss is chosen among these in each sign, at the share CURE and the first seed, by the development prompts.
 GAMMAS ?= 0.05 0.5 5 50
 
@@ -43,8 +43,9 @@ SKILLS ?= mmlu
 SKILL_mmlu ?= $(DATA)/mobileaibench/mmlu.csv --shots 0 --limit 500
 QUESTIONS = $(SKILLS:%=$(OUT)/questions/%.jsonl)
 
-# A rival in the loss's place, which is then only observed.
-RIVALS ?= decorrelate
+# Rivals in the loss's place, which is then only observed: another loss, and a rate so low that as little is learned as with gamma = 5.
+RIVALS ?= decorrelate slower
+RATE_slower ?= --lr 3e-5 --epochs 1
 AUX_decorrelate ?= --aux decorrelate:gamma=50,window=$(WINDOW)
 AVERAGED ?= averaged
 # Table 3's other rows. $(1) is the run of the plain model. Likelihoods of skill questions are taken without contrast, which has none.
