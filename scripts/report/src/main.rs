@@ -41,6 +41,8 @@ enum Command {
     Summary(summary::Flags),
     /// Print what the runs say of each claim of the protocol
     Claims(claims::Flags),
+    /// Print how false refusals differ between two ways of training, over their seeds
+    Change(claims::change::Flags),
     /// Print the tables of a write-up: the claims and every run
     Markdown(markdown::Flags),
     /// Print the page, from the summaries of all runs
@@ -79,6 +81,7 @@ fn run(args: Args) -> Result<Outcome> {
         Command::Settings(flags) => settings::write(&flags),
         Command::Summary(flags) => summary::print(&flags),
         Command::Claims(flags) => claims::print(&flags),
+        Command::Change(flags) => claims::change::print(&flags),
         Command::Markdown(flags) => markdown::print(&flags),
         Command::Page(flags) => page::print(&flags),
         Command::Cost(flags) => cost::print(&flags),

@@ -227,6 +227,45 @@ fn geometry_and_likelihoods_are_tested_from_the_records_of_the_tools() {
 
 /// Skill stays, and the loss on held-out rows does not.
 #[test]
+fn any_two_ways_of_training_are_compared_by_their_verdicts() {
+    let directory = temp_dir();
+    for seed in SEEDS {
+        verdicts(directory.path(), &name("share", 0.5, seed), 50);
+        verdicts(directory.path(), &name("slower", 0.5, seed), 40);
+    }
+    let files = |arm: &str, seeds: &[u64]| -> Vec<String> {
+        seeds
+            .iter()
+            .map(|&seed| format!("{}.jsonl", name(arm, 0.5, seed)))
+            .collect()
+    };
+    let compare = |after: &[u64], bench: &str| {
+        Run::new(env!("CARGO_BIN_EXE_report"))
+            .args(["change", "--bench", bench, "--before"])
+            .args(files("share", &SEEDS))
+            .arg("--after")
+            .args(files("slower", after))
+            .current_dir(directory.path())
+            .output()
+    };
+    let found = compare(&SEEDS, "xstest").expect(0).records();
+    let change = found.iter().find(|row| row["type"] == "change").expect("a change");
+    assert_eq!(change["run_count"], 6);
+    assert!((change["estimate"].as_f64().unwrap() + 0.1).abs() < 1e-12, "{change}");
+    assert!(
+        change["low"].as_f64().unwrap() > -0.2 && change["high"].as_f64().unwrap() < -0.02,
+        "{change}"
+    );
+    assert!(
+        compare(&[1, 2], "xstest")
+            .expect(2)
+            .stderr
+            .contains("2 files, beside 3")
+    );
+    assert!(compare(&SEEDS, "nothing").expect(3).stderr.contains("no safe prompts"));
+}
+
+#[test]
 fn ability_is_kept_only_where_held_out_loss_is_too() {
     let directory = temp_dir();
     let mut runs = plain_runs();

@@ -1,7 +1,7 @@
 //! Claims 7 to 9: what the loss changes, against the plain run of the same share and seed.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use numerics::rng::Rng;
 use numerics::statistics::{Interval, mean, normal_quantile, paired_mean_difference};
@@ -51,14 +51,19 @@ fn pairs<'a>(runs: &'a [Run], arm: &str) -> Vec<(&'a Run, &'a Run)> {
         .collect()
 }
 
-/// The mean over seeds, with a bootstrap over prompts that keeps their seeds together.
 fn change_of_refusals(pairs: &[(&Run, &Run)], flags: &Flags, rng: &Rng) -> Result<Option<Found>> {
+    let path = |run: &Run| flags.verdicts.join(format!("{}.jsonl", run.settings.run));
+    let paths: Vec<_> = pairs.iter().map(|(plain, cured)| (path(plain), path(cured))).collect();
+    change(&paths, &flags.bench, rng)
+}
+
+/// From the verdicts of one run to those of another, for each seed: the mean over seeds, with a bootstrap over prompts that keeps their seeds together.
+pub fn change(pairs: &[(PathBuf, PathBuf)], bench: &str, rng: &Rng) -> Result<Option<Found>> {
     let mut before = BTreeMap::<String, Vec<f64>>::new();
     let mut after = before.clone();
     for (plain, cured) in pairs {
-        for (run, rates) in [(plain, &mut before), (cured, &mut after)] {
-            let path = flags.verdicts.join(format!("{}.jsonl", run.settings.run));
-            for (id, refused) in refused_safe_prompts(&path, &flags.bench)? {
+        for (path, rates) in [(plain, &mut before), (cured, &mut after)] {
+            for (id, refused) in refused_safe_prompts(path, bench)? {
                 rates.entry(id).or_default().push(f64::from(u8::from(refused)));
             }
         }

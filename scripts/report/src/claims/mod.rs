@@ -2,6 +2,7 @@
 //!
 //! The claims and their smallest effects are those of scripts/repro/protocol.md. What needs runs that are not there is said to be so.
 
+pub mod change;
 mod data;
 mod differences;
 mod geometry;
