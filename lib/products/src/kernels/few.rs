@@ -3,7 +3,7 @@
 //! Four rows of `w` meet up to three of x in registers. Every output has one register of partial sums, filled along k in one order
 //! and summed in one order, so **a row's bits do not depend on the rows beside it**. With more rows the panels are faster, although
 //! they transpose: at one row they read the weight at two thirds of the speed of this kernel, at four at the same, at eight at 1.3
-//! times it. Where there are no panels (AVX2 alone), this kernel takes more rows for the sake of their bits: all that must be steady.
+//! times it. Where there is AVX2 alone this kernel takes more rows: those of a decoding step, in which few read all weights.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -44,10 +44,10 @@ pub(super) const WIDENED: Kernel = Kernel {
     },
 };
 
-/// Where there are no panels: it keeps the bits of rows apart, those of a decoding step and of a batch.
+/// Where registers are narrow. Up to so many rows, and not beside panels, so that a decoding step's bits are those of each of its rows alone.
 pub(super) const NARROW: Kernel = Kernel {
     family: |unit| (unit == Unit::F32 && has_avx2()).then_some("avx2"),
-    takes: |row_count, steady| row_count <= STEADY_ROWS || steady,
+    takes: |row_count, steady| row_count <= STEADY_ROWS && !steady,
     multiply: |of, y| {
         // SAFETY: passed on.
         unsafe { multiply(of, y, Registers::Narrow) }
@@ -263,13 +263,19 @@ kernel!(
     8,
     _mm256_setzero_ps,
     |at: *const u32| _mm256_loadu_ps(at.cast()),
-    |at: *const u32, count: usize| {
-        let lanes: [i32; 8] = std::array::from_fn(|lane| -i32::from(lane < count));
-        _mm256_maskload_ps(at.cast(), _mm256_loadu_si256(lanes.as_ptr().cast()))
-    },
+    |at: *const u32, count: usize| _mm256_maskload_ps(at.cast(), first_lanes(count)),
     |x, w, sum| _mm256_fmadd_ps(x, w, sum),
     |sum| eight(sum)
 );
+
+/// A mask of the first `count` of eight lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn first_lanes(count: usize) -> __m256i {
+    let lanes: [i32; 8] = std::array::from_fn(|lane| -i32::from(lane < count));
+    // SAFETY: there are eight.
+    unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) }
+}
 
 /// The sum of a register.
 #[inline]

@@ -8,6 +8,8 @@ pub mod blocks;
 #[cfg(target_arch = "x86_64")]
 mod few;
 #[cfg(target_arch = "x86_64")]
+mod narrow;
+#[cfg(target_arch = "x86_64")]
 mod panels;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
@@ -32,13 +34,20 @@ use crate::wide;
 #[cfg(target_arch = "x86_64")]
 use turned::Turned;
 
-/// Up to this many rows a processor with AVX2 alone takes the kernel for few rows, and under `steady` at any number: there a row's bits do
-/// not depend on the rows beside it. With AVX-512 they never do.
+/// Up to this many rows a processor with AVX2 alone takes the kernel for few rows, and panels beyond: among as many, and under `steady` at any
+/// number, a row's bits do not depend on the rows beside it.
 pub const STEADY_ROWS: usize = 32;
 
 /// In order of preference.
 #[cfg(target_arch = "x86_64")]
-const KERNELS: &[Kernel] = &[few::WIDE, panels::KERNEL, few::WIDENED, panels::WIDENED, few::NARROW];
+const KERNELS: &[Kernel] = &[
+    few::WIDE,
+    panels::KERNEL,
+    few::WIDENED,
+    panels::WIDENED,
+    few::NARROW,
+    narrow::KERNEL,
+];
 #[cfg(not(target_arch = "x86_64"))]
 const KERNELS: &[Kernel] = &[];
 

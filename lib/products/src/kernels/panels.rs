@@ -1,4 +1,4 @@
-//! `x · wᵀ` by panels of 48 outputs: the product of the forward pass where the processor has AVX-512.
+//! `x · wᵀ` by panels of outputs: the product of the forward pass where the processor has AVX-512, and in `narrow` where it has AVX2.
 //!
 //! One tile of 8 rows by 48 outputs lives in 24 registers; `w` is transposed panel by panel on the way (each element once),
 //! `x` is read where it lies. Every output is summed over k in one fixed order, whatever the number of rows and threads, so
@@ -17,14 +17,36 @@ use crate::dense::Target;
 
 /// Outputs of a panel: three registers of 16.
 const PANEL: usize = 48;
-/// Rows of a tile.
-const TILE: usize = 8;
-/// Units of k between two visits of the output: 48 of them are 72 KiB, which stays in the second-level cache.
-const DEPTH: usize = 384;
 /// Panels that a task packs together, so that what it reads of x serves all of them.
 const TOGETHER: usize = 4;
 /// Rows that meet one panel after the other: 384 KiB of x, which stay in the second-level cache beside four panels.
 const ROWS: usize = 256;
+
+/// Registers of one width: what a panel and a tile are in them.
+pub(super) trait Width: Copy + Send + Sync {
+    /// Outputs of a panel.
+    const PANEL: usize;
+    /// Rows of a tile.
+    const TILE: usize;
+    /// Units of k between two visits of the output, so that a panel of so many stays in a near cache.
+    const DEPTH: usize;
+
+    /// Columns `start..start + depth` of w's rows (at most a panel, `k` units each) → packed (depth, panel), zeros where rows end.
+    ///
+    /// # Safety
+    /// The processor has such registers, and the columns are there.
+    unsafe fn pack(w: &[u32], k: usize, start: usize, depth: usize, packed: &mut [u32]);
+
+    /// The same of rows that lie turned.
+    ///
+    /// # Safety
+    /// The processor has such registers.
+    unsafe fn pack_turned(w: Turned<'_>, rows: Range<usize>, start: usize, depth: usize, packed: &mut [u32]);
+
+    /// # Safety
+    /// So many rows of x and y are there, at most a tile's, and the processor multiplies such units.
+    unsafe fn run(self, tile: &Tile, row_count: usize, unit: Unit);
+}
 
 pub(super) const KERNEL: Kernel = Kernel {
     family,
@@ -45,11 +67,33 @@ pub(super) const WIDENED: Kernel = Kernel {
     },
 };
 
-/// How pairs of bf16 are multiplied: by the instruction for them, or each number as one of f32.
+/// Registers of 512 bits, by how pairs of bf16 are multiplied: by the instruction for them, or each number as one of f32.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pairs {
     Whole,
     Widened,
+}
+
+impl Width for Pairs {
+    const PANEL: usize = PANEL;
+    const TILE: usize = 8;
+    /// 72 KiB of a panel, which stay in the second-level cache.
+    const DEPTH: usize = 384;
+
+    unsafe fn pack(w: &[u32], k: usize, start: usize, depth: usize, packed: &mut [u32]) {
+        // SAFETY: passed on.
+        unsafe { pack(w, k, start, depth, packed) };
+    }
+
+    unsafe fn pack_turned(w: Turned<'_>, rows: Range<usize>, start: usize, depth: usize, packed: &mut [u32]) {
+        // SAFETY: passed on.
+        unsafe { pack_turned(w, rows, start, depth, packed) };
+    }
+
+    unsafe fn run(self, tile: &Tile, row_count: usize, unit: Unit) {
+        // SAFETY: passed on.
+        unsafe { tile.run_rows(row_count, unit, self) };
+    }
 }
 
 pub(super) fn family(unit: Unit) -> Option<&'static str> {
@@ -81,81 +125,81 @@ fn pairs_are_fast() -> bool {
 ///
 /// # Safety
 /// As `Kernel::multiply`; with `add` the target is initialised.
-pub(super) unsafe fn multiply(of: Operands<'_>, y: Target<f32>, add: bool, pairs: Pairs) {
-    let (rows, panels) = (of.row_count(), of.column_count.div_ceil(PANEL));
+pub(super) unsafe fn multiply<W: Width>(of: Operands<'_>, y: Target<f32>, add: bool, width: W) {
+    let (rows, panels) = (of.row_count(), of.column_count.div_ceil(W::PANEL));
     // few panels for many threads: first they are packed alone, then rows are split too, at the price of packing more than once
     let tasks = 4 * rayon::current_num_threads();
     let together = (panels / tasks).clamp(1, TOGETHER);
     let groups = panels.div_ceil(together);
-    let row_parts = tasks.div_ceil(groups).clamp(1, rows.div_ceil(8 * TILE).max(1));
-    let part_rows = rows.div_ceil(row_parts).next_multiple_of(TILE);
+    let row_parts = tasks.div_ceil(groups).clamp(1, rows.div_ceil(8 * W::TILE).max(1));
+    let part_rows = rows.div_ceil(row_parts).next_multiple_of(W::TILE);
+    let room = together * W::PANEL * W::DEPTH;
     (0..groups * row_parts).into_par_iter().with_max_len(1).for_each_init(
-        || (vec![0u32; together * PANEL * DEPTH + 16], Vec::new()),
-        |(buffer, room), task| {
+        || (vec![0u32; room + 16], Vec::new()),
+        |(buffer, made), task| {
             let (group, part) = (task % groups, task / groups);
             let part = (part * part_rows).min(rows)..((part + 1) * part_rows).min(rows);
             let group = group * together..((group + 1) * together).min(panels);
             // a cache line's start, for loads that cross none
             let skip = buffer.as_ptr().align_offset(64);
-            // SAFETY: the processor has AVX-512, by the caller's promise, and this task alone writes these rows of these columns.
-            unsafe {
-                multiply_panels(
-                    (of, pairs),
-                    (y, add),
-                    part,
-                    group,
-                    &mut buffer[skip..skip + together * PANEL * DEPTH],
-                    room,
-                )
-            };
+            let packed = &mut buffer[skip..skip + room];
+            // SAFETY: the processor has the registers, by the caller's promise, and this task alone writes these rows of these columns.
+            unsafe { multiply_panels((of, width), (y, add), part, group, packed, made) };
         },
     );
 }
 
 /// # Safety
-/// As `Kernel::multiply`, for these rows and the columns of these panels; `packed` has room for as many of a whole depth, `room` is for
+/// As `Kernel::multiply`, for these rows and the columns of these panels; `packed` has room for as many of a whole depth, `made` is for
 /// rows of w that are made.
-unsafe fn multiply_panels(
-    (of, pairs): (Operands<'_>, Pairs),
+unsafe fn multiply_panels<W: Width>(
+    (of, width): (Operands<'_>, W),
     (y, add): (Target<f32>, bool),
     rows: Range<usize>,
     panels: Range<usize>,
     packed: &mut [u32],
-    room: &mut Vec<u32>,
+    made: &mut Vec<u32>,
 ) {
     let k = of.k;
-    let columns = |panel: usize| panel * PANEL..((panel + 1) * PANEL).min(of.column_count);
+    let columns = |panel: usize| panel * W::PANEL..((panel + 1) * W::PANEL).min(of.column_count);
     let w = match of.w {
         Weight::Turned(w) => Right::Turned(w),
-        _ => Right::Rows(of.w(columns(panels.start).start..columns(panels.end - 1).end, room)),
+        _ => Right::Rows(of.w(columns(panels.start).start..columns(panels.end - 1).end, made)),
     };
-    for start in (0..k).step_by(DEPTH) {
-        let depth = DEPTH.min(k - start);
-        for ((at, panel), packed) in panels.clone().enumerate().zip(packed.chunks_exact_mut(PANEL * DEPTH)) {
-            // SAFETY: the processor has AVX-512, by the caller's promise; these rows of w have `depth` units from `start` on.
+    for start in (0..k).step_by(W::DEPTH) {
+        let depth = W::DEPTH.min(k - start);
+        let rooms = packed.chunks_exact_mut(W::PANEL * W::DEPTH);
+        for ((at, panel), packed) in panels.clone().enumerate().zip(rooms) {
+            // SAFETY: the processor has the registers, by the caller's promise; these rows of w have `depth` units from `start` on.
             unsafe {
                 match w {
-                    Right::Rows(w) => pack(w.chunks(PANEL * k).nth(at).unwrap_or_default(), k, start, depth, packed),
-                    Right::Turned(w) => pack_turned(w, columns(panel), start, depth, packed),
+                    Right::Rows(w) => W::pack(
+                        w.chunks(W::PANEL * k).nth(at).unwrap_or_default(),
+                        k,
+                        start,
+                        depth,
+                        packed,
+                    ),
+                    Right::Turned(w) => W::pack_turned(w, columns(panel), start, depth, packed),
                 }
             };
         }
         for first in rows.clone().step_by(ROWS) {
             let rows = first..(first + ROWS).min(rows.end);
-            for (panel, packed) in panels.clone().zip(packed.chunks_exact(PANEL * DEPTH)) {
-                for row in rows.clone().step_by(TILE) {
+            for (panel, packed) in panels.clone().zip(packed.chunks_exact(W::PANEL * W::DEPTH)) {
+                for row in rows.clone().step_by(W::TILE) {
                     let tile = Tile {
                         x: of.x[row * k + start..].as_ptr(),
                         k,
                         packed: packed.as_ptr(),
                         depth,
-                        y: y.at(row * y.row_stride + panel * PANEL).pointer,
+                        y: y.at(row * y.row_stride + panel * W::PANEL).pointer,
                         n: y.row_stride,
                         columns: columns(panel).len(),
                         fresh: start == 0 && !add,
                     };
                     // SAFETY: so many rows of x and y are there, and they are this call's alone, by the caller's promise.
-                    unsafe { tile.run_rows((rows.end - row).min(TILE), of.unit, pairs) };
+                    unsafe { width.run(&tile, (rows.end - row).min(W::TILE), of.unit) };
                 }
             }
         }
@@ -170,18 +214,18 @@ enum Right<'a> {
 }
 
 /// Some rows of x, one panel of w, and where their products go.
-struct Tile {
+pub(super) struct Tile {
     x: *const u32,
     /// From one row of x to the next.
     k: usize,
-    packed: *const u32,
-    depth: usize,
-    y: *mut f32,
+    pub packed: *const u32,
+    pub depth: usize,
+    pub y: *mut f32,
     /// From one row of y to the next.
-    n: usize,
-    columns: usize,
+    pub n: usize,
+    pub columns: usize,
     /// The first stretch of k writes, unless there is something to add to; the others add.
-    fresh: bool,
+    pub fresh: bool,
 }
 
 impl Tile {
@@ -217,7 +261,7 @@ impl Tile {
     }
 
     /// Where each row of x begins, computed once: arithmetic that is checked for overflow would leave the loop no registers.
-    unsafe fn rows<const R: usize>(&self) -> [*const u32; R] {
+    pub unsafe fn rows<const R: usize>(&self) -> [*const u32; R] {
         // SAFETY: R rows `k` apart are there.
         std::array::from_fn(|row| unsafe { self.x.add(row * self.k) })
     }
@@ -345,10 +389,20 @@ unsafe fn pack(w: &[u32], k: usize, start: usize, depth: usize, packed: &mut [u3
     }
 }
 
-/// The same of rows that lie turned: a line of units is a line of the panel.
 #[target_feature(enable = "avx512f")]
 fn pack_turned(w: Turned<'_>, rows: Range<usize>, start: usize, depth: usize, packed: &mut [u32]) {
-    for (line, at) in packed.chunks_exact_mut(PANEL).zip(start..start + depth) {
+    pack_lines(w, rows, start..start + depth, packed.chunks_exact_mut(PANEL));
+}
+
+/// A line of units of rows that lie turned is a line of the panel.
+#[inline(always)]
+pub(super) fn pack_lines<'a>(
+    w: Turned<'_>,
+    rows: Range<usize>,
+    depth: Range<usize>,
+    lines: impl Iterator<Item = &'a mut [u32]>,
+) {
+    for (line, at) in lines.zip(depth) {
         let (line, rest) = line.split_at_mut(rows.len());
         w.units(at, rows.clone(), line);
         rest.fill(0);
