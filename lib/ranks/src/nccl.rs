@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::io::{Error, ErrorKind, Result};
 use std::ptr::null_mut;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,9 @@ use crate::{Transport, World};
 const LONG_BYTES: usize = 64 << 10;
 /// What a card holds for each direction; longer messages go in parts.
 const BUFFER_BYTES: usize = 4 << 20;
-/// Between two looks at a transfer.
+/// Between two looks at a transfer, and at NCCL's own meeting.
 const PAUSE: Duration = Duration::from_micros(20);
+const LOOK: Duration = Duration::from_millis(20);
 
 const SUCCESS: c_int = 0;
 /// `ncclInProgress`
@@ -140,6 +142,7 @@ impl Calls {
 /// A card with room for what it sends and receives.
 struct Card {
     calls: Calls,
+    index: c_int,
     stream: Stream,
     out: *mut c_void,
     into: *mut c_void,
@@ -149,6 +152,7 @@ impl Card {
     fn new(calls: Calls, index: usize) -> Result<Self> {
         let mut card = Self {
             calls,
+            index: index as c_int,
             stream: null_mut(),
             out: null_mut(),
             into: null_mut(),
@@ -156,7 +160,7 @@ impl Card {
         let Calls { cuda, .. } = &card.calls;
         // SAFETY: every pointer is to a field that the call sets.
         unsafe {
-            card.calls.cuda((cuda.cudaSetDevice)(index as c_int))?;
+            card.calls.cuda((cuda.cudaSetDevice)(card.index))?;
             card.calls.cuda((cuda.cudaMalloc)(&raw mut card.out, BUFFER_BYTES))?;
             card.calls.cuda((cuda.cudaMalloc)(&raw mut card.into, BUFFER_BYTES))?;
             let made = (cuda.cudaStreamCreateWithFlags)(&raw mut card.stream, NON_BLOCKING);
@@ -227,11 +231,7 @@ fn connected(world: World, card: Result<Card>, limit: Duration) -> Result<World>
     }
     let shared = world.share(id.0.to_vec())?;
     let id = UniqueId(shared.try_into().map_err(|_| Error::from(ErrorKind::InvalidData))?);
-    let mut communicator = null_mut();
-    let (rank, count) = (world.rank() as c_int, world.count() as c_int);
-    // SAFETY: the pointer is to a local, which the call sets; all ranks are here, as it needs.
-    let made = unsafe { (nccl.ncclCommInitRank)(&raw mut communicator, count, id, rank) };
-    card.calls.nccl(made)?;
+    let communicator = communicator(&world, &card, id, limit)?;
     Ok(world.over(|short| {
         Box::new(Cards {
             card,
@@ -240,6 +240,34 @@ fn connected(world: World, card: Result<Card>, limit: Duration) -> Result<World>
             limit,
         })
     }))
+}
+
+/// NCCL's own meeting, which knows no limit: where a rank is gone or late, the thread that waits for it is left to the end of the process.
+fn communicator(world: &World, card: &Card, id: UniqueId, limit: Duration) -> Result<Communicator> {
+    let Calls { nccl, cuda } = &card.calls;
+    let (choose, meet, index) = (cuda.cudaSetDevice, nccl.ncclCommInitRank, card.index);
+    let (rank, count) = (world.rank() as c_int, world.count() as c_int);
+    let (says, said) = mpsc::channel();
+    thread::spawn(move || {
+        let mut communicator: Communicator = null_mut();
+        // SAFETY: the pointer is to a local, which the second call sets; a thread computes on the card that it chose.
+        let codes = unsafe { (choose(index), meet(&raw mut communicator, count, id, rank)) };
+        // nobody listens where the wait was given up
+        let _ = says.send((codes, communicator as usize));
+    });
+    let start = Instant::now();
+    loop {
+        if let Ok(((chosen, met), communicator)) = said.recv_timeout(LOOK) {
+            card.calls.cuda(chosen)?;
+            card.calls.nccl(met)?;
+            return Ok(communicator as Communicator);
+        }
+        world.check_peers()?;
+        if start.elapsed() > limit {
+            let cause = format!("NCCL did not bring all ranks together within {} s", limit.as_secs());
+            return Err(Error::new(ErrorKind::TimedOut, cause));
+        }
+    }
 }
 
 /// Every rank hears of a rank that has no card, before any waits for it in NCCL.
@@ -269,6 +297,7 @@ impl Cards {
             stream,
             out,
             into,
+            ..
         } = &self.card;
         let (nccl, all) = (&calls.nccl, self.communicator.get());
         // SAFETY: both buffers have room for a part, and stay until the stream is idle.
@@ -437,6 +466,28 @@ mod tests {
         );
         let cause = first(&["libno-such-thing.so"]).err().unwrap();
         assert!(cause.to_string().contains("libno-such-thing.so"), "{cause}");
+    }
+
+    #[test]
+    fn a_rank_that_does_not_come_to_the_cards_meeting_ends_the_others() {
+        for (stays, expected) in [
+            (true, "NCCL did not bring all ranks together"),
+            (false, "rank 1 is gone"),
+        ] {
+            let said = meet(meetings(2), |world| {
+                let world = world.unwrap();
+                let card = card(0);
+                if world.rank() == 0 {
+                    let limit = if stays { Duration::from_millis(300) } else { LIMIT };
+                    return connected(world, card, limit).err().unwrap().to_string();
+                }
+                all_have_one(&world, card).unwrap();
+                world.share(Vec::new()).unwrap();
+                thread::sleep(Duration::from_millis(if stays { 900 } else { 0 }));
+                String::new()
+            });
+            assert!(said[0].starts_with(expected), "{said:?}");
+        }
     }
 
     #[test]

@@ -120,6 +120,14 @@ impl World {
         Ok(())
     }
 
+    /// Fails where a peer is known to be gone.
+    pub(crate) fn check_peers(&self) -> Result<()> {
+        let Some(transport) = &self.transport else {
+            return Ok(());
+        };
+        self.levels().try_for_each(|level| transport.check(self.peer(level).0))
+    }
+
     /// Swaps messages whose lengths the other side does not know.
     fn exchange(&self, peer: usize, out: &[u8]) -> Result<Vec<u8>> {
         let mut len = [0; 8];
