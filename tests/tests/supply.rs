@@ -8,13 +8,14 @@ use harness::{program, temp_dir, workspace};
 use serde_json::Value;
 
 /// Terms that allow anyone to use and pass on the binaries under MIT or Apache-2.0.
-const TERMS: [&str; 9] = [
+const TERMS: [&str; 10] = [
     "MIT",
     "Apache-2.0",
     "BSD-2-Clause",
     "BSD-3-Clause",
     "Zlib",
     "Unicode-3.0",
+    "ISC",
     "Unlicense",
     "CC0-1.0",
     "BSL-1.0",
