@@ -331,6 +331,11 @@ fn tensors(plan: &Plan, inputs: &Inputs, arrays: Vec<Vec<Array>>) -> Result<(Hea
     Ok((header(plan, inputs, specs, serde_json::json!({}))?, parts))
 }
 
+/// What stands beside the layers of vLLM's requests.
+const ROW_TABLES: [&str; 3] = ["token_id", "sample_index", "position"];
+/// BOUND: layers of a request, each a tensor.
+const LAYERS_MAX: u64 = (acts::limits::TENSORS - ROW_TABLES.len()) as u64;
+
 /// One request of vLLM: its states of every layer, and its tokens.
 struct Request<'a> {
     states: &'a Array,
@@ -371,6 +376,14 @@ impl<'a> Request<'a> {
                 states.dtype, tokens.dtype
             ));
         }
+        // A dump without tokens holds no byte, whatever it claims: its own size bounds nothing.
+        if layers > LAYERS_MAX {
+            return refuse(format!("{layers} layers, limit {LAYERS_MAX}"));
+        }
+        let token_bytes = array_bytes(name, states.dtype, &[layers, width])?;
+        if states.offset.checked_add(token_bytes).is_none() {
+            return refuse(format!("{layers} layers of {width} are beyond 2^64 bytes"));
+        }
         Ok(Request {
             states,
             tokens,
@@ -385,10 +398,9 @@ impl<'a> Request<'a> {
         let row_bytes = array_bytes(name, dtype, &[width])?;
         let number = u32::try_from(sample).map_err(|_| Error::input(name, "more than 2^32 requests"))?;
         let last = u32::try_from(self.count).map_err(|_| Error::input(name, "more than 2^32 tokens"))?;
-        let layer_count = usize::try_from(layers).unwrap_or(usize::MAX).min(acts::limits::TENSORS);
-        let states = (0..layer_count).map(|layer| Bytes::Strided {
+        let states = (0..layers).map(|layer| Bytes::Strided {
             file: sample,
-            offset: self.states.offset + layer as u64 * row_bytes,
+            offset: self.states.offset + layer * row_bytes,
             length: row_bytes,
             stride: row_bytes * layers,
             count: self.count,
@@ -439,7 +451,7 @@ fn requests(plan: &Plan, inputs: &Inputs, arrays: &[Vec<Array>]) -> Result<(Head
     let mut specs: Vec<TensorSpec> = (0..layers)
         .map(|layer| spec(plan, &format!("{}.{layer}", plan.name), dtype, &[width], rows).role(Role::Activations))
         .collect();
-    for table in ["token_id", "sample_index", "position"] {
+    for table in ROW_TABLES {
         specs.push(TensorSpec::row_table(table).rows(rows));
     }
     let meta = serde_json::json!({"source": "vllm", "request_ids": ids});

@@ -171,6 +171,24 @@ fn safetensors_come_in_and_go_out() {
 }
 
 #[test]
+fn a_vllm_dump_without_tokens_is_not_believed_about_its_layers() {
+    let directory = temp_dir();
+    for (shape, words) in [
+        ("[0,1099511627776,4]", "layers"),
+        ("[0,65534,4]", "layers"),
+        ("[0,60000,1152921504606846976]", "2^64"),
+        ("[0,1,4611686018427387903]", "2^64"),
+    ] {
+        let text = format!(
+            "{{\"hidden_states\":{{\"dtype\":\"F32\",\"shape\":{shape},\"data_offsets\":[0,0]}},\"token_ids\":{{\"dtype\":\"I64\",\"shape\":[0],\"data_offsets\":[0,0]}}}}"
+        );
+        let file = [(text.len() as u64).to_le_bytes().as_slice(), text.as_bytes()].concat();
+        std::fs::write(directory.path().join("x.safetensors"), file).unwrap();
+        cat_in(directory.path(), "--from x.safetensors -o x.acts").refused(3, words);
+    }
+}
+
+#[test]
 fn vllm_dumps_become_one_container_with_row_tables() {
     let directory = temp_dir();
     let dumps = directory.path().join("dumps");
