@@ -15,8 +15,6 @@ use std::os::fd::{FromRawFd, IntoRawFd};
 use std::os::unix::net::UnixStream;
 use std::{ptr, thread};
 
-use crate::foreign;
-
 /// BOUND: memory beyond what the process begins with (Linux alone keeps it).
 const MEMORY_BYTES_MAX: u64 = 512 << 20;
 /// BOUND: stack, whichever thread asks.

@@ -71,7 +71,6 @@ pub mod export;
 #[cfg(feature = "decoder")]
 mod families;
 mod faults;
-mod foreign;
 #[cfg(feature = "decoder")]
 mod gguf;
 #[cfg(feature = "decoder")]

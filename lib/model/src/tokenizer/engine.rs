@@ -7,7 +7,6 @@ use tokenizers::{Model, NormalizedString, Normalizer};
 
 use super::check::{self, Growth};
 use crate::error::{Error, Result};
-use crate::foreign;
 
 /// BOUND: bytes that a text may have once it is normalised and written in the vocabulary's alphabet.
 const TEXT_BYTES_MAX: usize = 64 << 20;

@@ -19,6 +19,8 @@ use super::{Found, Rows};
 use crate::error::{Fault, Result};
 use crate::limits::Limits;
 
+/// BOUND: characters of what another crate says of a file.
+const CAUSE_CHARS_MAX: usize = 300;
 /// Rows decoded at once: small, because a text column may hold large texts.
 const BATCH_ROWS: usize = 256;
 
@@ -34,6 +36,10 @@ pub(super) struct Columns {
 
 impl Columns {
     pub(super) fn new(file: File, limits: &Limits, fields: Option<&[String]>) -> Result<Columns> {
+        guarded(|| Columns::opened(file, limits, fields)).unwrap_or_else(|fault| Err(fault.whole()))
+    }
+
+    fn opened(file: File, limits: &Limits, fields: Option<&[String]>) -> Result<Columns> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| fault_of(error).whole())?;
         let schema = builder.schema().clone();
         let limit = limits.json.key_count;
@@ -80,19 +86,24 @@ impl Rows for Columns {
                 let row = self.next;
                 self.next += 1;
                 self.has_row = true;
-                return record(batch, row, self.depth_max)
+                return guarded(|| record(batch, row, self.depth_max))
+                    .flatten()
                     .map(|value| Some((None, value)))
                     .map_err(|fault| fault.at_row(index));
             }
-            match self.batches.next() {
-                None => return Ok(None),
-                Some(Ok(batch)) => {
+            match guarded(|| self.batches.next()) {
+                Err(fault) => {
+                    self.has_row = false;
+                    return Err(fault.at_row(index));
+                }
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(batch))) => {
                     self.batch = Some(batch);
                     self.next = 0;
                 }
-                Some(Err(error)) => {
+                Ok(Some(Err(error))) => {
                     self.has_row = false;
-                    return Err(Fault::Damaged(error.into()).at_row(index));
+                    return Err(damaged(error).at_row(index));
                 }
             }
         }
@@ -103,15 +114,32 @@ impl Rows for Columns {
     }
 }
 
+/// A call of Arrow's crates, which take a file at its word in places and panic.
+fn guarded<T>(call: impl FnOnce() -> T) -> std::result::Result<T, Fault> {
+    foreign::guarded(call).ok_or_else(|| Fault::Damaged("the file contradicts itself (its reader panicked)".into()))
+}
+
 fn fault_of(error: parquet::errors::ParquetError) -> Fault {
     match error {
         parquet::errors::ParquetError::EOF(_) => Fault::Truncated(error.into()),
         parquet::errors::ParquetError::External(source) => match source.downcast::<std::io::Error>() {
             Ok(error) => Fault::from_read(*error),
-            Err(source) => Fault::Damaged(source),
+            Err(source) => damaged(source),
         },
-        error => Fault::Damaged(error.into()),
+        error => damaged(error),
     }
+}
+
+/// What Arrow's crates say quotes names of the file, which may hold anything and be of any length.
+fn damaged(cause: impl std::fmt::Display) -> Fault {
+    let mut plain = String::new();
+    for character in cause.to_string().chars().take(CAUSE_CHARS_MAX) {
+        match character.is_control() {
+            true => plain.extend(character.escape_debug()),
+            false => plain.push(character),
+        }
+    }
+    Fault::Damaged(plain.into())
 }
 
 fn record(batch: &RecordBatch, row: usize, depth_max: usize) -> std::result::Result<Map<String, Value>, Fault> {
