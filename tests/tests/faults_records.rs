@@ -537,20 +537,3 @@ fn what_is_written_is_read_and_filters_pass_lines_on_untouched() {
         bytes.split_inclusive(|byte| *byte == b'\n').nth(1).unwrap()
     );
 }
-
-#[path = "../fuzz/properties/records_line.rs"]
-mod records_line;
-
-#[test]
-fn the_corpus_of_the_fuzz_target_records_line_is_replayed() {
-    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/records_line");
-    let mut count = 0;
-    for entry in std::fs::read_dir(corpus).unwrap() {
-        let data = std::fs::read(entry.unwrap().path()).unwrap();
-        records_line::check(&data);
-        // Each case cut short is another case.
-        (0..data.len()).for_each(|length| records_line::check(&data[..length]));
-        count += 1;
-    }
-    assert!(count >= 14, "{count} cases: is the corpus gone?");
-}

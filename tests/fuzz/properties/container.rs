@@ -1,7 +1,10 @@
 //! What holds for any bytes given to the container's readers: no panic, memory bounded by the bytes, and agreement. Whatever the file
 //! reader accepts in full, the pipe reader accepts with the same rows, and the other way round.
 
-use acts::{Depth, File, Header, OpenOptions, Stream};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use acts::{Depth, File, Header, MomentsKey, MomentsParts, OpenOptions, Stream};
 
 /// Rows of a container whose claims could make a test slow are not read.
 const RAW_BYTES_MAX: u64 = 64 << 20;
@@ -82,17 +85,71 @@ pub fn repaired(data: &[u8]) {
     stream(&data);
 }
 
+/// Any bytes as a damaged container: what is saved are whole rows of tensors that the header names, in order.
+pub fn salvage(data: &[u8]) {
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    let mut data = data.to_vec();
+    repair_header(&mut data);
+    let path = super::write(super::place(&PLACE, &[]), "any.acts", &data);
+    let Ok(header) = acts::salvage_header(&path) else {
+        return assert!(
+            acts::salvage(&path, false, |_| Ok(())).is_err(),
+            "a header was found that is not there"
+        );
+    };
+    let mut next: Vec<u64> = header.tensors.iter().map(|_| 0).collect();
+    let found = acts::salvage(&path, false, |block| {
+        let row_bytes = header.tensors[block.tensor].row_bytes()?;
+        assert_eq!(block.raw.len() as u64 % row_bytes.max(1), 0, "half a row");
+        assert!(block.first_row >= next[block.tensor], "rows that were there before");
+        next[block.tensor] = block.first_row + 1;
+        Ok(())
+    });
+    if let Err(error) = found {
+        super::check_message(&error);
+    }
+}
+
+/// Moments and directions of a container whose digests are repaired.
+pub fn moments(data: &[u8]) {
+    let mut data = data.to_vec();
+    repair(&mut data);
+    let Ok(file) = File::from_bytes(data, options()) else {
+        return;
+    };
+    for (_, first) in MomentsKey::all(file.header()) {
+        if let Err(error) = MomentsParts::read(&file, first) {
+            super::check_message(&error);
+        }
+    }
+    for layer in 0..4 {
+        if let Ok(direction) = file.direction(layer, 8) {
+            assert!(
+                (direction.iter().map(|x| x * x).sum::<f64>() - 1.0).abs() < 1e-9,
+                "no unit vector"
+            );
+        }
+    }
+}
+
 fn u32_at(data: &[u8], at: usize) -> Option<usize> {
     usize::try_from(u32::from_le_bytes(data.get(at..at + 4)?.try_into().ok()?)).ok()
 }
 
-fn repair(data: &mut [u8]) -> Option<()> {
+/// The header with its digest; where it ends.
+fn repair_header(data: &mut [u8]) -> Option<(Header, usize)> {
     let text = u32_at(data, 20)?;
     let end = 24usize.checked_add(text)?;
     let header = Header::from_json(data.get(24..end)?).ok()?;
-    let key = header.key().ok()?;
     let digest = *blake3::hash(data.get(..end)?).as_bytes();
     data.get_mut(end..end + 32)?.copy_from_slice(&digest);
+    Some((header, end))
+}
+
+pub fn repair(data: &mut [u8]) -> Option<()> {
+    let (header, end) = repair_header(data)?;
+    let key = header.key().ok()?;
+    let digest: [u8; 32] = data.get(end..end + 32)?.try_into().ok()?;
     let mut at = end + 32;
     loop {
         let length = u32_at(data, at + 4)?;

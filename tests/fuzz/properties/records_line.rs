@@ -1,7 +1,10 @@
 //! What holds for any bytes read as records: no panic, one-line messages, bounded work, and rows that survive being written.
 
-use records::dataset::{Example, InputFormat, Options};
-use records::{Completion, Limits, Prompt, Reader, Row, Verdict, Writer};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use records::dataset::{Dataset, Example, InputFormat, Options};
+use records::{Limits, Prompt, Reader, Result, Row, Writer};
 use serde_json::Value;
 
 /// Small, so that a fuzzer reaches the bounds.
@@ -33,47 +36,60 @@ pub fn check(data: &[u8]) {
         .filter_map(Result::ok)
         .collect();
     assert_eq!(by_bytes, first_rows, "the split of reads shows");
+}
 
-    let formats = [
-        InputFormat::Auto,
-        InputFormat::Jsonl,
-        InputFormat::Json,
-        InputFormat::Csv,
-        InputFormat::Tsv,
-        InputFormat::Text,
-    ];
-    for format in formats {
-        match Options::new()
-            .format(format)
-            .limits(LIMITS)
-            .read(std::io::Cursor::new(data.to_vec()))
-        {
-            // BOUND: a compressed input may hold many rows.
-            Ok(dataset) => dataset.take(1000).for_each(|row| match row {
-                Ok(row) => {
-                    if let Err(error) = Example::recognise(&row, None) {
-                        check_message(&error);
-                    }
-                }
-                Err(error) => check_message(&error),
-            }),
+/// Any bytes as a dataset of a format; compressed ones are told by their first bytes.
+pub fn dataset(data: &[u8], format: InputFormat) {
+    let options = Options::new().format(format).limits(LIMITS);
+    check_rows(options.read(std::io::Cursor::new(data.to_vec())));
+}
+
+/// Parquet is read where it lies, or from a pipe by way of a file.
+pub fn parquet(data: &[u8]) {
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    let path = super::write(super::place(&PLACE, &[]), "any.parquet", data);
+    check_rows(Options::new().format(InputFormat::Parquet).limits(LIMITS).open(path));
+    dataset(data, InputFormat::Parquet);
+}
+
+fn check_rows(dataset: Result<Dataset>) {
+    match dataset {
+        // BOUND: a compressed input may hold many rows.
+        Ok(dataset) => dataset.take(1000).for_each(|row| match row {
+            Ok(row) => {
+                let asked = Prompt::asked(&row, "prompt");
+                let refused = [Example::recognise(&row, None).err(), asked.err(), row.id().err()];
+                refused.iter().flatten().for_each(check_message);
+            }
             Err(error) => check_message(&error),
+        }),
+        Err(error) => check_message(&error),
+    }
+}
+
+/// Any bytes as one JSON object: what is accepted, the usual reader accepts with the same value.
+pub fn json(data: &[u8]) {
+    match ::json::document(data) {
+        Err(fault) => super::check_message(&fault),
+        Ok(object) => {
+            let text = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
+            let usual: Value = serde_json::from_slice(text).expect("ours refuses more, never less");
+            assert_eq!(Value::Object(object), usual);
         }
     }
 }
 
 /// A row that was read can be written, read again and written to the same bytes; and can be asked for any type.
 fn check_row(row: &Row) {
-    for error in [
-        row.decode::<Prompt>().err(),
-        row.decode::<Completion>().err(),
-        row.decode::<Verdict>().err(),
-    ]
-    .into_iter()
-    .flatten()
-    {
-        check_message(&error);
+    macro_rules! typed {
+        ($($record:ident)*) => { $(
+            if let Err(error) = row.decode::<records::$record>() {
+                check_message(&error);
+            }
+        )* };
     }
+    typed!(Sample Tensor Layer Stack Trajectory Contrast Compare Stability StabilityProfile Act Headline Fit Sparsity Ppl Prompt Completion);
+    typed!(Verdict RefusalReport Score SkillReport Candidate Metric Eval Region RegionSummary Slice);
     let mut value = serde_json::Map::from_iter([("type".to_owned(), Value::from("x"))]);
     value.extend(row.value.clone().into_iter().filter(|(key, _)| key != "type"));
     let once = write(&Value::Object(value));
