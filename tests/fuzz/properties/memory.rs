@@ -10,7 +10,7 @@ static MOST: AtomicUsize = AtomicUsize::new(usize::MAX);
 /// Bytes that a target may hold on top of what was there.
 fn bytes_max(target: &str) -> usize {
     match target {
-        // Parquet's crate reserves what a page claims to hold, up to 2 GiB, before it has a byte of it
+        // a weakness that stays: Parquet's crate takes what a page claims to hold, up to 2 GiB, before it has a byte of it
         "dataset_parquet" => 3 << 30,
         _ => 128 << 20,
     }
