@@ -5,7 +5,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -149,9 +149,17 @@ impl Run {
     }
 
     fn start(mut self) -> Child {
-        self.command
-            .spawn()
-            .unwrap_or_else(|error| panic!("starting {}: {error}", self.program.display()))
+        let begin = Instant::now();
+        loop {
+            match self.command.spawn() {
+                Ok(child) => return child,
+                // a program that a test has just copied is held open by what another test forked meanwhile, until that runs its own
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && begin.elapsed() < self.deadline => {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => panic!("starting {}: {error}", self.program.display()),
+            }
+        }
     }
 }
 
