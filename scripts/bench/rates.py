@@ -4,8 +4,8 @@
     python3 scripts/bench/rates.py [--threads 1] [--rounds 5] [--only peaks]
 
 Peaks are loops that do nothing but multiply on registers: the floor of every other table. Products are x (rows, k) by w (columns, k)
-transposed, at the shapes of a 100 M Llama. Every figure is the best of several short runs in processor time, and contestants take
-turns, because a machine is seldom quiet. Needs cargo, and torch for the products.
+transposed, at the shapes of a 100 M Llama. Every figure is the best of several short runs by the clock, on a quiet machine, and contestants take
+turns. Needs cargo, and torch for the products.
 """
 
 import argparse
@@ -54,10 +54,10 @@ def torch_side(threads, how):
         least, end = float("inf"), time.monotonic() + SECONDS
         with torch.no_grad():
             while time.monotonic() < end:
-                start = time.process_time()
+                start = time.perf_counter()
                 torch.nn.functional.linear(x, w)
-                least = min(least, time.process_time() - start)
-        print(2e-9 * rows * k * columns / least * threads)
+                least = min(least, time.perf_counter() - start)
+        print(2e-9 * rows * k * columns / least)
 
 
 def products(threads, rounds):

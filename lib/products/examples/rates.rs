@@ -2,7 +2,7 @@
 //!
 //! `rates peaks` runs nothing but multiplications on registers, on one thread and on all: the floor of every table. `rates products
 //! PRECISION ROWS K COLUMNS…` multiplies x (ROWS, K) by w (COLUMNS, K) transposed: `f32`, `medium` or `bf16`. Each figure is the best
-//! of several short runs, in processor time, for a machine is seldom quiet.
+//! of several short runs by the clock: of several threads the processor time of a short run is not known well.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -22,24 +22,16 @@ fn main() {
     }
 }
 
-/// The least processor time that `work` took on `threads` threads, for each of them.
-fn best(threads: usize, mut work: impl FnMut()) -> f64 {
+/// The least time that `work` took.
+fn best(mut work: impl FnMut()) -> f64 {
     let (begin, mut least) = (Instant::now(), f64::INFINITY);
     while begin.elapsed() < Duration::from_millis(std::env::var("MS").ok().and_then(|x| x.parse().ok()).unwrap_or(1500))
     {
-        let start = processor_seconds();
+        let start = Instant::now();
         work();
-        least = least.min(processor_seconds() - start);
+        least = least.min(start.elapsed().as_secs_f64());
     }
-    least / threads as f64
-}
-
-/// The processor time of all threads of this process.
-fn processor_seconds() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the clock is one that every Linux has, and the time is there to be written.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
-    time.tv_sec as f64 + 1e-9 * time.tv_nsec as f64
+    least
 }
 
 fn products_of(words: &[String]) {
@@ -67,16 +59,14 @@ fn products_of(words: &[String]) {
             ),
             _ => (family::<f32>(Precision::Full), seconds(&x, &w, k, how(Precision::Full))),
         };
-        let rate = 2e-9 * (rows * k * columns) as f64 / seconds / rayon::current_num_threads() as f64;
+        let rate = 2e-9 * (rows * k * columns) as f64 / seconds;
         println!(r#"{{"kernel":"{name}","rows":{rows},"k":{k},"columns":{columns},"gflops":{rate:.1}}}"#);
     }
 }
 
 fn seconds<T: Operand>(x: &[T], w: &[T], k: usize, how: How) -> f64 {
     let (x, w) = (matrix(x, x.len() / k, k), matrix(w, w.len() / k, k));
-    best(rayon::current_num_threads(), || {
-        drop(black_box(MixedProduct::of(x, w.reversed_axes(), how).to_vec()))
-    })
+    best(|| drop(black_box(MixedProduct::of(x, w.reversed_axes(), how).to_vec())))
 }
 
 fn values(count: usize, seed: u32) -> Vec<f32> {
@@ -118,7 +108,7 @@ mod peaks {
                     .num_threads(threads)
                     .build()
                     .expect("threads");
-                let seconds = best(threads, || drop(pool.broadcast(|_| work())));
+                let seconds = best(|| drop(pool.broadcast(|_| work())));
                 let rate = 1e-9 * operations * (ROUNDS * threads) as f64 / seconds;
                 println!(r#"{{"peak":"{name}","threads":{threads},"gflops":{rate:.0}}}"#);
             }
