@@ -10,6 +10,7 @@
 
 mod counter;
 mod greeting;
+mod libraries;
 mod meeting;
 #[cfg(feature = "mpi")]
 mod mpi;
