@@ -130,27 +130,10 @@ unsafe fn store_by<const R: usize>(
 /// As `Width::pack`.
 #[target_feature(enable = "avx2")]
 unsafe fn pack(w: &[u32], k: usize, start: usize, depth: usize, packed: &mut [u32]) {
-    let rows = w.len() / k;
-    for group in 0..PANEL / LANES {
-        let mut column = 0;
-        if rows >= (group + 1) * LANES {
-            while column + LANES <= depth {
-                // SAFETY: 8 rows with 8 columns each are there, and 8 packed rows of 16.
-                unsafe {
-                    let from = w.as_ptr().add(group * LANES * k + start + column);
-                    let to = packed.as_mut_ptr().add(column * PANEL + group * LANES);
-                    square(from, k, to);
-                }
-                column += LANES;
-            }
-        }
-        for column in column..depth {
-            for lane in 0..LANES {
-                let row = group * LANES + lane;
-                packed[column * PANEL + row] = if row < rows { w[row * k + start + column] } else { 0 };
-            }
-        }
-    }
+    // SAFETY: the squares that are asked for are there.
+    panels::pack_squares::<PANEL, LANES>(w, k, start..start + depth, packed, |from, to| unsafe {
+        square(from, k, to)
+    });
 }
 
 /// Transposes 8 × 8 units: rows `k` apart to rows 16 apart.

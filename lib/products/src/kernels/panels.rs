@@ -363,27 +363,42 @@ pub(super) fn widened(pairs: __m512i) -> [__m512; 2] {
     [_mm512_castsi512_ps(first), _mm512_castsi512_ps(second)]
 }
 
-/// Columns `start..start + depth` of w's rows (at most 48, `k` units each) → packed (depth, 48), zeros where rows end.
+/// # Safety
+/// As `Width::pack`.
 #[target_feature(enable = "avx512f")]
 unsafe fn pack(w: &[u32], k: usize, start: usize, depth: usize, packed: &mut [u32]) {
-    let rows = w.len() / k;
-    for group in 0..PANEL / 16 {
+    // SAFETY: the squares that are asked for are there.
+    pack_squares::<PANEL, 16>(w, k, start..start + depth, packed, |from, to| unsafe {
+        square(from, k, to)
+    });
+}
+
+/// Columns of w's rows → packed (columns, PANEL), zeros where rows end: by squares of LANES rows and columns where they are whole.
+#[inline(always)]
+pub(super) fn pack_squares<const PANEL: usize, const LANES: usize>(
+    w: &[u32],
+    k: usize,
+    columns: Range<usize>,
+    packed: &mut [u32],
+    square: impl Fn(*const u32, *mut u32),
+) {
+    let (rows, depth) = (w.len() / k, columns.len());
+    for first in (0..PANEL).step_by(LANES) {
         let mut column = 0;
-        if rows >= (group + 1) * 16 {
-            while column + 16 <= depth {
-                // SAFETY: 16 rows with 16 columns each are there, and 16 packed rows of 48.
-                unsafe {
-                    let from = w.as_ptr().add(group * 16 * k + start + column);
-                    let to = packed.as_mut_ptr().add(column * PANEL + group * 16);
-                    square(from, k, to);
-                }
-                column += 16;
+        if rows >= first + LANES {
+            while column + LANES <= depth {
+                let from = w.as_ptr().wrapping_add(first * k + columns.start + column);
+                square(from, packed.as_mut_ptr().wrapping_add(column * PANEL + first));
+                column += LANES;
             }
         }
         for column in column..depth {
-            for lane in 0..16 {
-                let row = group * 16 + lane;
-                packed[column * PANEL + row] = if row < rows { w[row * k + start + column] } else { 0 };
+            for row in first..first + LANES {
+                packed[column * PANEL + row] = if row < rows {
+                    w[row * k + columns.start + column]
+                } else {
+                    0
+                };
             }
         }
     }
