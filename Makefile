@@ -7,7 +7,7 @@ TOOLS := $(notdir $(wildcard tools/*))
 # Ranks over MPI are tested where its compiler is.
 FEATURES := $(if $(shell command -v mpicc),--features vcl-train/mpi)
 
-.PHONY: all help setup build test campaign fuzz lint man install demo repro replicate dist wheel site clean
+.PHONY: all help setup build test campaign soak fuzz lint man install demo repro replicate dist wheel site clean
 
 all: build
 
@@ -27,6 +27,10 @@ test: setup ## every test
 campaign: setup ## kills, surroundings and simulations, as many as ROUNDS (500)
 	$(CARGO) build --workspace --bins
 	FLOWLENS_CAMPAIGN=$(or $(ROUNDS),500) $(CARGO) test --workspace --test campaign --test coverage -- --nocapture
+
+soak: setup ## 50 GB of rows, ten million records, a hundred thousand prompts: memory and time of each tool
+	$(CARGO) build --release --workspace --bins
+	FLOWLENS_SOAK=1 $(CARGO) test --release --workspace --test soak -- --nocapture --test-threads 1
 
 fuzz: setup ## look for bytes that a reader does not stand, MINUTES (1) for each of TARGETS (all)
 	@MINUTES='$(MINUTES)' TARGETS='$(TARGETS)' tests/fuzz/run

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use acts::{Codec, Dtype, Header, TensorSpec, Writer};
-use harness::{Done, Run, code, lettered_model, temp_dir, tool, wait};
+use harness::{Done, Run, code, lettered_model, peak_bytes, temp_dir, tool, wait};
 
 /// A run under a limit on its address space.
 fn limited(kib: u64, program: &str, args: &[&str], directory: &Path) -> Run {
@@ -79,10 +79,7 @@ fn peak_while_fed(child: &mut Child, bytes: u64, piece: &[u8]) -> u64 {
 }
 
 fn peak_mib(child: &Child) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib >> 10
+    peak_bytes(child).expect("it runs") >> 20
 }
 
 fn consumer(program: &str, args: &[&str], directory: &Path) -> Child {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::{Done, Run, TempDir, code, signal, temp_dir, tool, wait};
+use harness::{Done, Run, TempDir, code, peak_bytes, signal, temp_dir, tool, wait};
 
 /// A directory with `x.npy`, an array of some megabytes.
 fn scene(megabytes: usize) -> TempDir {
@@ -76,14 +76,6 @@ fn is_stopped(child: &Child) -> bool {
     status(child).contains("\nState:\tT")
 }
 
-/// The most memory that it has held.
-fn peak_bytes(child: &Child) -> u64 {
-    let status = status(child);
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib << 10
-}
-
 #[test]
 fn s_09_a_slow_reader_does_not_make_its_producer_grow() {
     let scene = scene(64);
@@ -105,12 +97,12 @@ fn s_09_a_slow_reader_does_not_make_its_producer_grow() {
     };
     let mut child = rows("1000000");
     read(&mut child, 1 << 20);
-    let early = peak_bytes(&child);
+    let early = peak_bytes(&child).expect("it runs");
     for _ in 0..20 {
         read(&mut child, 64 << 10);
         std::thread::sleep(Duration::from_millis(50));
     }
-    let late = peak_bytes(&child);
+    let late = peak_bytes(&child).expect("it runs");
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(late < early + (8 << 20), "{early} bytes, then {late}");

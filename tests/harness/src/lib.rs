@@ -235,6 +235,14 @@ pub fn signal(child: &Child, name: &str) {
     assert_eq!(unsafe { libc::kill(id, number) }, 0, "SIG{name} to {id}");
 }
 
+/// The most memory that a running process has held, in bytes (Linux).
+pub fn peak_bytes(child: &Child) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib << 10)
+}
+
 /// The exit code as a shell shows it.
 pub fn code(status: ExitStatus) -> i32 {
     status

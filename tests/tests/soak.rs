@@ -1,0 +1,160 @@
+//! Tools on great inputs: each on a quarter and on the whole. What a tool holds may not grow with what it reads; the time is told, not judged.
+//! `make test` takes a thousandth of the sizes below; `make soak` (`FLOWLENS_SOAK=1`) takes all of them.
+
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::path::Path;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use acts::{Dtype, Header, Site, TensorSpec, Writer};
+use harness::{Run, TempDir, code, lettered_model, peak_bytes, temp_dir, tool};
+
+const CONTAINER_BYTES: u64 = 50_000_000_000;
+const RECORD_COUNT: u64 = 10_000_000;
+const PROMPT_COUNT: u64 = 100_000;
+/// What a peak may differ by from one run to the next.
+const SLACK_BYTES: u64 = 32 << 20;
+
+/// So much of a size as is asked for.
+fn scaled(whole: u64) -> u64 {
+    let share: f64 = std::env::var("FLOWLENS_SOAK").map_or(0.001, |share| {
+        share.parse().expect("FLOWLENS_SOAK is a share of the whole, such as 1")
+    });
+    (whole as f64 * share) as u64
+}
+
+/// Two directories with the same inputs, one with a quarter of them.
+struct Scene {
+    quarter: TempDir,
+    whole: TempDir,
+}
+
+impl Scene {
+    /// `make` writes an input of so many parts into a directory.
+    fn new(count: u64, make: impl Fn(&Path, u64)) -> Scene {
+        let scene = Scene {
+            quarter: temp_dir(),
+            whole: temp_dir(),
+        };
+        make(scene.quarter.path(), scaled(count) / 4);
+        make(scene.whole.path(), scaled(count));
+        scene
+    }
+
+    /// Runs a line on both and holds the peaks of memory against each other.
+    fn soak(&self, line: &str) {
+        let (little, short) = peak_of(line, self.quarter.path());
+        let (much, long) = peak_of(line, self.whole.path());
+        eprintln!(
+            "{line}: {} MiB, {:.1} s; four times as much: {} MiB, {:.1} s",
+            little >> 20,
+            short.as_secs_f64(),
+            much >> 20,
+            long.as_secs_f64()
+        );
+        assert!(
+            much < little + little / 4 + SLACK_BYTES,
+            "{line}: {little} bytes of memory, {much} for four times as much input"
+        );
+    }
+}
+
+/// The most memory that a call held, and how long it took.
+fn peak_of(line: &str, directory: &Path) -> (u64, Duration) {
+    let mut words = line.split_whitespace();
+    let program = words.next().expect("a program");
+    let start = Instant::now();
+    let mut child = Run::new(tool(program)).args(words).current_dir(directory).spawn();
+    (watched(&mut child), start.elapsed())
+}
+
+fn watched(child: &mut Child) -> u64 {
+    let mut peak = 0;
+    loop {
+        // one that has ended and was not waited for yet tells no peak
+        peak = peak.max(peak_bytes(child).unwrap_or(0));
+        if let Some(status) = child.try_wait().expect("waiting") {
+            let mut said = String::new();
+            let pipe = child.stderr.as_mut().expect("a pipe");
+            pipe.read_to_string(&mut said).expect("text");
+            assert_eq!(code(status), 0, "{said}");
+            return peak;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Rows of 256 numbers, the same 64 again and again, so that the file is small.
+fn container(directory: &Path, byte_count: u64) {
+    let rows: Vec<u8> = (0..64 * 256_u32)
+        .flat_map(|at| ((at.wrapping_mul(2_654_435_761) >> 8) as f32).to_le_bytes())
+        .collect();
+    let mut header = Header::new("test", "1", "sha256:0", None);
+    header.tensors = vec![TensorSpec::activations(Site::ResidPost, Some(0), Dtype::F32, 256)];
+    header.fix_blocks().expect("sizes of blocks");
+    let file = File::create(directory.join("rows.acts")).expect("a file");
+    let mut writer = Writer::new(BufWriter::new(file), header, 2).expect("a container");
+    for _ in 0..byte_count / rows.len() as u64 {
+        writer.push(0, &rows).expect("rows");
+    }
+    writer.finish().expect("a whole container");
+}
+
+fn lines(directory: &Path, name: &str, count: u64, line: impl Fn(u64) -> String) {
+    let mut file = BufWriter::new(File::create(directory.join(name)).expect("a file"));
+    for index in 0..count {
+        file.write_all(line(index).as_bytes()).expect("a line");
+    }
+    file.flush().expect("the last lines");
+}
+
+fn answer(index: u64) -> String {
+    let said = ["I cannot help with that.", "The answer is 4, as you can see."][index as usize % 2];
+    let label = ["safe", "unsafe"][index as usize / 2 % 2];
+    let asked = index % 9973;
+    format!("{{\"id\":\"{index}\",\"label\":\"{label}\",\"prompt\":\"what is {asked}?\",\"completion\":\"{said}\"}}\n")
+}
+
+#[test]
+fn containers_are_read_and_written_in_memory_that_their_size_does_not_change() {
+    let scene = Scene::new(CONTAINER_BYTES, container);
+    for line in [
+        "acts-check --full rows.acts",
+        "acts-check --full --no-map rows.acts",
+        "acts-cat rows.acts --to raw",
+        "acts-cat rows.acts --to acts --codec zstd -o again.acts",
+        "act-stats rows.acts",
+        "flowlens-pca rows.acts",
+    ] {
+        scene.soak(line);
+    }
+}
+
+#[test]
+fn records_are_counted_and_judged_in_memory_that_their_number_does_not_change() {
+    let scene = Scene::new(RECORD_COUNT, |directory, count| {
+        lines(directory, "answers.jsonl", count, answer);
+    });
+    for line in [
+        "ds-entropy answers.jsonl",
+        "refusal-eval judge answers.jsonl -o verdicts.jsonl",
+        "refusal-eval report verdicts.jsonl",
+    ] {
+        scene.soak(line);
+    }
+}
+
+#[test]
+fn prompts_are_answered_and_dumped_in_memory_that_their_number_does_not_change() {
+    let scene = Scene::new(PROMPT_COUNT, |directory, count| {
+        lettered_model("llama", &directory.join("model"));
+        lines(directory, "prompts.jsonl", count, answer);
+    });
+    for line in [
+        "lm-gen --model model prompts.jsonl --max-new-tokens 4 --batch 32 -o answers.jsonl",
+        "resid-dump --model model prompts.jsonl --positions last -o last.acts",
+    ] {
+        scene.soak(line);
+    }
+}
