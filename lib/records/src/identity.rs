@@ -1,6 +1,6 @@
 //! Who a row is: ids, digests of texts, buckets and the key by which rows of different tools are joined.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use json::KeyName;
 use serde_json::{Map, Value};
@@ -86,6 +86,33 @@ impl JoinKey {
             id: id.into(),
             attempt_index,
         }
+    }
+}
+
+/// Keys that were seen, 16 bytes each, so that millions fit into memory: half of a SHA-256, which no two keys share by accident.
+///
+/// ```
+/// let mut seen = records::Seen::default();
+/// assert!(seen.insert("a judge", "xstest", "1", 0));
+/// assert!(seen.insert("another", "xstest", "1", 0));
+/// assert!(!seen.insert("a judge", "xstest", "1", 0));
+/// ```
+#[derive(Debug, Default)]
+pub struct Seen {
+    halves: HashSet<[u8; 16]>,
+}
+
+impl Seen {
+    /// Whether the key is new among those of `whose` rows.
+    pub fn insert(&mut self, whose: &str, bench: &str, id: &str, attempt_index: u64) -> bool {
+        let mut hash = Sha256::new();
+        for part in [whose, bench, id] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hash.update(attempt_index.to_le_bytes());
+        let whole: [u8; 32] = hash.finalize().into();
+        self.halves.insert(std::array::from_fn(|at| whole[at]))
     }
 }
 

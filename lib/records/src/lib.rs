@@ -8,7 +8,7 @@
 //! | parse JSON lines on many threads | [`dataset::Options::open_source`] |
 //! | scan gigabytes of JSON lines | [`Lines`] with [`Line::parse`], which says what it does not check |
 //! | write results for other programs | [`exchange::Results`] |
-//! | know who a row is | [`text_digest`], [`bucket`], [`JoinKey`], [`Index`] |
+//! | know who a row is | [`text_digest`], [`bucket`], [`JoinKey`], [`Index`], [`Seen`] |
 //!
 //! Input is hostile here: lengths, depths and counts are bounded by [`Limits`], and a message never quotes a value. Nothing in this crate
 //! prints, exits or knows of flags.
@@ -30,7 +30,7 @@ mod stream;
 
 pub use error::{Error, Fault, Place, Result};
 pub use file::{read_rows, table_rows, write_rows};
-pub use identity::{Index, JoinKey, bucket, id_of, text_digest};
+pub use identity::{Index, JoinKey, Seen, bucket, id_of, text_digest};
 pub use json::KeyName;
 pub use limits::Limits;
 pub use lines::{Line, Lines};

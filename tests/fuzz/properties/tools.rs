@@ -13,6 +13,7 @@ use super::{container, memory, place, write};
 const TABLE: &str = "
 act-stats.dump         container IN.acts --format jsonl
 act-stats.fit          bytes     fit IN.jsonl --x layer_index --y ratio_sample_mean --format jsonl
+act-stats.merge        bytes     merge IN.jsonl DATA/../fuzz/corpus/act-stats.merge/part-1 --format jsonl
 acts-cat.gguf          container IN.acts --to gguf --output OUT --force
 acts-cat.merge         container --merge IN.acts --output OUT --force
 acts-cat.npy           bytes     --from IN.npy --output OUT --force
@@ -22,6 +23,11 @@ acts-cat.safetensors   bytes     --from IN.safetensors --output OUT --force
 acts-cat.salvage       container --salvage IN.acts --output OUT --force
 acts-cat.vllm          bytes     --from IN.safetensors --input-format vllm --output OUT --force
 acts-check.samples     container --full IN.acts
+ds-entropy.counts      container merge IN.acts --at 2 --format jsonl
+ds-entropy.tiktoken    bytes     --tokens IN_gpt2.tiktoken DATA/releases/0.1.0/prompts.jsonl --format jsonl
+ds-entropy.tokenizer   bytes     --tokens IN.json DATA/releases/0.1.0/prompts.jsonl --format jsonl
+flowlens-pca.against   container DATA/releases/0.1.0/dump.acts --against IN.acts --format jsonl
+flowlens-pca.dump      container IN.acts --resamples 2 --format jsonl
 lm-gen.merge           bytes     --merge IN.jsonl --output OUT --force
 refusal-eval.answers   bytes     judge IN.jsonl --judge prefix,substring --output OUT --force
 refusal-eval.external  bytes     judge DATA/releases/0.1.0/completions.jsonl --judge prefix --external x=IN.csv --output OUT --force
@@ -30,6 +36,7 @@ refusal-eval.judge     bytes     judge DATA/releases/0.1.0/completions.jsonl --j
 refusal-eval.labels    bytes     report DATA/releases/0.1.0/verdicts.jsonl --labels IN.csv --format jsonl --output OUT --force
 refusal-eval.phrases   bytes     judge DATA/releases/0.1.0/completions.jsonl --judge prefix --prefixes IN --output OUT --force
 refusal-eval.verdicts  bytes     report IN.jsonl --format jsonl --output OUT --force
+resid-plot.records     bytes     IN.jsonl --to html --output OUT --force
 skill-eval.answers     bytes     score IN.jsonl --bench gsm8k --output OUT --force
 skill-eval.arc         bytes     prompts IN.jsonl --bench arc --output OUT --force
 skill-eval.bbh         bytes     prompts IN.json --bench bbh --shots 0 --output OUT --force
@@ -42,6 +49,10 @@ skill-eval.mmlu        bytes     prompts IN_test.csv --bench mmlu --shots 0 --ou
 skill-eval.mmlu-table  bytes     prompts IN.csv --bench mmlu --shots 0 --output OUT --force
 skill-eval.scores      bytes     report IN.jsonl --format jsonl --output OUT --force
 skill-eval.truthfulqa  bytes     prompts IN --bench truthfulqa --output OUT --force
+stable-regions.merge   bytes     --model DATA/models/llama --pairs DATA/../fuzz/corpus/stable-regions.pairs/ids --steps 4 --merge IN.jsonl --output OUT --force
+stable-regions.pairs   bytes     --model DATA/models/llama --pairs IN.jsonl --list-pairs
+steer-vec.clip         container clip IN.acts --output OUT --force
+steer-vec.mean         container mean IN.acts --positive unsafe --negative safe --output OUT --force
 ";
 
 /// A line of the table.

@@ -1,13 +1,13 @@
 //! Completions as judges want them, from any file that holds some: lm-gen's records, plain JSON lines, CSV, Parquet.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::Cursor;
 use std::path::Path;
 
 use clap::ValueEnum;
 use process::{Error, Result, ResultExt};
 use records::dataset::{Dataset, InputFormat, Options, Row};
-use records::{JoinKey, Prompt, Status};
+use records::{JoinKey, Prompt, Seen, Status};
 use serde_json::Value;
 
 use crate::benchmarks::{label_word, text, text_of};
@@ -129,7 +129,7 @@ pub struct Answers {
     rows: Dataset,
     reading: Reading,
     subject: String,
-    seen: HashSet<JoinKey>,
+    seen: Seen,
 }
 
 impl Answers {
@@ -147,7 +147,7 @@ impl Answers {
             rows,
             reading,
             subject,
-            seen: HashSet::new(),
+            seen: Seen::default(),
         })
     }
 
@@ -188,7 +188,7 @@ impl Answers {
                 None => {}
             }
             let answer = answer(&mut row, &self.reading, &self.subject)?;
-            if !self.seen.insert(answer.key()) {
+            if !self.seen.insert("", &answer.bench, &answer.id, answer.attempt_index) {
                 let at = place(&row);
                 return Err(Error::input(
                     &self.subject,

@@ -28,36 +28,35 @@ impl Counts {
 
 /// Counts under one benchmark and judge.
 #[derive(Default)]
-struct Group<'v> {
+struct Group {
     /// By type and label.
-    kinds: IndexMap<(&'v str, &'v str), Counts>,
+    kinds: IndexMap<(String, String), Counts>,
     /// By label; an empty one is none.
-    labels: IndexMap<&'v str, Counts>,
+    labels: IndexMap<String, Counts>,
     all: Counts,
-    model_digests: BTreeSet<&'v str>,
+    model_digests: BTreeSet<String>,
 }
 
 fn label_of(verdict: &Verdict) -> &str {
     verdict.label.as_deref().unwrap_or_default()
 }
 
-impl<'v> Group<'v> {
-    fn add(&mut self, verdict: &'v Verdict) {
+impl Group {
+    fn add(&mut self, verdict: &Verdict) {
         let label = label_of(verdict);
         self.all.add(verdict);
-        self.labels.entry(label).or_default().add(verdict);
+        self.labels.entry(label.to_owned()).or_default().add(verdict);
         if let Some(kind) = &verdict.kind {
-            self.kinds.entry((kind, label)).or_default().add(verdict);
+            let key = (kind.clone(), label.to_owned());
+            self.kinds.entry(key).or_default().add(verdict);
         }
-        self.model_digests.extend(verdict.model_digest.as_deref());
+        self.model_digests.extend(verdict.model_digest.clone());
     }
 
     /// Several models under one benchmark have no digest in common.
-    fn model_digest(&self) -> Option<&'v str> {
-        self.model_digests
-            .first()
-            .copied()
-            .filter(|_| self.model_digests.len() == 1)
+    fn model_digest(&self) -> Option<&str> {
+        let first = self.model_digests.first().filter(|_| self.model_digests.len() == 1);
+        first.map(String::as_str)
     }
 
     fn sides(&self) -> Sides {
@@ -69,66 +68,71 @@ impl<'v> Group<'v> {
     }
 }
 
-/// The verdicts of a report, and how its rates are corrected.
-pub struct Groups<'v> {
-    verdicts: &'v [Verdict],
-    items: IndexMap<JoinKey, Item<'v>>,
+/// How rates are corrected, and by the verdicts on which answers.
+pub struct Corrected<'v> {
     correction: &'v Correction,
-    confidence: f64,
+    items: IndexMap<JoinKey, Item<'v>>,
 }
 
-impl<'v> Groups<'v> {
-    pub fn new(verdicts: &'v [Verdict], correction: &'v Correction, confidence: f64) -> Groups<'v> {
-        Groups {
-            verdicts,
-            items: strata::items(verdicts),
-            correction,
-            confidence,
-        }
+impl<'v> Corrected<'v> {
+    pub fn new(correction: &'v Correction, verdicts: &'v [Verdict]) -> Corrected<'v> {
+        let items = match correction {
+            Correction::None => IndexMap::new(),
+            _ => strata::items(verdicts),
+        };
+        Corrected { correction, items }
+    }
+}
+
+/// Verdicts, counted.
+#[derive(Default)]
+pub struct Groups {
+    groups: IndexMap<(String, String), Group>,
+}
+
+impl Groups {
+    pub fn add(&mut self, verdict: &Verdict) {
+        let key = (verdict.bench.clone(), verdict.judge.clone());
+        self.groups.entry(key).or_default().add(verdict);
     }
 
     /// The records of every benchmark and judge.
-    pub fn reports(&self) -> Vec<RefusalReport> {
-        let mut groups: IndexMap<(&str, &str), Group> = IndexMap::new();
-        for verdict in self.verdicts {
-            groups.entry((&verdict.bench, &verdict.judge)).or_default().add(verdict);
-        }
-        groups
-            .iter()
-            .flat_map(|((bench, judge), group)| self.rows(bench, judge, group))
-            .collect()
+    pub fn reports(&self, corrected: &Corrected, confidence: f64) -> Vec<RefusalReport> {
+        let rows =
+            |((bench, judge), group): (&(String, String), &Group)| rows(bench, judge, group, corrected, confidence);
+        self.groups.iter().flat_map(rows).collect()
     }
+}
 
-    /// Its types, then its labels, then the whole with the summary.
-    fn rows(&self, bench: &str, judge: &str, group: &Group) -> Vec<RefusalReport> {
-        let digest = group.model_digest();
-        let row = |kind: &str, label: &str, counts: &Counts| {
-            let is_in = |verdict: &Verdict| {
-                verdict.bench == bench
-                    && (kind == "all" || verdict.kind.as_deref() == Some(kind))
-                    && (label == "all" || label_of(verdict) == label)
-            };
-            let rate = self.correction.rate(judge, &self.items, &is_in, self.confidence);
-            RefusalReport {
-                disputed_count: judge.starts_with("jury:").then_some(counts.disputed),
-                harm: report::harm(&counts.harm, self.confidence),
-                correction: rate.as_ref().map(report::correction),
-                ..report::refusal_report(bench, judge, kind, label, digest, &counts.tally, self.confidence)
-            }
+/// A group's types, then its labels, then the whole with the summary.
+fn rows(bench: &str, judge: &str, group: &Group, corrected: &Corrected, confidence: f64) -> Vec<RefusalReport> {
+    let digest = group.model_digest();
+    let row = |kind: &str, label: &str, counts: &Counts| {
+        let is_in = |verdict: &Verdict| {
+            verdict.bench == bench
+                && (kind == "all" || verdict.kind.as_deref() == Some(kind))
+                && (label == "all" || label_of(verdict) == label)
         };
-        let kinds = group
-            .kinds
-            .iter()
-            .map(|((kind, label), counts)| row(kind, label, counts));
-        let labels = ["safe", "unsafe", ""]
-            .into_iter()
-            .filter_map(|label| group.labels.get(label).map(|counts| row("all", label, counts)));
-        let whole = RefusalReport {
-            summary: Some(report::refusal_summary(&group.sides(), self.confidence)),
-            ..row("all", "all", &group.all)
-        };
-        kinds.chain(labels).chain([whole]).collect()
-    }
+        let rate = corrected.correction.rate(judge, &corrected.items, &is_in, confidence);
+        RefusalReport {
+            disputed_count: judge.starts_with("jury:").then_some(counts.disputed),
+            harm: report::harm(&counts.harm, confidence),
+            correction: rate.as_ref().map(report::correction),
+            ..report::refusal_report(bench, judge, kind, label, digest, &counts.tally, confidence)
+        }
+    };
+    let kinds = group
+        .kinds
+        .iter()
+        .map(|((kind, label), counts)| row(kind, label, counts));
+    let labels = ["safe", "unsafe", ""]
+        .into_iter()
+        .filter_map(|label| group.labels.get(label).map(|counts| row("all", label, counts)));
+    let whole = RefusalReport {
+        summary: Some(report::refusal_summary(&group.sides(), confidence)),
+        ..row("all", "all", &group.all)
+    };
+    kinds.chain(labels).chain([whole]).collect()
 }
 
 /// Gives verdicts that say nothing of harm the word of another judge on the same answer.

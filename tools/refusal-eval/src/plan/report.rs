@@ -76,6 +76,11 @@ pub const FIGURES: [&str; 28] = [
 ];
 
 impl Plan {
+    /// Whether rates are all that is asked, so that no verdict is needed twice.
+    pub fn counts_alone(&self) -> bool {
+        !self.paired && self.harm_by.is_none() && self.corrected_by.is_none() && self.opis.is_none()
+    }
+
     pub fn new(flags: &ReportArgs) -> Result<(Plan, Opened)> {
         let plan = Plan::of(&flags.report, flags.vs.is_some())?;
         let correction = correction(&flags.report)?;

@@ -1,6 +1,7 @@
 //! `report`: verdicts in, rates and pairs out.
 
 use std::io::Write;
+use std::path::Path;
 
 use process::{Common, Error, Format, Outcome, Output, Result, ResultExt};
 use records::{RefusalReport, Status, Verdict, Writer};
@@ -9,17 +10,22 @@ use serde_json::Value;
 use super::begin;
 use crate::cli::Foreign;
 use crate::correction::Correction;
-use crate::groups::Groups;
+use crate::groups::{Corrected, Groups};
 use crate::plan::report::{Opened, Plan};
 use crate::report::{Opis, RefusalPair};
 use crate::verdicts::Verdicts;
-use crate::{exchange, groups, opis, pairs, table};
+use crate::{exchange, groups, opis, pairs, table, verdicts};
 
 pub fn run(plan: &Plan, opened: Opened, _: &Common) -> Result<Outcome> {
-    let read = |path| Verdicts::read(path, opened.keep_going);
-    let mut verdicts = read(&opened.input)?;
-    let base = opened.base.as_deref().map(read).transpose()?;
-    let report = Report::new(plan, &mut verdicts, base.as_ref(), &opened.correction)?;
+    let report = match plan.counts_alone() {
+        true => Report::counted(plan, &opened.input, opened.keep_going)?,
+        false => {
+            let read = |path| Verdicts::read(path, opened.keep_going);
+            let mut verdicts = read(&opened.input)?;
+            let base = opened.base.as_deref().map(read).transpose()?;
+            Report::new(plan, &mut verdicts, base.as_ref(), &opened.correction)?
+        }
+    };
     report.deliver(plan, opened.target.open()?, opened.format)?;
     report.outcome(plan)
 }
@@ -33,6 +39,18 @@ pub struct Report {
 }
 
 impl Report {
+    /// Rates alone: a verdict is counted as it is read, and not kept.
+    fn counted(plan: &Plan, path: &Path, keep_going: bool) -> Result<Report> {
+        let mut groups = Groups::default();
+        let status = verdicts::each(path, keep_going, |verdict| groups.add(&verdict))?;
+        Ok(Report {
+            rates: groups.reports(&Corrected::new(&Correction::None, &[]), plan.confidence),
+            pairs: Vec::new(),
+            opis: Vec::new(),
+            status,
+        })
+    }
+
     pub fn new(
         plan: &Plan,
         verdicts: &mut Verdicts,
@@ -50,8 +68,12 @@ impl Report {
             Some(base) => pairs::pair(&verdicts.rows, &base.rows, plan.confidence, plan.power)?,
             None => Vec::new(),
         };
+        let mut groups = Groups::default();
+        for verdict in &verdicts.rows {
+            groups.add(verdict);
+        }
         Ok(Report {
-            rates: Groups::new(&verdicts.rows, correction, plan.confidence).reports(),
+            rates: groups.reports(&Corrected::new(correction, &verdicts.rows), plan.confidence),
             pairs,
             opis: opis.transpose()?.unwrap_or_default(),
             status: Status::partial_if(sides.into_iter().flatten().any(|side| side.status.is_partial())),
