@@ -152,8 +152,8 @@ publish: $(OUT)/claims.jsonl
 	jq -c 'del(.prompt)' $(OUT)/prompts.jsonl > $(OUT)/published/prompts.jsonl
 	tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C $(OUT)/published -c . | zstd -q -19 -f -o $(WRITE_UP)/records.tar.zst
 
-# A table of several seeds that stands apart: of every run that was judged its settings, its steps, its report and the verdicts of the built-in judge,
-# beside those that were published before.
+# A table of several seeds that stands apart: of every run that was judged its settings, its steps, its report and the verdicts of the built-in judge, and
+# the borders of a model if they were taken, beside those that were published before.
 .PHONY: publish-seeds
 publish-seeds:
 	rm -rf $(OUT)/seeds && mkdir -p $(OUT)/seeds/metrics $(OUT)/seeds/refusals $(OUT)/seeds/verdicts
@@ -162,8 +162,9 @@ publish-seeds:
 	    run=$$(basename $$file .jsonl); \
 	    cp $(OUT)/models/$$run/metrics.jsonl $(OUT)/seeds/metrics/$$run.jsonl; \
 	    jq -c 'select(.judge == "flowlens")' $$file > $(OUT)/seeds/refusals/$$run.jsonl; \
-	    jq -c 'select(.judge == "flowlens") | {type, id, bench, label, judge, verdict}' $(OUT)/verdicts/$$run.jsonl > $(OUT)/seeds/verdicts/$$run.jsonl; \
+	    jq -c 'select(.judge == "flowlens") | {type, id, bench, label: .label, judge, verdict}' $(OUT)/verdicts/$$run.jsonl > $(OUT)/seeds/verdicts/$$run.jsonl; \
 	    jq -c . $(OUT)/settings/$$run.json >> $(OUT)/seeds/settings.jsonl; \
 	done
+	[ ! -e $(OUT)/borders.jsonl ] || cp $(OUT)/borders.jsonl $(OUT)/seeds
 	sort -u -o $(OUT)/seeds/settings.jsonl $(OUT)/seeds/settings.jsonl
 	tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C $(OUT)/seeds -c . | zstd -q -19 -f -o $(WRITE_UP)/seeds.tar.zst

@@ -1,6 +1,8 @@
 //! Tools on great inputs: each on a quarter and on the whole. What a tool holds may not grow with what it reads, but for what each line below says;
 //! the time is told, not judged. `make test` takes a hundredth of the sizes below; `make soak` (`FLOWLENS_SOAK=1`) all.
 
+#![cfg(target_os = "linux")]
+
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
