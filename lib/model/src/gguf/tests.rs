@@ -459,6 +459,41 @@ fn numbers_made_in_registers_have_the_bits_of_those_of_plain_loops() {
     }
 }
 
+/// A row times each unit vector is its numbers, in registers of either width.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn numbers_that_are_multiplied_in_registers_are_those_of_plain_loops() {
+    const COUNT: usize = 256;
+    let bytes: Vec<u8> = (0u32..1 << 12).map(|at| (at * at * 7 + at / 5) as u8).collect();
+    let file = File::open(&fixture("types.gguf")).unwrap();
+    for (stored, lanes) in file
+        .entries()
+        .values()
+        .flat_map(|entry| [8, 16].map(|lanes| (entry.stored, lanes)))
+    {
+        let exact = |start: usize| {
+            let bytes = &bytes[start..start + stored.bytes_of(COUNT)];
+            let mut numbers = vec![0f32; COUNT];
+            blocks::write_plainly(bytes, stored, &mut numbers);
+            numbers
+                .iter()
+                .all(|number| number.is_finite())
+                .then_some((bytes, numbers))
+        };
+        let (bytes, exact) = (0..1 << 10).find_map(exact).expect("finite numbers somewhere");
+        for (at, &number) in exact.iter().enumerate() {
+            let (mut x, mut found) = ([0f32; COUNT], [f32::NAN]);
+            x[at] = 1.0;
+            if !registers::multiply(&x, |_| bytes, stored, lanes, &mut found) {
+                let is_elsewhere = matches!(stored, file::Stored::F32 | file::Stored::Mxfp4);
+                assert!(is_elsewhere || !is_x86_feature_detected!("avx512f"), "{stored:?}");
+                break;
+            }
+            assert_eq!(found, [number], "{stored:?} in {lanes} lanes, {at}");
+        }
+    }
+}
+
 #[test]
 fn what_is_held_as_stored_does_not_learn_and_is_in_a_gguf_file() {
     let decoder = crate::Checkpoint::open(&fixture("stored.gguf"), &as_stored(DType::F32))

@@ -1,9 +1,10 @@
-//! A weight that is kept in blocks meets one row of x: its numbers are made in AVX2's registers and never written. Bits are those of
+//! A weight that is kept in blocks meets one row of x: its numbers are made in registers and never written. Bits are those of
 //! the kernel for few rows, which sums the same numbers in the same order: eight side by side, or sixteen where there is AVX-512.
 //!
 //! With more rows of x the numbers are worth writing, once for all of them: [`write`] does that.
 
 use std::arch::x86_64::*;
+use std::hint::black_box;
 
 use super::{Operand, few};
 
@@ -28,6 +29,12 @@ pub trait Blocks<const BYTES: usize, const NUMBERS: usize> {
     /// # Safety
     /// The processor has AVX2, FMA and F16C.
     unsafe fn numbers(block: &[u8; BYTES], scales: &Self::Scales, group: usize) -> [__m256; 4];
+
+    /// The same numbers in two registers.
+    ///
+    /// # Safety
+    /// The processor has these too: AVX-512 F, BW, VL and VBMI.
+    unsafe fn wide_numbers(block: &[u8; BYTES], scales: &Self::Scales, group: usize) -> [__m512; 2];
 }
 
 /// Numbers of bf16, which as blocks of a whole group are no different.
@@ -51,10 +58,41 @@ impl Blocks<64, 32> for Bf16 {
         }
         numbers
     }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,fma,f16c")]
+    unsafe fn wide_numbers(block: &[u8; 64], _: &(), _: usize) -> [__m512; 2] {
+        let mut numbers = [_mm512_setzero_ps(); 2];
+        for (numbers, bytes) in numbers.iter_mut().zip(block.as_chunks::<32>().0) {
+            // SAFETY: 32 bytes are there.
+            let halves = _mm512_cvtepu16_epi32(unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) });
+            *numbers = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves));
+        }
+        numbers
+    }
 }
 
 fn are_there() -> bool {
     few::has_avx2() && is_x86_feature_detected!("f16c")
+}
+
+fn makes_wide() -> bool {
+    are_there()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vbmi")
+}
+
+/// Once for each of the first groups, written out, so that what depends on the group is known when the program is built.
+macro_rules! for_each_group {
+    ($group:ident in [$($number:literal)*] of $count:expr, $body:block) => {
+        const { assert!($count <= [$($number),*].len(), "every group has its turn") };
+        $(if $number < $count {
+            let $group = $number;
+            $body
+        })*
+    };
 }
 
 /// Writes the numbers of `bytes`, rounded to the type of their place. False where the processor lacks the instructions or these are no
@@ -73,32 +111,52 @@ pub fn write<B: Blocks<BYTES, NUMBERS>, T: Operand, const BYTES: usize, const NU
     let (into, rest) = into.as_chunks_mut();
     assert!(rest.is_empty() && into.len() == blocks.len(), "whole blocks");
     // SAFETY: the instructions are there.
-    unsafe { write_blocks::<B, T, BYTES, NUMBERS>(blocks, into) };
+    unsafe {
+        match makes_wide() {
+            true => write_sixteens::<B, T, BYTES, NUMBERS>(blocks, into),
+            false => write_eights::<B, T, BYTES, NUMBERS>(blocks, into),
+        }
+    }
     true
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
-fn write_blocks<B: Blocks<BYTES, NUMBERS>, T: Operand, const BYTES: usize, const NUMBERS: usize>(
-    blocks: &[[u8; BYTES]],
-    into: &mut [[T; NUMBERS]],
-) {
-    for (block, into) in blocks.iter().zip(into) {
-        // SAFETY: this function has the instructions.
-        let scales = unsafe { B::scales(block) };
-        for (group, into) in into.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
-            // SAFETY: likewise.
-            let numbers = unsafe { B::numbers(block, &scales, group) };
-            for (numbers, into) in numbers.into_iter().zip(into.as_chunks_mut::<8>().0) {
-                let mut lanes = [0.0; 8];
-                // SAFETY: a register is eight numbers.
-                unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), numbers) };
-                for (into, number) in into.iter_mut().zip(lanes) {
-                    *into = T::of(number);
-                }
+/// Writes the numbers of blocks: `$numbers` makes them, so many in a register.
+macro_rules! write_blocks {
+    ($name:ident, $features:literal, $numbers:ident, $lanes:literal, $store:ident) => {
+        #[target_feature(enable = $features)]
+        fn $name<B: Blocks<BYTES, NUMBERS>, T: Operand, const BYTES: usize, const NUMBERS: usize>(
+            blocks: &[[u8; BYTES]],
+            into: &mut [[T; NUMBERS]],
+        ) {
+            for (block, into) in blocks.iter().zip(into) {
+                // SAFETY: this function has the instructions.
+                let scales = unsafe { B::scales(block) };
+                let groups = into.as_chunks_mut::<GROUP>().0;
+                for_each_group!(group in [0 1 2 3 4 5 6 7] of NUMBERS / GROUP, {
+                    // SAFETY: likewise.
+                    let numbers = unsafe { B::$numbers(block, &scales, group) };
+                    for (numbers, into) in numbers.into_iter().zip(groups[group].as_chunks_mut::<$lanes>().0) {
+                        let mut lanes = [0.0; $lanes];
+                        // SAFETY: a register is so many numbers.
+                        unsafe { $store(lanes.as_mut_ptr(), numbers) };
+                        for (into, number) in into.iter_mut().zip(lanes) {
+                            *into = T::of(number);
+                        }
+                    }
+                });
             }
         }
-    }
+    };
 }
+
+write_blocks!(write_eights, "avx2,fma,f16c", numbers, 8, _mm256_storeu_ps);
+write_blocks!(
+    write_sixteens,
+    "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,fma,f16c",
+    wide_numbers,
+    16,
+    _mm512_storeu_ps
+);
 
 /// Writes x · each row of a weight, as many as there are places, as the kernel for few rows sums in so many lanes. False where the
 /// processor lacks the instructions or rows are no whole blocks, and nothing is written.
@@ -112,10 +170,9 @@ pub fn multiply<'w, B: Blocks<BYTES, NUMBERS>, const BYTES: usize, const NUMBERS
     into: &mut [f32],
 ) -> bool {
     let (x, rest) = x.as_chunks();
-    let is_wide = lanes == 16 && is_x86_feature_detected!("avx512f");
-    if !rest.is_empty() || !are_there() || !(is_wide || lanes == 8) {
+    let Some(four_rows) = four_rows_in::<B, BYTES, NUMBERS>(lanes).filter(|_| rest.is_empty()) else {
         return false;
-    }
+    };
     let count = into.len();
     for (first, into) in (0..).step_by(ROWS).zip(into.chunks_mut(ROWS)) {
         let w = std::array::from_fn(|at| {
@@ -124,20 +181,30 @@ pub fn multiply<'w, B: Blocks<BYTES, NUMBERS>, const BYTES: usize, const NUMBERS
             blocks
         });
         // SAFETY: the instructions are there.
-        let sums = unsafe {
-            match is_wide {
-                true => four_rows_wide::<B, BYTES, NUMBERS>(x, w),
-                false => four_rows::<B, BYTES, NUMBERS>(x, w),
-            }
-        };
+        let sums = unsafe { four_rows(x, w) };
         into.copy_from_slice(&sums[..into.len()]);
     }
     true
 }
 
-/// x · four rows: `$add` adds the products of a group to a register of sums.
+type FourRows<const BYTES: usize, const NUMBERS: usize> =
+    unsafe fn(&[[f32; NUMBERS]], [&[[u8; BYTES]]; ROWS]) -> [f32; ROWS];
+
+/// x · four rows in so many lanes, where this processor can.
+fn four_rows_in<B: Blocks<BYTES, NUMBERS>, const BYTES: usize, const NUMBERS: usize>(
+    lanes: usize,
+) -> Option<FourRows<BYTES, NUMBERS>> {
+    match lanes {
+        8 if are_there() => Some(eight_lanes::<B, BYTES, NUMBERS>),
+        16 if makes_wide() => Some(sixteen_lanes::<B, BYTES, NUMBERS>),
+        16 if are_there() && is_x86_feature_detected!("avx512f") => Some(twice_eight_lanes::<B, BYTES, NUMBERS>),
+        _ => None,
+    }
+}
+
+/// x · four rows: `$add` adds the products of a group, whose numbers `$numbers` makes, to a register of sums.
 macro_rules! four_rows {
-    ($name:ident, $features:literal, $zero:ident, $add:ident, $sum:expr) => {
+    ($name:ident, $features:literal, $zero:ident, $numbers:ident, $add:ident, $sum:expr) => {
         #[target_feature(enable = $features)]
         fn $name<B: Blocks<BYTES, NUMBERS>, const BYTES: usize, const NUMBERS: usize>(
             x: &[[f32; NUMBERS]],
@@ -156,26 +223,39 @@ macro_rules! four_rows {
                 }
                 // SAFETY: this function has the instructions.
                 let scales = unsafe { [B::scales(w0), B::scales(w1), B::scales(w2), B::scales(w3)] };
-                for (group, x) in x.as_chunks::<GROUP>().0.iter().enumerate() {
-                    for ((w, scales), sum) in w.iter().zip(&scales).zip(&mut sums) {
+                // of many scales each comes from memory in every lane of a register, and takes none meanwhile
+                let scales = if NUMBERS > GROUP { black_box(&scales) } else { &scales };
+                let groups = x.as_chunks::<GROUP>().0;
+                for_each_group!(group in [0 1 2 3 4 5 6 7] of NUMBERS / GROUP, {
+                    for ((w, scales), sum) in w.iter().zip(scales).zip(&mut sums) {
                         // SAFETY: likewise.
-                        *sum = $add(*sum, x, unsafe { B::numbers(w, scales, group) });
+                        *sum = $add(*sum, &groups[group], unsafe { B::$numbers(w, scales, group) });
                     }
-                }
+                });
             }
             sums.map(|sum| $sum(sum))
         }
     };
 }
 
-four_rows!(four_rows, "avx2,fma,f16c", _mm256_setzero_ps, add, |sum| few::eight(
-    sum
-));
+four_rows!(eight_lanes, "avx2,fma,f16c", _mm256_setzero_ps, numbers, add, |sum| {
+    few::eight(sum)
+});
 four_rows!(
-    four_rows_wide,
+    sixteen_lanes,
+    "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,fma,f16c",
+    _mm512_setzero_ps,
+    wide_numbers,
+    add_wide,
+    |sum| _mm512_reduce_add_ps(sum)
+);
+// where numbers are made eight at a time
+four_rows!(
+    twice_eight_lanes,
     "avx512f,avx2,fma,f16c",
     _mm512_setzero_ps,
-    add_wide,
+    numbers,
+    add_twice,
     |sum| _mm512_reduce_add_ps(sum)
 );
 
@@ -191,10 +271,18 @@ fn add(mut sum: __m256, x: &[f32; GROUP], numbers: [__m256; 4]) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn add_wide(mut sum: __m512, x: &[f32; GROUP], [a, b, c, d]: [__m256; 4]) -> __m512 {
-    for ([low, high], x) in [[a, b], [c, d]].into_iter().zip(x.as_chunks::<16>().0) {
+fn add_twice(sum: __m512, x: &[f32; GROUP], [a, b, c, d]: [__m256; 4]) -> __m512 {
+    let joined = |low, high| {
         let low = _mm512_castpd256_pd512(_mm256_castps_pd(low));
-        let numbers = _mm512_castpd_ps(_mm512_insertf64x4::<1>(low, _mm256_castps_pd(high)));
+        _mm512_castpd_ps(_mm512_insertf64x4::<1>(low, _mm256_castps_pd(high)))
+    };
+    add_wide(sum, x, [joined(a, b), joined(c, d)])
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_wide(mut sum: __m512, x: &[f32; GROUP], numbers: [__m512; 2]) -> __m512 {
+    for (numbers, x) in numbers.into_iter().zip(x.as_chunks::<16>().0) {
         // SAFETY: sixteen numbers are a register.
         sum = _mm512_fmadd_ps(unsafe { _mm512_loadu_ps(x.as_ptr()) }, numbers, sum);
     }
@@ -224,6 +312,27 @@ mod tests {
                 assert_eq!(bits(&found), bits(&exact), "{lanes} lanes");
             }
         }
+    }
+
+    #[test]
+    fn numbers_of_either_width_are_the_same() {
+        if !makes_wide() {
+            return harness::skip("avx512_vbmi", "no numbers in wide registers here");
+        }
+        let (x, w) = (values(96, 1), narrow(&values(4 * 96, 2)));
+        let bytes: &[u8] = bytemuck::cast_slice(&w);
+        let rows = std::array::from_fn(|row| bytes[row * 192..][..192].as_chunks().0);
+        let x = x.as_chunks().0;
+        let (mut eights, mut sixteens) = ([[f32::NAN; 32]; 12], [[0.0; 32]; 12]);
+        // SAFETY: the instructions are there.
+        unsafe {
+            let wide = sixteen_lanes::<Bf16, _, _>(x, rows);
+            assert_eq!(bits(&wide), bits(&twice_eight_lanes::<Bf16, _, _>(x, rows)));
+            write_eights::<Bf16, f32, _, _>(bytes.as_chunks().0, &mut eights);
+            write_sixteens::<Bf16, f32, _, _>(bytes.as_chunks().0, &mut sixteens);
+        }
+        assert_eq!(bits(eights.as_flattened()), bits(sixteens.as_flattened()));
+        assert_eq!(bits(eights.as_flattened()), bits(&widen(&w)));
     }
 
     #[test]

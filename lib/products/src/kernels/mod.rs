@@ -143,13 +143,13 @@ impl<'a> Operands<'a> {
         match self.w {
             Weight::Lies(w) => &w[rows.start * self.k..rows.end * self.k],
             Weight::Made(w) => {
-                room.resize(rows.len() * self.k, 0);
+                let room = grown(room, rows.len() * self.k);
                 w.write(rows, room);
                 room
             }
             #[cfg(target_arch = "x86_64")]
             Weight::Turned(w) => {
-                room.resize(rows.len() * self.k, 0);
+                let room = grown(room, rows.len() * self.k);
                 w.write(rows, room);
                 room
             }
@@ -169,6 +169,14 @@ impl<'a> Operands<'a> {
         }
         y
     }
+}
+
+/// The beginning of a room, which is kept as large as it ever was: to fill it with zeros anew takes as long as few rows do.
+fn grown(room: &mut Vec<u32>, len: usize) -> &mut [u32] {
+    if room.len() < len {
+        room.resize(len, 0);
+    }
+    &mut room[..len]
 }
 
 /// What the tile unit's kernels know of a number type, where there is such a unit.

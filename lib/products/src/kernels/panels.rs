@@ -6,13 +6,14 @@
 //! multiply-add takes both, so the same code serves both types.
 
 use std::arch::x86_64::*;
+use std::cell::RefCell;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::transpose::transpose;
 use super::turned::Turned;
-use super::{Kernel, Operands, Unit, Weight};
+use super::{Kernel, Operands, Unit, Weight, grown};
 use crate::dense::Target;
 
 /// Outputs of a panel: three registers of 16.
@@ -134,19 +135,27 @@ pub(super) unsafe fn multiply<W: Width>(of: Operands<'_>, y: Target<f32>, add: b
     let row_parts = tasks.div_ceil(groups).clamp(1, rows.div_ceil(8 * W::TILE).max(1));
     let part_rows = rows.div_ceil(row_parts).next_multiple_of(W::TILE);
     let room = together * W::PANEL * W::DEPTH;
-    (0..groups * row_parts).into_par_iter().with_max_len(1).for_each_init(
-        || (vec![0u32; room + 16], Vec::new()),
-        |(buffer, made), task| {
+    (0..groups * row_parts)
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|task| {
             let (group, part) = (task % groups, task / groups);
             let part = (part * part_rows).min(rows)..((part + 1) * part_rows).min(rows);
             let group = group * together..((group + 1) * together).min(panels);
-            // a cache line's start, for loads that cross none
-            let skip = buffer.as_ptr().align_offset(64);
-            let packed = &mut buffer[skip..skip + room];
-            // SAFETY: the processor has the registers, by the caller's promise, and this task alone writes these rows of these columns.
-            unsafe { multiply_panels((of, width), (y, add), part, group, packed, made) };
-        },
-    );
+            ROOM.with_borrow_mut(|(packed, made)| {
+                let packed = grown(packed, room + 16);
+                // a cache line's start, for loads that cross none
+                let skip = packed.as_ptr().align_offset(64);
+                let packed = &mut packed[skip..skip + room];
+                // SAFETY: the processor has the registers, by the caller's promise, and this task alone writes these rows of these columns.
+                unsafe { multiply_panels((of, width), (y, add), part, group, packed, made) };
+            });
+        });
+}
+
+thread_local! {
+    /// What a task packs into, and rows of w that are made. A task starts no other, so that one of each does for a thread.
+    static ROOM: RefCell<(Vec<u32>, Vec<u32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
 /// # Safety
