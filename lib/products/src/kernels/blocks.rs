@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn numbers_of_either_width_are_the_same() {
         if !makes_wide() {
-            return harness::skip("avx512_vbmi", "no numbers in wide registers here");
+            return harness::skip("avx512vbmi", "no numbers in wide registers here");
         }
         let (x, w) = (values(96, 1), narrow(&values(4 * 96, 2)));
         let bytes: &[u8] = bytemuck::cast_slice(&w);

@@ -637,7 +637,7 @@ mod tests {
                     if panels::family(Unit::Bf16Pair).is_some() {
                         assert!(lies && (k % 2 == 1 || rows * columns == 1), "{shape:?}");
                     } else {
-                        harness::skip("avx512_bf16", "pairs of bf16 are no faster here");
+                        harness::skip("fast_bf16_pairs", "pairs of bf16 are no faster here");
                     }
                     continue;
                 };
