@@ -122,9 +122,9 @@ impl<'a, T: Operand> MixedProduct<'a, T> {
     /// # Safety
     /// Nobody else touches the target, which is as large as the product; with `add` it is initialised.
     unsafe fn run_tiles<O: Operand>(&self, target: Target<O>, add: bool) -> bool {
-        let (bias, precision) = (self.bias, self.how.precision);
+        let bias = self.bias;
         // SAFETY: passed on.
-        unsafe { by_tiles(self.left, self.right, precision, Place { target, bias, add }) }
+        unsafe { by_tiles(self.left, self.right, self.how, Place { target, bias, add }) }
     }
 
     fn by_other_kernels(&self) -> Vec<f32> {

@@ -15,7 +15,7 @@ use super::{Kernel, Operands, STEADY_ROWS, Unit, Weight};
 use crate::dense::Target;
 
 /// Rows of x a tile holds: as many are few.
-const ROWS: usize = 3;
+pub(super) const ROWS: usize = 3;
 /// Rows of `w` a tile holds.
 const COLUMNS: usize = 4;
 /// Rows of `w` a task reads.

@@ -27,7 +27,7 @@ use ndarray::{Array2, ArrayView2, CowArray, Ix2};
 use rayon::prelude::*;
 
 use crate::dense::Target;
-use crate::precision::Precision;
+use crate::precision::{How, Precision};
 use crate::rounding::{narrow, narrowed, widen, widened};
 use crate::rows::{Right, Rows};
 use crate::wide;
@@ -276,7 +276,7 @@ pub(crate) struct Place<'a, O> {
 }
 
 /// left (rows, k) · right (k, columns) into its place by the tile unit. False where there is none for such numbers at this
-/// precision, and nothing is written.
+/// precision, and nothing is written; so it is for few rows of f32, for which two parts of a weight are only more to read.
 ///
 /// # Safety
 /// Nobody else touches the place, which is as large as the product.
@@ -284,11 +284,15 @@ pub(crate) struct Place<'a, O> {
 pub(crate) unsafe fn by_tiles<T: Operand, O: Operand>(
     left: ArrayView2<'_, T>,
     right: Right<'_, T>,
-    precision: Precision,
+    how: How,
     place: Place<'_, O>,
 ) -> bool {
+    let is_for_others = T::UNIT == Unit::F32 && left.nrows() <= few::ROWS && !how.steady;
+    if tile_family(T::UNIT, how.precision).is_none() || left.ncols() == 0 || is_for_others {
+        return false;
+    }
     // SAFETY: passed on; the unit is permitted where it has a family.
-    tile_family(T::UNIT, precision).is_some() && left.ncols() > 0 && unsafe { tiles::multiply(left, right, place) }
+    unsafe { tiles::multiply(left, right, place) }
 }
 
 /// # Safety
@@ -297,7 +301,7 @@ pub(crate) unsafe fn by_tiles<T: Operand, O: Operand>(
 pub(crate) unsafe fn by_tiles<T: Operand, O: Operand>(
     _: ArrayView2<'_, T>,
     _: Right<'_, T>,
-    _: Precision,
+    _: How,
     _: Place<'_, O>,
 ) -> bool {
     false
@@ -490,6 +494,7 @@ pub fn family<T: Operand>(precision: Precision) -> &'static str {
 mod tests {
     use super::*;
     use crate::dense::matrix;
+    use crate::mixed::MixedProduct;
 
     /// Rows of k numbers as the columns of a right side.
     fn turned<T>(w: &[T], k: usize) -> Right<'_, T> {
@@ -650,6 +655,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn few_rows_that_need_not_be_steady_have_full_precision() {
+        let (n, k) = (50, 64);
+        let (x, w) = (values(8 * k, 1), values(n * k, 2));
+        let product = |rows: usize, steady: bool, precision| {
+            let x = matrix(&x[..rows * k], rows, k);
+            let how = How { steady, precision };
+            bits(&MixedProduct::of(x, matrix(&w, n, k).reversed_axes(), how).to_f32())
+        };
+        let is_full = |rows, steady| product(rows, steady, Precision::Medium) == product(rows, steady, Precision::Full);
+        assert!((1..=3).all(|rows| is_full(rows, false)));
+        let has_tiles = tile_family(Unit::F32, Precision::Medium).is_some();
+        assert_eq!([is_full(3, true), is_full(8, false)], [!has_tiles; 2]);
     }
 
     #[test]
