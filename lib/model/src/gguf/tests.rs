@@ -430,16 +430,21 @@ fn products_with_every_type_as_stored_have_the_bits_of_those_with_its_numbers() 
     }
 }
 
-/// Of any bytes, wherever they begin: what is no number may be another one.
 #[cfg(target_arch = "x86_64")]
-#[test]
-fn numbers_made_in_registers_have_the_bits_of_those_of_plain_loops() {
-    let bytes: Vec<u8> = (0..1 << 16)
+fn any_bytes(count: usize) -> Vec<u8> {
+    (0..count)
         .scan(1u32, |state, _| {
             *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             Some((*state >> 24) as u8)
         })
-        .collect();
+        .collect()
+}
+
+/// Of any bytes, wherever they begin: what is no number may be another one.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn numbers_made_in_registers_have_the_bits_of_those_of_plain_loops() {
+    let bytes = any_bytes(1 << 16);
     let file = File::open(&fixture("types.gguf")).unwrap();
     for stored in file.entries().values().map(|entry| entry.stored) {
         for start in 0..3 {
@@ -464,7 +469,9 @@ fn numbers_made_in_registers_have_the_bits_of_those_of_plain_loops() {
 #[test]
 fn numbers_that_are_multiplied_in_registers_are_those_of_plain_loops() {
     const COUNT: usize = 256;
-    let bytes: Vec<u8> = (0u32..1 << 12).map(|at| (at * at * 7 + at / 5) as u8).collect();
+    let bytes = any_bytes(1 << 14);
+    // Of 256 numbers in f16, one of 32 is infinite or none: only exponents below 16.
+    let small: Vec<u8> = bytes.iter().map(|byte| byte & 0xbf).collect();
     let file = File::open(&fixture("types.gguf")).unwrap();
     for (stored, lanes) in file
         .entries()
@@ -472,6 +479,7 @@ fn numbers_that_are_multiplied_in_registers_are_those_of_plain_loops() {
         .flat_map(|entry| [8, 16].map(|lanes| (entry.stored, lanes)))
     {
         let exact = |start: usize| {
+            let bytes = if stored == file::Stored::F16 { &small } else { &bytes };
             let bytes = &bytes[start..start + stored.bytes_of(COUNT)];
             let mut numbers = vec![0f32; COUNT];
             blocks::write_plainly(bytes, stored, &mut numbers);
