@@ -132,7 +132,8 @@ $(OUT)/steer/dro-%.safetensors: $(OUT)/models/%/config.json $(OUT)/steer/dro-%.a
 
 plan: $(GENERAL) $(SAFETY) $(HELD_OUT) $(OUT)/prompts.jsonl $(START)/config.json
 
-# What the write-up is made from, in one archive: the records of every run, without texts that were asked.
+# What the write-up is made from, in one archive: the records of every run, without texts that were asked, beside those that were published before. A
+# run whose geometry or skill was not taken has a summary of the rest.
 WRITE_UP := ../../docs/replication
 PUBLISHED := summaries settings refusals pairs verdicts geometry develop chosen entropy metrics scored paths stability.jsonl borders.jsonl gradients.jsonl claims.jsonl
 # Of a path, what claim 6 reads.
@@ -141,7 +142,8 @@ told-of-path := select(.type == "trajectory" and .id and .component == "1") | \
 .PHONY: publish
 publish: $(OUT)/claims.jsonl
 	rm -rf $(OUT)/published
-	mkdir -p $(OUT)/published/metrics
+	mkdir -p $(OUT)/published/metrics $(OUT)/published/summaries
+	[ ! -e $(WRITE_UP)/records.tar.zst ] || zstd -q -d -c $(WRITE_UP)/records.tar.zst | tar -x -C $(OUT)/published
 	for run in $(notdir $(wildcard $(OUT)/models/*)); do cp $(OUT)/models/$$run/metrics.jsonl $(OUT)/published/metrics/$$run.jsonl; done
 	for rate in $(RATES); do cp $(OUT)/rate/$$rate/metrics.jsonl $(OUT)/published/metrics/$$rate.jsonl; done
 	cd $(OUT) && cp -r --parents $$(ls -d $(filter-out metrics scored paths,$(PUBLISHED)) 2> /dev/null) published
@@ -150,6 +152,8 @@ publish: $(OUT)/claims.jsonl
 	for file in $(OUT)/scored/*.jsonl; do jq -c 'select(.type == "completion") | {type, id, log_prob, token_count}' $$file > $(OUT)/published/scored/$${file##*/}; done
 	for file in $(wildcard $(OUT)/paths/*.jsonl); do jq -c '$(told-of-path)' $$file > $(OUT)/published/paths/$${file##*/}; done
 	jq -c 'del(.prompt)' $(OUT)/prompts.jsonl > $(OUT)/published/prompts.jsonl
+	cd $(OUT)/published; for file in metrics/*; do run=$${file#metrics/}; [ ! -e refusals/$$run ] || [ -e summaries/$$run ] || \
+	    report summary --settings settings/$${run%l} --metrics $$file --refusals refusals/$$run > summaries/$$run; done
 	tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C $(OUT)/published -c . | zstd -q -19 -f -o $(WRITE_UP)/records.tar.zst
 
 # A table of several seeds that stands apart: of every run that was judged its settings, its steps, its report and the verdicts of the built-in judge, and

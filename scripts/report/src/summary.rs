@@ -27,7 +27,7 @@ pub struct Flags {
 
     /// Records of flowlens-pca --against
     #[arg(long, value_name = "FILE")]
-    geometry: PathBuf,
+    geometry: Option<PathBuf>,
 
     /// Records of refusal-eval report
     #[arg(long, value_name = "FILE")]
@@ -35,7 +35,7 @@ pub struct Flags {
 
     /// Records of skill-eval report
     #[arg(long, value_name = "FILE")]
-    skills: PathBuf,
+    skills: Option<PathBuf>,
 
     /// Records of refusal-eval report --vs the same share and seed without the loss
     #[arg(long, value_name = "FILE")]
@@ -122,7 +122,8 @@ pub fn print(flags: &Flags) -> Result<Outcome> {
     let metrics: Vec<Metric> = rows::read(&flags.metrics)?;
     let last = &metrics[metrics.len().saturating_sub(LAST_STEP_COUNT)..];
     let mean_of = |measure: fn(&Metric) -> Option<f64>| mean(&last.iter().filter_map(measure).collect::<Vec<_>>());
-    let compares: Vec<Compare> = rows::read(&flags.geometry)?;
+    let geometry = flags.geometry.as_deref();
+    let compares: Vec<Compare> = geometry.map(rows::read).transpose()?.unwrap_or_default();
     let of_stack = |row: &&Compare| row.layer_index.is_none();
     let first = compares.iter().filter(of_stack).find(|row| row.component == "1");
     let run = Run {
@@ -130,11 +131,11 @@ pub fn print(flags: &Flags) -> Result<Outcome> {
         loss: mean_of(|step| Some(step.loss)),
         held_out_loss: rows::read::<Eval>(&flags.metrics)?.last().map(|row| row.eval_loss),
         window_c_k: mean_of(|step| step.aux.get("vcl")?.get("c_k")?.as_f64()),
-        stack_c_k: stack_c_k(&flags.geometry)?,
+        stack_c_k: geometry.map(stack_c_k).transpose()?.flatten(),
         alignment: first.and_then(|row| row.alignment),
         alignment_id: compares.iter().find(of_stack).and_then(|row| row.alignment_id),
         benches: benches(&flags.refusals, flags.pairs.as_deref())?,
-        skills: skills(&flags.skills)?,
+        skills: flags.skills.as_deref().map(skills).transpose()?.unwrap_or_default(),
     };
     let mut writer = Writer::new(process::stdout());
     writer.row(&run).at("stdout")?;

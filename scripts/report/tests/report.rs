@@ -32,8 +32,8 @@ fn settings_are_written_once_and_held_to() {
         .refused(2, "NAME=VALUE");
 }
 
-/// The files of one run, whose records hold more than a summary takes.
-fn summary(directory: &Path) -> Value {
+/// Of one run, whose records hold more than a summary takes: of all of them, or `without` some.
+fn summary(directory: &Path, without: &[&str]) -> Value {
     let settings = json!({"run": "spread-0.9-seed-42", "arm": "spread", "share": 0.9, "seed": 42, "k": 4, "gamma": 50,
         "window": "0.3-0.5", "sign": "spread"});
     let metric = |step: u64, loss: f64| {
@@ -74,44 +74,35 @@ fn summary(directory: &Path) -> Value {
         compare(Some(0), "1", 0.1),
         compare(None, "1", 0.8),
     ];
-    let done = report(&["summary"])
-        .arg("--settings")
-        .arg(file(directory, "settings", &[settings]))
-        .arg("--metrics")
-        .arg(file(directory, "metrics", &metrics))
-        .arg("--geometry")
-        .arg(file(directory, "geometry", &geometry))
-        .arg("--refusals")
-        .arg(file(
-            directory,
-            "refusals",
-            &[
-                rates("flowlens", "unsafe", 0.9),
-                rates("flowlens", "safe", 0.2),
-                rates("flowlens", "all", 0.5),
-                rates("prefix", "safe", 0.1),
-            ],
-        ))
-        .arg("--skills")
-        .arg(file(
-            directory,
-            "skills",
-            &[
-                skill("first", "", 0.5),
-                skill("second", "", 0.6),
-                skill("first", "sums", 0.1),
-            ],
-        ))
-        .arg("--pairs")
-        .arg(file(
-            directory,
-            "pairs",
-            &[
-                pair("flowlens", "unsafe", -0.7),
-                pair("flowlens", "safe", -0.125),
-                pair("prefix", "safe", 0.5),
-            ],
-        ))
+    let refusals = [
+        rates("flowlens", "unsafe", 0.9),
+        rates("flowlens", "safe", 0.2),
+        rates("flowlens", "all", 0.5),
+        rates("prefix", "safe", 0.1),
+    ];
+    let skills = [
+        skill("first", "", 0.5),
+        skill("second", "", 0.6),
+        skill("first", "sums", 0.1),
+    ];
+    let pairs = [
+        pair("flowlens", "unsafe", -0.7),
+        pair("flowlens", "safe", -0.125),
+        pair("prefix", "safe", 0.5),
+    ];
+    let files: [(&str, &[Value]); 6] = [
+        ("settings", &[settings]),
+        ("metrics", &metrics),
+        ("geometry", &geometry),
+        ("refusals", &refusals),
+        ("skills", &skills),
+        ("pairs", &pairs),
+    ];
+    let given = files.into_iter().filter(|(name, _)| !without.contains(name));
+    let done = given
+        .fold(report(&["summary"]), |command, (name, rows)| {
+            command.arg(format!("--{name}")).arg(file(directory, name, rows))
+        })
         .output()
         .expect(0);
     done.records().remove(0)
@@ -120,7 +111,7 @@ fn summary(directory: &Path) -> Value {
 #[test]
 fn a_summary_takes_the_last_steps_the_whole_stack_and_the_first_judge_and_extractor() {
     let directory = temp_dir();
-    let run = summary(directory.path());
+    let run = summary(directory.path(), &[]);
     assert_eq!(
         (&run["run"], &run["share"]),
         (&json!("spread-0.9-seed-42"), &json!(0.9))
@@ -138,7 +129,30 @@ fn a_summary_takes_the_last_steps_the_whole_stack_and_the_first_judge_and_extrac
 #[test]
 fn the_change_of_false_refusals_is_that_of_safe_prompts_wherever_they_stand() {
     let directory = temp_dir();
-    assert_eq!(summary(directory.path())["benches"]["world"]["change"]["delta"], -0.125);
+    assert_eq!(
+        summary(directory.path(), &[])["benches"]["world"]["change"]["delta"],
+        -0.125
+    );
+}
+
+#[test]
+fn a_measure_that_was_not_taken_stays_away_and_the_others_are_the_same() {
+    let directory = temp_dir();
+    let mut whole = summary(directory.path(), &[]);
+    let part = summary(directory.path(), &["geometry", "skills", "pairs"]);
+    let taken = whole.as_object_mut().unwrap();
+    for name in ["stack_c_k", "alignment", "alignment_id"] {
+        assert!(taken.remove(name).is_some(), "{name}");
+    }
+    taken["skills"] = json!({});
+    assert!(
+        taken["benches"]["world"]
+            .as_object_mut()
+            .unwrap()
+            .remove("change")
+            .is_some()
+    );
+    assert_eq!(whole, part);
 }
 
 /// A page of runs whose false refusals are twice their share, with the loss or without.
