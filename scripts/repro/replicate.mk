@@ -152,8 +152,9 @@ publish: $(OUT)/claims.jsonl
 	for file in $(OUT)/scored/*.jsonl; do jq -c 'select(.type == "completion") | {type, id, log_prob, token_count}' $$file > $(OUT)/published/scored/$${file##*/}; done
 	for file in $(wildcard $(OUT)/paths/*.jsonl); do jq -c '$(told-of-path)' $$file > $(OUT)/published/paths/$${file##*/}; done
 	jq -c 'del(.prompt)' $(OUT)/prompts.jsonl > $(OUT)/published/prompts.jsonl
-	cd $(OUT)/published; for file in metrics/*; do run=$${file#metrics/}; [ ! -e refusals/$$run ] || [ -e summaries/$$run ] || \
-	    report summary --settings settings/$${run%l} --metrics $$file --refusals refusals/$$run > summaries/$$run; done
+	cd $(OUT)/published; for file in refusals/*; do run=$${file#refusals/}; [ ! -e metrics/$$run ] || [ -e summaries/$$run ] || \
+	    report summary --settings settings/$${run%l} --metrics metrics/$$run --refusals $$file \
+	        $$(for what in geometry pairs; do [ ! -e $$what/$$run ] || echo --$$what $$what/$$run; done) > summaries/$$run; done
 	tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C $(OUT)/published -c . | zstd -q -19 -f -o $(WRITE_UP)/records.tar.zst
 
 # A table of several seeds that stands apart: of every run that was judged its settings, its steps, its report and the verdicts of the built-in judge, and

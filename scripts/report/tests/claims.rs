@@ -130,6 +130,24 @@ fn claims_are_judged_by_the_runs_that_there_are() {
     }
 }
 
+#[test]
+fn a_run_has_no_part_in_what_was_not_measured_of_it() {
+    let directory = temp_dir();
+    let mut runs = plain_runs();
+    for (at, measure) in [(1, "alignment_id"), (2, "stack_c_k"), (3, "stack_c_k")] {
+        runs[at]
+            .as_object_mut()
+            .expect("a run")
+            .remove(measure)
+            .expect("a measure");
+    }
+    let data = [entropy(8.0, 0.7), entropy(9.0, 0.8)];
+    let claims = claims(directory.path(), &runs, data);
+    let run_count = |claim: usize| claims[claim - 1]["run_count"].as_u64();
+    assert_eq!([2, 3, 4, 5].map(run_count), [Some(15), Some(11), Some(13), Some(15)]);
+    assert_eq!(claims[2]["verdict"], "confirmed");
+}
+
 /// The entropies are lower, but the type-token ratio is not.
 #[test]
 fn repetition_is_claimed_of_all_four_measures() {

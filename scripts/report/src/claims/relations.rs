@@ -40,9 +40,10 @@ pub fn tests(runs: &[Run], bench: &str, rng: &Rng) -> Vec<Test> {
     ]
 }
 
-/// Shares are permuted within a seed.
+/// Over the runs of which the measure was taken. Shares are permuted within a seed.
 fn along_the_share(runs: &[&Run], rng: &Rng, measure: impl Fn(&Run) -> Option<f64>) -> Option<Found> {
-    let values: Vec<f64> = runs.iter().map(|run| measure(run)).collect::<Option<_>>()?;
+    let measured = runs.iter().filter_map(|run| Some((*run, measure(run)?)));
+    let (runs, values): (Vec<&Run>, Vec<f64>) = measured.unzip();
     let shares: Vec<f64> = runs.iter().map(|run| run.settings.share).collect();
     let seeds: Vec<u64> = runs.iter().map(|run| run.settings.seed).collect();
     let rho = spearman(&shares, &values)?;
@@ -55,15 +56,17 @@ fn along_the_share(runs: &[&Run], rng: &Rng, measure: impl Fn(&Run) -> Option<f6
     })
 }
 
-/// The measure is permuted among runs of one share.
+/// Over the runs of which both were taken. The measure is permuted among runs of one share.
 fn given_the_share(
     runs: &[&Run],
     rng: &Rng,
     measure: impl Fn(&Run) -> Option<f64>,
     outcome: impl Fn(&Run) -> Option<f64>,
 ) -> Option<Found> {
-    let measures: Vec<f64> = runs.iter().map(|run| measure(run)).collect::<Option<_>>()?;
-    let outcomes: Vec<f64> = runs.iter().map(|run| outcome(run)).collect::<Option<_>>()?;
+    let measured = runs
+        .iter()
+        .filter_map(|run| Some((*run, (measure(run)?, outcome(run)?))));
+    let (runs, (measures, outcomes)): (Vec<&Run>, (Vec<f64>, Vec<f64>)) = measured.unzip();
     let shares: Vec<f64> = runs.iter().map(|run| run.settings.share).collect();
     let blocks: Vec<u64> = shares.iter().map(|share| share.to_bits()).collect();
     let rho = partial_spearman(&measures, &outcomes, &shares)?;
